@@ -62,7 +62,10 @@ fn the_checked_in_code_is_what_the_protos_give() {
     }
     for (name, content) in &generated {
         let kept = fs::read(gen_folder.join(name)).unwrap_or_default();
-        assert!(kept == *content, "{name} is out of date: UPDATE_GENERATED=1 cargo test -p countersign-proto");
+        assert!(
+            kept == *content,
+            "{name} is out of date: UPDATE_GENERATED=1 cargo test -p countersign-proto"
+        );
     }
     let kept = fs::read_dir(&gen_folder).expect("the folder exists").count();
     assert_eq!(kept, generated.len(), "src/gen holds a file that no proto gives");

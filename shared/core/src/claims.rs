@@ -1,0 +1,252 @@
+//! The claims of an access token (RFC 9068, section 2.2), read strictly.
+
+use serde_json::value::RawValue;
+
+use crate::json::{self, Members};
+use crate::names::{CertificateThumbprint, ClientId, Scope, TokenId};
+use crate::rejection::{Claim, Rejection};
+use crate::spiffe::TrustDomain;
+use crate::time::Timestamp;
+
+/// The most audiences that one token may name.
+pub const MAX_AUDIENCES: usize = 4;
+
+/// The most scopes, and the most roles, that one token may carry.
+pub const MAX_SCOPES: usize = 128;
+
+/// Whom a token is about: `client:<trust domain>/<client id>`. The prefix keeps clients, operators and people apart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Subject {
+    /// The trust domain that the client is registered in.
+    pub trust_domain: TrustDomain,
+    /// The client.
+    pub client_id: ClientId,
+}
+
+impl std::fmt::Display for Subject {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "client:{}/{}", self.trust_domain, self.client_id)
+    }
+}
+
+impl Subject {
+    fn parse(text: &str) -> Option<Self> {
+        let (domain, client) = text.strip_prefix("client:")?.split_once('/')?;
+        Some(Self {
+            trust_domain: TrustDomain::parse(domain).ok()?,
+            client_id: ClientId::parse(client).ok()?,
+        })
+    }
+}
+
+/// What the holder of a token must prove to own (`cnf`, RFC 7800).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Confirmation {
+    /// Nothing: a bearer token.
+    Unbound,
+    /// This certificate's key (RFC 8705, section 3.1).
+    Certificate(CertificateThumbprint),
+    /// Something that is not understood here. Nobody can prove it.
+    Unsupported,
+}
+
+/// The claims of one access token. Their form is checked; whether they are acceptable is not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claims {
+    /// `iss`, as it stands.
+    pub issuer: String,
+    /// `sub`.
+    pub subject: Subject,
+    /// `aud`: one to [`MAX_AUDIENCES`], as they stand.
+    pub audiences: Vec<String>,
+    /// `client_id`.
+    pub client_id: ClientId,
+    /// `exp`.
+    pub expires_at: Timestamp,
+    /// `iat`.
+    pub issued_at: Timestamp,
+    /// `nbf`.
+    pub not_before: Option<Timestamp>,
+    /// `jti`.
+    pub token_id: TokenId,
+    /// `scope`, split.
+    pub scopes: Vec<Scope>,
+    /// `roles`.
+    pub roles: Vec<Scope>,
+    /// `cnf`.
+    pub confirmation: Confirmation,
+}
+
+impl Claims {
+    /// Reads a payload whose signature is verified.
+    ///
+    /// # Errors
+    /// [`Rejection::TokenMalformed`] when it is no strict JSON object; [`Rejection::ClaimMissing`] and
+    /// [`Rejection::ClaimMalformed`] with the first claim concerned.
+    pub fn read(payload: &[u8]) -> Result<Self, Rejection> {
+        let members = Members::read(payload).map_err(|_invalid| Rejection::TokenMalformed)?;
+        check_unknown(&members)?;
+        let claims = Self {
+            issuer: required(&members, Claim::Iss, json::string)?,
+            subject: required(&members, Claim::Sub, |v| Subject::parse(&json::string(v)?))?,
+            audiences: required(&members, Claim::Aud, audiences)?,
+            client_id: required(&members, Claim::ClientId, |v| {
+                ClientId::parse(&json::string(v)?).ok()
+            })?,
+            expires_at: required(&members, Claim::Exp, timestamp)?,
+            issued_at: required(&members, Claim::Iat, timestamp)?,
+            not_before: optional(&members, Claim::Nbf, timestamp)?,
+            token_id: required(&members, Claim::Jti, |v| TokenId::parse(&json::string(v)?).ok())?,
+            scopes: optional(&members, Claim::Scope, scopes)?.unwrap_or_default(),
+            roles: optional(&members, Claim::Roles, roles)?.unwrap_or_default(),
+            confirmation: optional(&members, Claim::Cnf, confirmation)?.unwrap_or(Confirmation::Unbound),
+        };
+        optional(&members, Claim::Act, actor)?;
+        claims.agree()?;
+        Ok(claims)
+    }
+
+    /// Whether the claims agree with each other.
+    fn agree(&self) -> Result<(), Rejection> {
+        if self.subject.client_id != self.client_id {
+            return Err(Rejection::ClaimMalformed(Claim::Sub));
+        }
+        if self.expires_at <= self.issued_at {
+            return Err(Rejection::ClaimMalformed(Claim::Exp));
+        }
+        if self
+            .not_before
+            .is_some_and(|not_before| not_before > self.expires_at)
+        {
+            return Err(Rejection::ClaimMalformed(Claim::Nbf));
+        }
+        Ok(())
+    }
+
+    /// The claims as the payload of a token: `nbf` is written as `iat` when not set.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        let mut payload = serde_json::Map::new();
+        let mut put = |claim: Claim, value: serde_json::Value| {
+            payload.insert(claim.name().to_owned(), value);
+        };
+        put(Claim::Iss, self.issuer.as_str().into());
+        put(Claim::Sub, self.subject.to_string().into());
+        match self.audiences.as_slice() {
+            [audience] => put(Claim::Aud, audience.as_str().into()),
+            several => put(Claim::Aud, several.into()),
+        }
+        put(Claim::ClientId, self.client_id.as_str().into());
+        put(Claim::Exp, self.expires_at.as_seconds().into());
+        put(Claim::Iat, self.issued_at.as_seconds().into());
+        put(
+            Claim::Nbf,
+            self.not_before.unwrap_or(self.issued_at).as_seconds().into(),
+        );
+        put(Claim::Jti, self.token_id.as_str().into());
+        if !self.scopes.is_empty() {
+            put(Claim::Scope, join(&self.scopes).into());
+        }
+        if !self.roles.is_empty() {
+            put(
+                Claim::Roles,
+                self.roles.iter().map(Scope::as_str).collect::<Vec<_>>().into(),
+            );
+        }
+        if let Confirmation::Certificate(thumbprint) = self.confirmation {
+            put(
+                Claim::Cnf,
+                serde_json::json!({ "x5t#S256": thumbprint.to_string() }),
+            );
+        }
+        serde_json::Value::Object(payload).to_string()
+    }
+}
+
+/// Scopes as the `scope` claim writes them: in one string, a space between.
+#[must_use]
+pub fn join(scopes: &[Scope]) -> String {
+    scopes.iter().map(Scope::as_str).collect::<Vec<_>>().join(" ")
+}
+
+/// Claims that are not ours may be there, but must be of strict form, or two readers could see two documents.
+fn check_unknown(members: &Members<'_>) -> Result<(), Rejection> {
+    let known = |name: &str| Claim::ALL.iter().any(|claim| claim.name() == name);
+    members
+        .iter()
+        .filter(|(name, _)| !known(name))
+        .try_for_each(|(_, value)| json::check(value).map_err(|_invalid| Rejection::TokenMalformed))
+}
+
+fn optional<T>(
+    members: &Members<'_>,
+    claim: Claim,
+    read: impl FnOnce(&RawValue) -> Option<T>,
+) -> Result<Option<T>, Rejection> {
+    members
+        .find(claim.name())
+        .map(|value| read(value).ok_or(Rejection::ClaimMalformed(claim)))
+        .transpose()
+}
+
+fn required<T>(
+    members: &Members<'_>,
+    claim: Claim,
+    read: impl FnOnce(&RawValue) -> Option<T>,
+) -> Result<T, Rejection> {
+    optional(members, claim, read)?.ok_or(Rejection::ClaimMissing(claim))
+}
+
+/// An integer that is a time. Fractions, exponents, strings and numbers that a reader could round are refused.
+fn timestamp(value: &RawValue) -> Option<Timestamp> {
+    serde_json::from_str::<i64>(value.get())
+        .ok()
+        .and_then(Timestamp::from_wire)
+}
+
+fn audiences(value: &RawValue) -> Option<Vec<String>> {
+    if let Some(one) = json::string(value) {
+        return Some(vec![one]);
+    }
+    let several: Vec<String> = serde_json::from_str(value.get()).ok()?;
+    (1..=MAX_AUDIENCES).contains(&several.len()).then_some(several)
+}
+
+fn scopes(value: &RawValue) -> Option<Vec<Scope>> {
+    let text = json::string(value)?;
+    distinct(text.split(' '))
+}
+
+fn roles(value: &RawValue) -> Option<Vec<Scope>> {
+    let names: Vec<String> = serde_json::from_str(value.get()).ok()?;
+    distinct(names.iter())
+}
+
+fn distinct<T: AsRef<str>>(names: impl Iterator<Item = T>) -> Option<Vec<Scope>> {
+    let mut found: Vec<Scope> = Vec::new();
+    for name in names {
+        let scope = Scope::parse(name.as_ref()).ok()?;
+        if found.len() == MAX_SCOPES || found.contains(&scope) {
+            return None;
+        }
+        found.push(scope);
+    }
+    Some(found)
+}
+
+fn confirmation(value: &RawValue) -> Option<Confirmation> {
+    let members = Members::read(value.get().as_bytes()).ok()?;
+    let mut names = members.iter();
+    match (names.next(), names.next()) {
+        (Some(("x5t#S256", value)), None) => {
+            let thumbprint = CertificateThumbprint::parse(&json::string(value)?).ok()?;
+            Some(Confirmation::Certificate(thumbprint))
+        }
+        _ => Some(Confirmation::Unsupported),
+    }
+}
+
+fn actor(value: &RawValue) -> Option<()> {
+    Members::read(value.get().as_bytes()).ok()?;
+    json::check(value).ok()
+}

@@ -1,0 +1,264 @@
+//! The decision about a token, as one function of everything that it depends on.
+//!
+//! The order is fixed, and the first refusal wins: form and size, header, freshness of the trust, key by `kid`, signature,
+//! claims, then `iss`, `aud` and time, revocation, the binding to the peer's certificate, scopes. The payload is not read
+//! before its signature is verified.
+//!
+//! It falls into two halves. [`authenticate`] answers "did this key sign these bytes, and what do they say"; a `kid` is the
+//! thumbprint of its key, so that answer never changes and may be remembered. [`judge`] answers "is that good here and
+//! now", and is made anew for every request. [`verify`] is both.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::claims::{Claims, Confirmation};
+use crate::freshness::Freshness;
+use crate::jose::CompactJws;
+use crate::key_set::{KeySet, KeyTimes};
+use crate::names::{Audience, CertificateThumbprint, Issuer, KeyId};
+use crate::rejection::{Claim, Rejection};
+use crate::requirements::Requirements;
+use crate::spiffe::TrustDomain;
+use crate::time::Timestamp;
+use crate::trust::TrustState;
+
+/// What this verifier accepts.
+#[derive(Clone, Debug)]
+pub struct Expectations {
+    /// The issuer trusted. Compared byte for byte.
+    pub issuer: Issuer,
+    /// The trust domain that subjects are registered in.
+    pub trust_domain: TrustDomain,
+    /// The service that this verifier stands for. Compared byte for byte.
+    pub audience: Audience,
+    /// The longest `exp - iat` accepted.
+    pub max_lifetime: Duration,
+    /// How far `iat` and `nbf` may be ahead of this clock. `exp` is given none.
+    pub leeway: Duration,
+    /// Whether a token may name other audiences beside this one.
+    pub several_audiences: bool,
+}
+
+/// The trust that a decision is made on: one consistent state and how fresh it is.
+#[derive(Clone, Copy, Debug)]
+pub struct TrustView<'a> {
+    /// Keys and revocations of one epoch.
+    pub state: &'a TrustState,
+    /// What their age means here.
+    pub freshness: Freshness,
+}
+
+/// Who presents the token, to what.
+#[derive(Clone, Copy, Debug)]
+pub struct Presentation<'a> {
+    /// The certificate of the connection, when there is one.
+    pub peer_certificate: Option<CertificateThumbprint>,
+    /// What the method asks for.
+    pub requirements: &'a Requirements,
+}
+
+/// A token that its key signed, with what it says. Not yet good for anything.
+#[derive(Clone, Debug)]
+pub struct AuthenticToken {
+    key_id: KeyId,
+    claims: Arc<Claims>,
+}
+
+impl AuthenticToken {
+    /// The key that signed it.
+    #[must_use]
+    pub const fn key_id(&self) -> &KeyId {
+        &self.key_id
+    }
+
+    /// What it says.
+    #[must_use]
+    pub fn claims(&self) -> &Claims {
+        &self.claims
+    }
+}
+
+/// A token that was found good. There is no other way to make one, so holding one is the proof.
+#[derive(Clone, Debug)]
+pub struct VerifiedToken(AuthenticToken);
+
+impl VerifiedToken {
+    /// What it says.
+    #[must_use]
+    pub fn claims(&self) -> &Claims {
+        &self.0.claims
+    }
+
+    /// The key that signed it.
+    #[must_use]
+    pub const fn key_id(&self) -> &KeyId {
+        &self.0.key_id
+    }
+}
+
+/// Whether `token` is good at `now` for what `expected` and `presented` say, under `trust`. Without trust, nothing is.
+///
+/// # Errors
+/// The first [`Rejection`] in the order above.
+pub fn verify(
+    token: &[u8],
+    trust: Option<TrustView<'_>>,
+    expected: &Expectations,
+    presented: &Presentation<'_>,
+    now: Timestamp,
+) -> Result<VerifiedToken, Rejection> {
+    let (view, authentic) = authenticate(token, trust)?;
+    judge(authentic, view.state, expected, presented, now)
+}
+
+/// Whether a key in force signed `token`, and what it says.
+///
+/// # Errors
+/// The reasons up to and including the claims' form.
+pub fn authenticate<'a>(
+    token: &[u8],
+    trust: Option<TrustView<'a>>,
+) -> Result<(TrustView<'a>, AuthenticToken), Rejection> {
+    crate::bearer::check_length(token)?;
+    let jws = CompactJws::parse(token)?;
+    let view = trusted(trust)?;
+    let claims = authentic_claims(&jws, view.state.keys())?;
+    Ok((
+        view,
+        AuthenticToken {
+            key_id: jws.key_id,
+            claims: Arc::new(claims),
+        },
+    ))
+}
+
+/// The trust to decide on, if it may be used.
+///
+/// # Errors
+/// [`Rejection::TrustCold`] without any, [`Rejection::TrustStale`] when it is past its budget.
+pub const fn trusted(trust: Option<TrustView<'_>>) -> Result<TrustView<'_>, Rejection> {
+    match trust {
+        None => Err(Rejection::TrustCold),
+        Some(TrustView {
+            freshness: Freshness::Expired,
+            ..
+        }) => Err(Rejection::TrustStale),
+        Some(view) => Ok(view),
+    }
+}
+
+fn authentic_claims(jws: &CompactJws<'_>, keys: &KeySet) -> Result<Claims, Rejection> {
+    let key = keys.find(&jws.key_id).ok_or(Rejection::KidUnknown)?;
+    if key.times.compromised_at.is_some() {
+        return Err(Rejection::KeyRevoked);
+    }
+    // RFC 8725, section 3.1: the key decides the algorithm, the header must merely agree.
+    if key.public_key.algorithm() != jws.algorithm {
+        return Err(Rejection::AlgNotAllowed);
+    }
+    if !key.public_key.verifies(jws.signing_input, &jws.signature) {
+        return Err(Rejection::SigInvalid);
+    }
+    Claims::read(&jws.payload)
+}
+
+/// Whether an authentic token is good at `now`. Looks at the key again, because the token may have been authenticated
+/// under an earlier epoch.
+///
+/// # Errors
+/// The first [`Rejection`] of key state, `iss`, `aud`, time, revocation, binding, scopes.
+pub fn judge(
+    token: AuthenticToken,
+    trust: &TrustState,
+    expected: &Expectations,
+    presented: &Presentation<'_>,
+    now: Timestamp,
+) -> Result<VerifiedToken, Rejection> {
+    let claims = token.claims();
+    let key = trust.keys().find(&token.key_id).ok_or(Rejection::KidUnknown)?;
+    check_key(&key.times, claims, expected, now)?;
+    check_addressee(claims, expected)?;
+    check_time(claims, expected, now)?;
+    trust.revocations().check(claims)?;
+    check_binding(claims, presented)?;
+    check_scopes(claims, presented.requirements)?;
+    Ok(VerifiedToken(token))
+}
+
+fn check_key(
+    key: &KeyTimes,
+    claims: &Claims,
+    expected: &Expectations,
+    now: Timestamp,
+) -> Result<(), Rejection> {
+    if key.compromised_at.is_some() {
+        return Err(Rejection::KeyRevoked);
+    }
+    // Also when the authority is away and cannot say that the key is gone.
+    let retention = expected.max_lifetime.saturating_add(expected.leeway);
+    if KeySet::gone_from(key, retention).is_some_and(|gone| gone <= now) {
+        return Err(Rejection::KidUnknown);
+    }
+    // Both times are the authority's, so no leeway belongs here.
+    if key.active_from.is_none_or(|active| claims.issued_at < active) {
+        return Err(Rejection::KeyNotActive);
+    }
+    Ok(())
+}
+
+fn check_addressee(claims: &Claims, expected: &Expectations) -> Result<(), Rejection> {
+    if claims.issuer != expected.issuer.as_str() {
+        return Err(Rejection::IssMismatch);
+    }
+    if claims.subject.trust_domain != expected.trust_domain {
+        return Err(Rejection::ClaimMalformed(Claim::Sub));
+    }
+    let named = claims
+        .audiences
+        .iter()
+        .any(|audience| audience == expected.audience.as_str());
+    if named && (claims.audiences.len() == 1 || expected.several_audiences) {
+        Ok(())
+    } else {
+        Err(Rejection::AudMismatch)
+    }
+}
+
+fn check_time(claims: &Claims, expected: &Expectations, now: Timestamp) -> Result<(), Rejection> {
+    let latest = now.saturating_add(expected.leeway);
+    if claims.expires_at.since(claims.issued_at) > expected.max_lifetime {
+        return Err(Rejection::LifetimeExcessive);
+    }
+    // RFC 7519, section 4.1.4: on or after `exp` it must not be accepted.
+    if claims.expires_at <= now {
+        return Err(Rejection::TokenExpired);
+    }
+    if claims.not_before.is_some_and(|not_before| not_before > latest) {
+        return Err(Rejection::TokenNotYetValid);
+    }
+    if claims.issued_at > latest {
+        return Err(Rejection::IatInFuture);
+    }
+    Ok(())
+}
+
+fn check_binding(claims: &Claims, presented: &Presentation<'_>) -> Result<(), Rejection> {
+    match claims.confirmation {
+        Confirmation::Unbound if presented.requirements.bound => Err(Rejection::CnfMissing),
+        Confirmation::Unbound => Ok(()),
+        Confirmation::Certificate(bound) if presented.peer_certificate == Some(bound) => Ok(()),
+        Confirmation::Certificate(_) | Confirmation::Unsupported => Err(Rejection::CnfMismatch),
+    }
+}
+
+fn check_scopes(claims: &Claims, requirements: &Requirements) -> Result<(), Rejection> {
+    if requirements
+        .scopes
+        .iter()
+        .all(|scope| claims.scopes.contains(scope))
+    {
+        Ok(())
+    } else {
+        Err(Rejection::ScopeInsufficient)
+    }
+}
