@@ -1,0 +1,164 @@
+//! `countersign.admin.v1`: registrations in, clients, keys and revocations out.
+
+use countersign_core::Timestamp;
+use countersign_core::client::{Client, Grant, Registration};
+use countersign_core::key_set::{KeyState, PublishedKey};
+use countersign_core::names::{
+    Audience, CertificateThumbprint, ClientId, InvalidName, KeyId, Scope, TokenId,
+};
+use countersign_core::revocation::{Revocation, RevokedSubject};
+use countersign_core::spiffe::SpiffeId;
+use countersign_proto::admin::v1;
+use tonic::Status;
+
+use crate::{status, write_time};
+
+/// Reads a client's identifier.
+///
+/// # Errors
+/// INVALID_ARGUMENT naming `client_id`.
+pub fn read_client_id(client_id: &str) -> Result<ClientId, Status> {
+    ClientId::parse(client_id).map_err(|error| named("client_id", error))
+}
+
+/// Reads a `jti`.
+///
+/// # Errors
+/// INVALID_ARGUMENT naming `token_id`.
+pub fn read_token_id(token_id: &str) -> Result<TokenId, Status> {
+    TokenId::parse(token_id).map_err(|error| named("token_id", error))
+}
+
+/// Reads a `kid`.
+///
+/// # Errors
+/// INVALID_ARGUMENT naming `kid`.
+pub fn read_key_id(key_id: &str) -> Result<KeyId, Status> {
+    KeyId::parse(key_id).map_err(|error| named("kid", error))
+}
+
+/// Reads the parts of a registration and checks the whole.
+///
+/// # Errors
+/// INVALID_ARGUMENT naming the first field that is not of its form.
+pub fn read_registration(
+    description: String,
+    grants: &[v1::Grant],
+    spiffe_ids: &[String],
+    thumbprints: &[String],
+) -> Result<Registration, Status> {
+    let registration = Registration {
+        description,
+        grants: grants.iter().map(read_grant).collect::<Result<_, _>>()?,
+        spiffe_ids: spiffe_ids
+            .iter()
+            .map(|id| SpiffeId::parse(id).map_err(|error| status::invalid("spiffe_ids", &error.to_string())))
+            .collect::<Result<_, _>>()?,
+        thumbprints: thumbprints
+            .iter()
+            .map(|text| {
+                CertificateThumbprint::parse(text).map_err(|error| named("certificate_thumbprints", error))
+            })
+            .collect::<Result<_, _>>()?,
+    };
+    registration
+        .check()
+        .map_err(|error| status::invalid("registration", &error.to_string()))?;
+    Ok(registration)
+}
+
+fn read_grant(grant: &v1::Grant) -> Result<Grant, Status> {
+    Ok(Grant {
+        audience: Audience::parse(&grant.audience).map_err(|error| named("grants.audience", error))?,
+        scopes: read_scopes("grants.scopes", &grant.scopes)?,
+        default_scopes: read_scopes("grants.default_scopes", &grant.default_scopes)?,
+    })
+}
+
+fn read_scopes(field: &'static str, scopes: &[String]) -> Result<Vec<Scope>, Status> {
+    scopes
+        .iter()
+        .map(|scope| Scope::parse(scope).map_err(|error| named(field, error)))
+        .collect()
+}
+
+fn named(field: &'static str, error: InvalidName) -> Status {
+    status::invalid(field, error.expected)
+}
+
+/// A client as operators see it.
+#[must_use]
+pub fn write_client(client: &Client) -> v1::Client {
+    let registration = &client.registration;
+    v1::Client {
+        client_id: client.client_id.as_str().to_owned(),
+        description: registration.description.clone(),
+        grants: registration.grants.iter().map(write_grant).collect(),
+        spiffe_ids: registration
+            .spiffe_ids
+            .iter()
+            .map(|id| id.as_str().to_owned())
+            .collect(),
+        certificate_thumbprints: registration.thumbprints.iter().map(ToString::to_string).collect(),
+        secrets: client
+            .secrets
+            .iter()
+            .map(|secret| v1::ClientSecret {
+                secret_id: secret.secret_id.clone(),
+                created_at: Some(write_time(secret.created_at)),
+            })
+            .collect(),
+        disabled: client.disabled,
+        version: client.version,
+        created_at: Some(write_time(client.created_at)),
+    }
+}
+
+fn write_grant(grant: &Grant) -> v1::Grant {
+    let names = |scopes: &[Scope]| scopes.iter().map(|scope| scope.as_str().to_owned()).collect();
+    v1::Grant {
+        audience: grant.audience.as_str().to_owned(),
+        scopes: names(&grant.scopes),
+        default_scopes: names(&grant.default_scopes),
+    }
+}
+
+/// A key as operators see it at `now`; `acknowledged_by` of `verifiers` hold it.
+#[must_use]
+pub fn write_key(key: &PublishedKey, now: Timestamp, acknowledged_by: u32, verifiers: u32) -> v1::Key {
+    let state = match key.times.state(now) {
+        KeyState::Prepared => v1::KeyState::Prepared,
+        KeyState::Active => v1::KeyState::Active,
+        KeyState::Retired => v1::KeyState::Retired,
+        KeyState::Compromised => v1::KeyState::Compromised,
+    };
+    v1::Key {
+        kid: key.jwk.key_id().as_str().to_owned(),
+        algorithm: key.jwk.algorithm().name().to_owned(),
+        state: state.into(),
+        prepared_at: Some(write_time(key.times.prepared_at)),
+        active_from: key.times.active_from.map(write_time),
+        retired_from: key.times.retired_from.map(write_time),
+        compromised_at: key.times.compromised_at.map(write_time),
+        jwk: key.jwk.to_json(),
+        acknowledged_by,
+        verifiers,
+    }
+}
+
+/// A revocation as operators see it.
+#[must_use]
+pub fn write_revocation(revocation: &Revocation) -> v1::RevocationRecord {
+    use v1::revocation_record::Subject;
+    let watermark = Some(write_time(revocation.issued_before));
+    let (subject, issued_before) = match &revocation.subject {
+        RevokedSubject::Token(token_id) => (Subject::TokenId(token_id.as_str().to_owned()), None),
+        RevokedSubject::Client(client_id) => (Subject::ClientId(client_id.as_str().to_owned()), watermark),
+        RevokedSubject::Everything => (Subject::Everything(true), watermark),
+    };
+    v1::RevocationRecord {
+        subject: Some(subject),
+        issued_before,
+        expires_at: Some(write_time(revocation.expires_at)),
+    }
+}

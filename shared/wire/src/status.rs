@@ -1,0 +1,378 @@
+//! Every gRPC status that Countersign answers with, in tables without a catch-all: a new reason does not compile until it
+//! has a row.
+//!
+//! Each status carries exactly one `google.rpc.ErrorInfo` of the domain [`DOMAIN`]. Its `reason` is the stable reason in
+//! upper case, as that message's grammar asks; the metadata entry `reason` holds it as it stands in metrics and logs.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use countersign_core::issuing::IssueError;
+use countersign_core::{Outcome, Rejection};
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
+
+/// The `domain` of every `ErrorInfo`.
+pub const DOMAIN: &str = "countersign";
+
+/// How much a refused caller is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Disclosure {
+    /// The class of the refusal only: the same bytes for every reason of one class.
+    Coarse,
+    /// The precise reason. For callers who are known, and for development.
+    Precise,
+}
+
+/// Whatever else goes wrong on the authority's and the sidecar's services.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Failure {
+    /// The connection's certificate holds no identity that is accepted here.
+    NoIdentity,
+    /// The caller is no operator.
+    NotAnOperator,
+    /// The caller is no verifier.
+    NotAVerifier,
+    /// The identifier is taken, also by a deleted client.
+    ClientExists,
+    /// No such client.
+    ClientUnknown,
+    /// A SPIFFE ID or certificate is registered for another client.
+    IdentityTaken,
+    /// No such secret.
+    SecretUnknown,
+    /// The client has as many secrets as it may have.
+    TooManySecrets,
+    /// No such key.
+    KeyUnknown,
+    /// A key is prepared already.
+    KeyAlreadyPrepared,
+    /// The key is not prepared.
+    KeyNotPrepared,
+    /// The key is not one that was prepared and never signed.
+    KeyNotRetirable,
+    /// The key is compromised already.
+    KeyCompromised,
+    /// The token to revoke was not signed here.
+    TokenNotOurs,
+    /// The object has changed since it was read.
+    VersionMoved,
+    /// As many entries as are kept.
+    LimitReached,
+    /// The identity has as many streams as it may have.
+    TooManyStreams,
+    /// The stream was too slow to take its updates.
+    StreamTooSlow,
+    /// The store cannot be written now.
+    StoreUnavailable,
+    /// The server is about to stop.
+    Draining,
+    /// The called service behind the sidecar cannot be reached.
+    UpstreamUnavailable,
+    /// The caller's deadline has passed.
+    DeadlineExceeded,
+    /// Not a gRPC method: another HTTP method or path.
+    MethodUnknown,
+    /// Our own fault.
+    Internal,
+}
+
+impl Failure {
+    /// Every failure.
+    pub const ALL: [Self; 24] = [
+        Self::NoIdentity,
+        Self::NotAnOperator,
+        Self::NotAVerifier,
+        Self::ClientExists,
+        Self::ClientUnknown,
+        Self::IdentityTaken,
+        Self::SecretUnknown,
+        Self::TooManySecrets,
+        Self::KeyUnknown,
+        Self::KeyAlreadyPrepared,
+        Self::KeyNotPrepared,
+        Self::KeyNotRetirable,
+        Self::KeyCompromised,
+        Self::TokenNotOurs,
+        Self::VersionMoved,
+        Self::LimitReached,
+        Self::TooManyStreams,
+        Self::StreamTooSlow,
+        Self::StoreUnavailable,
+        Self::Draining,
+        Self::UpstreamUnavailable,
+        Self::DeadlineExceeded,
+        Self::MethodUnknown,
+        Self::Internal,
+    ];
+
+    /// The stable name.
+    #[must_use]
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Self::NoIdentity => "no_identity",
+            Self::NotAnOperator => "not_an_operator",
+            Self::NotAVerifier => "not_a_verifier",
+            Self::ClientExists => "client_exists",
+            Self::ClientUnknown => "client_unknown",
+            Self::IdentityTaken => "identity_taken",
+            Self::SecretUnknown => "secret_unknown",
+            Self::TooManySecrets => "too_many_secrets",
+            Self::KeyUnknown => "key_unknown",
+            Self::KeyAlreadyPrepared => "key_already_prepared",
+            Self::KeyNotPrepared => "key_not_prepared",
+            Self::KeyNotRetirable => "key_not_retirable",
+            Self::KeyCompromised => "key_compromised",
+            Self::TokenNotOurs => "token_not_ours",
+            Self::VersionMoved => "version_moved",
+            Self::LimitReached => "limit_reached",
+            Self::TooManyStreams => "too_many_streams",
+            Self::StreamTooSlow => "stream_too_slow",
+            Self::StoreUnavailable => "store_unavailable",
+            Self::Draining => "draining",
+            Self::UpstreamUnavailable => "upstream_unavailable",
+            Self::DeadlineExceeded => "deadline_exceeded",
+            Self::MethodUnknown => "method_unknown",
+            Self::Internal => "internal",
+        }
+    }
+
+    const fn code(self) -> Code {
+        match self {
+            Self::NoIdentity => Code::Unauthenticated,
+            Self::NotAnOperator | Self::NotAVerifier => Code::PermissionDenied,
+            Self::ClientExists | Self::IdentityTaken => Code::AlreadyExists,
+            Self::ClientUnknown | Self::SecretUnknown | Self::KeyUnknown => Code::NotFound,
+            Self::TooManySecrets
+            | Self::KeyAlreadyPrepared
+            | Self::KeyNotPrepared
+            | Self::KeyNotRetirable
+            | Self::KeyCompromised => Code::FailedPrecondition,
+            Self::TokenNotOurs => Code::InvalidArgument,
+            Self::VersionMoved => Code::Aborted,
+            Self::LimitReached | Self::TooManyStreams | Self::StreamTooSlow => Code::ResourceExhausted,
+            Self::StoreUnavailable | Self::Draining | Self::UpstreamUnavailable => Code::Unavailable,
+            Self::DeadlineExceeded => Code::DeadlineExceeded,
+            Self::MethodUnknown => Code::Unimplemented,
+            Self::Internal => Code::Internal,
+        }
+    }
+
+    const fn message(self) -> &'static str {
+        match self {
+            Self::NoIdentity => "the client certificate holds no acceptable identity",
+            Self::NotAnOperator => "the caller is not an operator",
+            Self::NotAVerifier => "the caller is not a verifier",
+            Self::ClientExists => "the client id is taken",
+            Self::ClientUnknown => "there is no such client",
+            Self::IdentityTaken => "a SPIFFE ID or certificate is registered for another client",
+            Self::SecretUnknown => "the client has no such secret",
+            Self::TooManySecrets => "the client has two secrets: retire one of them first",
+            Self::KeyUnknown => "there is no such key",
+            Self::KeyAlreadyPrepared => "a key is prepared already",
+            Self::KeyNotPrepared => "the key is not prepared",
+            Self::KeyNotRetirable => {
+                "only a prepared key that never signed can be withdrawn: activate its successor instead"
+            }
+            Self::KeyCompromised => "the key is compromised",
+            Self::TokenNotOurs => "the token was not signed by this authority",
+            Self::VersionMoved => "the object has changed: read it again and repeat",
+            Self::LimitReached => "there are too many entries",
+            Self::TooManyStreams => "this identity has two streams open",
+            Self::StreamTooSlow => "the stream does not take its updates",
+            Self::StoreUnavailable => "the store cannot be written now",
+            Self::Draining => "the server is about to stop",
+            Self::UpstreamUnavailable => "the called service cannot be reached",
+            Self::DeadlineExceeded => "the deadline has passed",
+            Self::MethodUnknown => "there is no such method",
+            Self::Internal => "internal error",
+        }
+    }
+}
+
+/// The status for a failure.
+#[must_use]
+pub fn failed(failure: Failure) -> Status {
+    make(
+        failure.code(),
+        failure.message().to_owned(),
+        error_info(failure.reason(), None),
+    )
+}
+
+/// The status for a field that is not of its form.
+#[must_use]
+pub fn invalid(field: &str, description: &str) -> Status {
+    let mut details = error_info("invalid_argument", None);
+    details.set_bad_request(vec![FieldViolation::new(field, description)]);
+    make(
+        Code::InvalidArgument,
+        format!("`{field}`: {description}"),
+        details,
+    )
+}
+
+/// The status for a token that is not issued. `retry_after` goes with [`IssueError::RateLimited`].
+#[must_use]
+pub fn not_issued(error: IssueError, retry_after: Option<Duration>) -> Status {
+    let code = match error {
+        IssueError::UnsupportedGrantType
+        | IssueError::InvalidRequest
+        | IssueError::InvalidTarget
+        | IssueError::InvalidScope => Code::InvalidArgument,
+        IssueError::InvalidClient => Code::Unauthenticated,
+        IssueError::RateLimited => Code::ResourceExhausted,
+        IssueError::NoActiveKey | IssueError::SigningFailed => Code::Unavailable,
+    };
+    let mut details = error_info(error.reason(), None);
+    if retry_after.is_some() {
+        details.set_retry_info(retry_after);
+    }
+    make(code, error.to_string(), details)
+}
+
+/// The gRPC code for an outcome.
+#[must_use]
+pub const fn code(outcome: Outcome) -> Code {
+    match outcome {
+        Outcome::Invalid => Code::InvalidArgument,
+        Outcome::Unauthenticated => Code::Unauthenticated,
+        Outcome::Denied => Code::PermissionDenied,
+        Outcome::TooLarge => Code::ResourceExhausted,
+        Outcome::Unavailable => Code::Unavailable,
+    }
+}
+
+/// The HTTP status for an outcome.
+#[must_use]
+pub const fn http_status(outcome: Outcome) -> u16 {
+    match outcome {
+        Outcome::Invalid => 400,
+        Outcome::Unauthenticated => 401,
+        Outcome::Denied => 403,
+        Outcome::TooLarge => 431,
+        Outcome::Unavailable => 503,
+    }
+}
+
+/// What every refused caller may know: the coarse reason and a message for people.
+const fn coarse(outcome: Outcome) -> (&'static str, &'static str) {
+    match outcome {
+        Outcome::Invalid => ("invalid_request", "the request is malformed"),
+        Outcome::Unauthenticated => ("invalid_token", "the token is refused"),
+        Outcome::Denied => ("insufficient_scope", "the token does not allow this method"),
+        Outcome::TooLarge => ("token_too_large", "the token is too large"),
+        Outcome::Unavailable => ("temporarily_unavailable", "the verifier cannot decide now"),
+    }
+}
+
+/// How soon to try again when a verifier has no trust that it may use: about the time of a reconnect.
+const RETRY_AFTER: Duration = Duration::from_secs(2);
+
+/// The status for a refused request.
+#[must_use]
+pub fn refused(rejection: Rejection, disclosure: Disclosure) -> Status {
+    let outcome = rejection.outcome();
+    let (coarse_reason, message) = coarse(outcome);
+    let (message, mut details) = match disclosure {
+        Disclosure::Coarse => (message.to_owned(), error_info(coarse_reason, None)),
+        Disclosure::Precise => (
+            format!("{message}: {rejection}"),
+            error_info(
+                rejection.reason(),
+                rejection.claim().map(|claim| ("claim", claim.name())),
+            ),
+        ),
+    };
+    if outcome == Outcome::Unavailable {
+        details.set_retry_info(Some(RETRY_AFTER));
+    }
+    make(code(outcome), message, details)
+}
+
+/// The `WWW-Authenticate` challenge that belongs to a refusal (RFC 6750, section 3), if one does. It never tells more than
+/// the class.
+#[must_use]
+pub const fn challenge(rejection: Rejection) -> Option<&'static str> {
+    match rejection.outcome() {
+        Outcome::Unauthenticated if matches!(rejection, Rejection::TokenMissing) => Some("Bearer"),
+        Outcome::Unauthenticated => Some(r#"Bearer error="invalid_token""#),
+        Outcome::Denied => Some(r#"Bearer error="insufficient_scope""#),
+        Outcome::Invalid => Some(r#"Bearer error="invalid_request""#),
+        Outcome::TooLarge | Outcome::Unavailable => None,
+    }
+}
+
+fn error_info(reason: &'static str, extra: Option<(&'static str, &'static str)>) -> ErrorDetails {
+    let mut metadata = HashMap::from([("reason".to_owned(), reason.to_owned())]);
+    metadata.extend(extra.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    ErrorDetails::with_error_info(reason.to_ascii_uppercase(), DOMAIN, metadata)
+}
+
+fn make(code: Code, message: String, details: ErrorDetails) -> Status {
+    Status::with_error_details(code, message, details)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_status_has_one_error_info_of_the_grammar() {
+        let statuses = Rejection::ALL
+            .into_iter()
+            .flat_map(|r| [refused(r, Disclosure::Coarse), refused(r, Disclosure::Precise)])
+            .chain(Failure::ALL.into_iter().map(failed))
+            .chain(IssueError::ALL.into_iter().map(|e| not_issued(e, None)))
+            .chain([invalid("client_id", "is empty")]);
+        for status in statuses {
+            let info = status.get_details_error_info().expect("an ErrorInfo");
+            assert_eq!(info.domain, DOMAIN);
+            assert!(info.reason.len() <= 63, "{}", info.reason);
+            assert!(
+                info.reason.bytes().all(|b| b.is_ascii_uppercase() || b == b'_'),
+                "{}",
+                info.reason
+            );
+            assert_eq!(info.metadata["reason"].to_ascii_uppercase(), info.reason);
+        }
+    }
+
+    /// Assurance rule: two reasons under one coarse code are byte-identical on the wire.
+    #[test]
+    fn a_coarse_refusal_does_not_tell_reasons_apart() {
+        for one in Rejection::ALL {
+            for other in Rejection::ALL
+                .into_iter()
+                .filter(|r| r.outcome() == one.outcome())
+            {
+                let (a, b) = (
+                    refused(one, Disclosure::Coarse),
+                    refused(other, Disclosure::Coarse),
+                );
+                assert_eq!(a.details(), b.details());
+                assert_eq!((a.code(), a.message()), (b.code(), b.message()));
+            }
+        }
+    }
+
+    /// I-16: nothing that refuses is OK, and nothing that an outsider controls is INTERNAL.
+    #[test]
+    fn no_refusal_is_ok_or_internal() {
+        for rejection in Rejection::ALL {
+            let code = refused(rejection, Disclosure::Precise).code();
+            assert!(
+                !matches!(code, Code::Ok | Code::Internal | Code::Unknown),
+                "{rejection}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_verifier_that_cannot_decide_says_when_to_come_back() {
+        for rejection in [Rejection::TrustCold, Rejection::TrustStale] {
+            let status = refused(rejection, Disclosure::Coarse);
+            assert!(status.get_details_retry_info().is_some());
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! `countersign.trust.v1`: the signed content, to and from core values.
+//!
+//! Reading refuses what core's types cannot hold. Whether an update follows on the state in force is core's decision
+//! ([`countersign_core::trust::UpdateRules`]).
+
+use std::sync::Arc;
+
+use countersign_core::Timestamp;
+use countersign_core::jwk::KeySetError;
+use countersign_core::key_set::{KeySet, KeyTimes};
+use countersign_core::names::{ClientId, Issuer, KeyId, TokenId};
+use countersign_core::ports::KeyReader;
+use countersign_core::revocation::{Revocation, RevokedSubject};
+use countersign_core::trust::{Change, Epoch, StateDigest, Update, UpdateContent, UpdateRefused};
+use countersign_proto::trust::v1;
+use prost::Message as _;
+
+/// The bytes of `update`, to be signed and sent as they are.
+#[must_use]
+pub fn write_update(update: &Update) -> Vec<u8> {
+    let content = match &update.content {
+        UpdateContent::Snapshot { key_set, revocations } => {
+            v1::epoch_update::Content::Snapshot(v1::Snapshot {
+                key_set: Some(write_key_set(key_set)),
+                revocations: revocations.iter().map(write_revocation).collect(),
+            })
+        }
+        UpdateContent::Delta {
+            base_epoch,
+            base_digest,
+            change,
+        } => v1::epoch_update::Content::Delta(v1::Delta {
+            base_epoch: *base_epoch,
+            base_digest: base_digest.to_vec(),
+            key_set: change.key_set.as_deref().map(write_key_set),
+            revoked: change.revoked.iter().map(write_revocation).collect(),
+            prune_before: write_optional(change.prune_before),
+        }),
+    };
+    v1::EpochUpdate {
+        issuer: update.issuer.as_str().to_owned(),
+        epoch: update.epoch,
+        state_digest: update.state_digest.to_vec(),
+        published_at: update.published_at.to_wire(),
+        content: Some(content),
+    }
+    .encode_to_vec()
+}
+
+/// Reads the bytes of an update whose signature is verified.
+///
+/// # Errors
+/// [`UpdateRefused`]: `Malformed`, `Revocation`, `KeySet`.
+pub fn read_update(payload: &[u8], reader: &dyn KeyReader) -> Result<Update, UpdateRefused> {
+    let update = v1::EpochUpdate::decode(payload).map_err(|_malformed| UpdateRefused::Malformed)?;
+    let content = match update.content.ok_or(UpdateRefused::Malformed)? {
+        v1::epoch_update::Content::Snapshot(snapshot) => UpdateContent::Snapshot {
+            key_set: read_key_set(&snapshot.key_set.ok_or(UpdateRefused::Malformed)?, reader)?,
+            revocations: read_revocations(&snapshot.revocations)?,
+        },
+        v1::epoch_update::Content::Delta(delta) => UpdateContent::Delta {
+            base_epoch: delta.base_epoch,
+            base_digest: read_digest(&delta.base_digest)?,
+            change: Change {
+                key_set: delta
+                    .key_set
+                    .map(|key_set| read_key_set(&key_set, reader))
+                    .transpose()?,
+                revoked: read_revocations(&delta.revoked)?,
+                prune_before: read_optional(delta.prune_before).ok_or(UpdateRefused::Malformed)?,
+            },
+        },
+    };
+    Ok(Update {
+        issuer: Issuer::parse(&update.issuer).map_err(|_malformed| UpdateRefused::Issuer)?,
+        epoch: update.epoch,
+        state_digest: read_digest(&update.state_digest)?,
+        published_at: Timestamp::from_wire(update.published_at).ok_or(UpdateRefused::Malformed)?,
+        content,
+    })
+}
+
+/// A statement that a state was the authority's current one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Heartbeat {
+    /// The issuer.
+    pub issuer: Issuer,
+    /// The current epoch.
+    pub epoch: Epoch,
+    /// Its digest.
+    pub state_digest: StateDigest,
+    /// The authority's clock, in milliseconds since 1970.
+    pub authority_time_millis: u64,
+    /// Grows with every heartbeat that the authority signs.
+    pub sequence: u64,
+    /// Revocations in the state.
+    pub revocation_count: u64,
+}
+
+/// The bytes of `heartbeat`, to be signed and sent as they are.
+#[must_use]
+pub fn write_heartbeat(heartbeat: &Heartbeat) -> Vec<u8> {
+    v1::Heartbeat {
+        issuer: heartbeat.issuer.as_str().to_owned(),
+        epoch: heartbeat.epoch,
+        state_digest: heartbeat.state_digest.to_vec(),
+        authority_time_ms: i64::try_from(heartbeat.authority_time_millis).unwrap_or(i64::MAX),
+        sequence: heartbeat.sequence,
+        revocation_count: heartbeat.revocation_count,
+    }
+    .encode_to_vec()
+}
+
+/// Reads the bytes of a heartbeat whose signature is verified.
+///
+/// # Errors
+/// [`UpdateRefused`]: `Malformed` or `Issuer`.
+pub fn read_heartbeat(payload: &[u8]) -> Result<Heartbeat, UpdateRefused> {
+    let heartbeat = v1::Heartbeat::decode(payload).map_err(|_malformed| UpdateRefused::Malformed)?;
+    Ok(Heartbeat {
+        issuer: Issuer::parse(&heartbeat.issuer).map_err(|_malformed| UpdateRefused::Issuer)?,
+        epoch: heartbeat.epoch,
+        state_digest: read_digest(&heartbeat.state_digest)?,
+        authority_time_millis: u64::try_from(heartbeat.authority_time_ms)
+            .map_err(|_negative| UpdateRefused::Malformed)?,
+        sequence: heartbeat.sequence,
+        revocation_count: heartbeat.revocation_count,
+    })
+}
+
+/// Reads a digest of 32 bytes.
+///
+/// # Errors
+/// [`UpdateRefused::Malformed`].
+pub fn read_digest(digest: &[u8]) -> Result<StateDigest, UpdateRefused> {
+    digest.try_into().map_err(|_length| UpdateRefused::Malformed)
+}
+
+/// Zero is "not set". Nothing for what is no time.
+fn read_optional(seconds: i64) -> Option<Option<Timestamp>> {
+    if seconds == 0 {
+        Some(None)
+    } else {
+        Timestamp::from_wire(seconds).map(Some)
+    }
+}
+
+fn write_optional(time: Option<Timestamp>) -> i64 {
+    time.map_or(0, Timestamp::to_wire)
+}
+
+fn write_key_set(key_set: &KeySet) -> v1::KeySet {
+    let statuses = key_set.keys().iter().map(|key| v1::KeyStatus {
+        kid: key.jwk.key_id().as_str().to_owned(),
+        prepared_at: key.times.prepared_at.to_wire(),
+        active_from: write_optional(key.times.active_from),
+        retired_from: write_optional(key.times.retired_from),
+        compromised_at: write_optional(key.times.compromised_at),
+    });
+    v1::KeySet {
+        jwks: key_set.to_jwks(),
+        statuses: statuses.collect(),
+    }
+}
+
+fn read_key_set(key_set: &v1::KeySet, reader: &dyn KeyReader) -> Result<Arc<KeySet>, UpdateRefused> {
+    let times: Option<Vec<_>> = key_set.statuses.iter().map(read_status).collect();
+    let times = times.ok_or(UpdateRefused::KeySet(KeySetError::Status))?;
+    KeySet::read(key_set.jwks.as_bytes(), &times, reader)
+        .map(Arc::new)
+        .map_err(UpdateRefused::KeySet)
+}
+
+fn read_status(status: &v1::KeyStatus) -> Option<(KeyId, KeyTimes)> {
+    let times = KeyTimes {
+        prepared_at: Timestamp::from_wire(status.prepared_at)?,
+        active_from: read_optional(status.active_from)?,
+        retired_from: read_optional(status.retired_from)?,
+        compromised_at: read_optional(status.compromised_at)?,
+    };
+    Some((KeyId::parse(&status.kid).ok()?, times))
+}
+
+fn write_revocation(revocation: &Revocation) -> v1::Revocation {
+    use v1::revocation::Subject;
+    let (subject, issued_before) = match &revocation.subject {
+        RevokedSubject::Token(token_id) => (Subject::TokenId(token_id.as_str().to_owned()), 0),
+        RevokedSubject::Client(client_id) => (
+            Subject::ClientId(client_id.as_str().to_owned()),
+            revocation.issued_before.to_wire(),
+        ),
+        RevokedSubject::Everything => (
+            Subject::Everything(v1::Everything {}),
+            revocation.issued_before.to_wire(),
+        ),
+    };
+    v1::Revocation {
+        subject: Some(subject),
+        issued_before,
+        expires_at: revocation.expires_at.to_wire(),
+    }
+}
+
+fn read_revocations(revocations: &[v1::Revocation]) -> Result<Vec<Revocation>, UpdateRefused> {
+    revocations
+        .iter()
+        .map(|entry| read_revocation(entry).ok_or(UpdateRefused::Revocation))
+        .collect()
+}
+
+fn read_revocation(entry: &v1::Revocation) -> Option<Revocation> {
+    use v1::revocation::Subject;
+    let (subject, issued_before) = match entry.subject.as_ref()? {
+        Subject::TokenId(token_id) if entry.issued_before == 0 => (
+            RevokedSubject::Token(TokenId::parse(token_id).ok()?),
+            Timestamp::default(),
+        ),
+        Subject::TokenId(_) => return None,
+        Subject::ClientId(client_id) => (
+            RevokedSubject::Client(ClientId::parse(client_id).ok()?),
+            Timestamp::from_wire(entry.issued_before)?,
+        ),
+        Subject::Everything(_) => (
+            RevokedSubject::Everything,
+            Timestamp::from_wire(entry.issued_before)?,
+        ),
+    };
+    Some(Revocation {
+        subject,
+        issued_before,
+        expires_at: Timestamp::from_wire(entry.expires_at)?,
+    })
+}
