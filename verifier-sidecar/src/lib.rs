@@ -1,1 +1,3 @@
-//! x
+//! The verifier that stands beside a service.
+
+pub mod trust;
