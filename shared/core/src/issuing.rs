@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use crate::claims::{Claims, Confirmation, Subject};
 use crate::client::{Client, Grant};
-use crate::names::{Audience, CertificateThumbprint, Issuer, Scope, TokenId};
+use crate::jose::{access_token_header, encode_segment};
+use crate::names::{Audience, CertificateThumbprint, Issuer, KeyId, Scope, TokenId};
+use crate::ports::{Signer, SigningFailed};
 use crate::spiffe::TrustDomain;
 use crate::time::Timestamp;
 
@@ -181,4 +183,19 @@ pub fn draft(
         roles: Vec::new(),
         confirmation: certificate.map_or(Confirmation::Unbound, Confirmation::Certificate),
     }
+}
+
+/// The token that says `claims`, signed by `signer` under the name `key_id`: a compact JWS (RFC 7515, section 7.1).
+///
+/// # Errors
+/// [`SigningFailed`].
+pub fn sign_token(claims: &Claims, key_id: &KeyId, signer: &dyn Signer) -> Result<String, SigningFailed> {
+    let header = access_token_header(signer.algorithm(), key_id);
+    let mut token = encode_segment(header.as_bytes());
+    token.push('.');
+    token.push_str(&encode_segment(claims.to_json().as_bytes()));
+    let signature = signer.sign(token.as_bytes())?;
+    token.push('.');
+    token.push_str(&encode_segment(&signature));
+    Ok(token)
 }
