@@ -61,6 +61,22 @@ pub enum KeySetError {
 }
 
 impl KeySetError {
+    /// One of each reason; members by `kid`.
+    pub const ALL: [Self; 12] = [
+        Self::TooLarge,
+        Self::Malformed,
+        Self::Empty,
+        Self::Member("kid"),
+        Self::Symmetric,
+        Self::Private,
+        Self::Use,
+        Self::Algorithm,
+        Self::Thumbprint,
+        Self::Duplicate,
+        Self::Weak,
+        Self::Status,
+    ];
+
     /// The stable name for logs, metrics and `Nack.reason`.
     #[must_use]
     pub const fn reason(self) -> &'static str {

@@ -68,6 +68,22 @@ pub enum UpdateRefused {
 }
 
 impl UpdateRefused {
+    /// Every reason; those of key sets are [`KeySetError::ALL`].
+    pub const ALL: [Self; 12] = [
+        Self::PublisherUnknown,
+        Self::Signature,
+        Self::Malformed,
+        Self::Issuer,
+        Self::Regressed,
+        Self::Fork,
+        Self::Jump,
+        Self::Base,
+        Self::Digest,
+        Self::Revocation,
+        Self::Unrevoke,
+        Self::TooLarge,
+    ];
+
     /// The stable name for logs, metrics and `Nack.reason`.
     #[must_use]
     pub const fn reason(self) -> &'static str {
