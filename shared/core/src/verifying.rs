@@ -177,7 +177,8 @@ pub fn judge(
     let claims = token.claims();
     let key = trust.keys().find(&token.key_id).ok_or(Rejection::KidUnknown)?;
     check_key(&key.times, claims, expected, now)?;
-    check_addressee(claims, expected)?;
+    check_issuer(claims, expected)?;
+    check_audience(claims, expected)?;
     check_time(claims, expected, now)?;
     trust.revocations().check(claims)?;
     check_binding(claims, presented)?;
@@ -185,7 +186,11 @@ pub fn judge(
     Ok(VerifiedToken(token))
 }
 
-fn check_key(
+/// Whether the key may have signed such a token: one step of [`judge`], by itself for who explains a decision.
+///
+/// # Errors
+/// [`Rejection::KeyRevoked`], [`Rejection::KidUnknown`] for a key whose last token has ended, [`Rejection::KeyNotActive`].
+pub fn check_key(
     key: &KeyTimes,
     claims: &Claims,
     expected: &Expectations,
@@ -206,13 +211,25 @@ fn check_key(
     Ok(())
 }
 
-fn check_addressee(claims: &Claims, expected: &Expectations) -> Result<(), Rejection> {
+/// Whether the token is from the issuer trusted here, about a subject of its trust domain: one step of [`judge`].
+///
+/// # Errors
+/// [`Rejection::IssMismatch`], [`Rejection::ClaimMalformed`] for `sub`.
+pub fn check_issuer(claims: &Claims, expected: &Expectations) -> Result<(), Rejection> {
     if claims.issuer != expected.issuer.as_str() {
         return Err(Rejection::IssMismatch);
     }
     if claims.subject.trust_domain != expected.trust_domain {
         return Err(Rejection::ClaimMalformed(Claim::Sub));
     }
+    Ok(())
+}
+
+/// Whether the token is for this service: one step of [`judge`].
+///
+/// # Errors
+/// [`Rejection::AudMismatch`].
+pub fn check_audience(claims: &Claims, expected: &Expectations) -> Result<(), Rejection> {
     let named = claims
         .audiences
         .iter()
@@ -224,7 +241,12 @@ fn check_addressee(claims: &Claims, expected: &Expectations) -> Result<(), Rejec
     }
 }
 
-fn check_time(claims: &Claims, expected: &Expectations, now: Timestamp) -> Result<(), Rejection> {
+/// Whether the token is valid at `now`, and not for longer than is accepted: one step of [`judge`].
+///
+/// # Errors
+/// [`Rejection::LifetimeExcessive`], [`Rejection::TokenExpired`], [`Rejection::TokenNotYetValid`],
+/// [`Rejection::IatInFuture`].
+pub fn check_time(claims: &Claims, expected: &Expectations, now: Timestamp) -> Result<(), Rejection> {
     let latest = now.saturating_add(expected.leeway);
     if claims.expires_at.since(claims.issued_at) > expected.max_lifetime {
         return Err(Rejection::LifetimeExcessive);
@@ -242,7 +264,11 @@ fn check_time(claims: &Claims, expected: &Expectations, now: Timestamp) -> Resul
     Ok(())
 }
 
-fn check_binding(claims: &Claims, presented: &Presentation<'_>) -> Result<(), Rejection> {
+/// Whether whoever presents the token holds what it is bound to: one step of [`judge`].
+///
+/// # Errors
+/// [`Rejection::CnfMissing`], [`Rejection::CnfMismatch`].
+pub fn check_binding(claims: &Claims, presented: &Presentation<'_>) -> Result<(), Rejection> {
     match claims.confirmation {
         Confirmation::Unbound if presented.requirements.bound => Err(Rejection::CnfMissing),
         Confirmation::Unbound => Ok(()),
@@ -251,7 +277,11 @@ fn check_binding(claims: &Claims, presented: &Presentation<'_>) -> Result<(), Re
     }
 }
 
-fn check_scopes(claims: &Claims, requirements: &Requirements) -> Result<(), Rejection> {
+/// Whether the token has every scope asked for: one step of [`judge`].
+///
+/// # Errors
+/// [`Rejection::ScopeInsufficient`].
+pub fn check_scopes(claims: &Claims, requirements: &Requirements) -> Result<(), Rejection> {
     if requirements
         .scopes
         .iter()
