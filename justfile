@@ -1,0 +1,30 @@
+# Short names for what CI runs; the commands themselves stand in .ci/run.
+
+# Everything that a change must pass.
+check:
+    .ci/run
+
+test:
+    .ci/run test
+
+fmt:
+    cargo fmt --all
+
+lint:
+    .ci/run lint doc
+
+deny:
+    .ci/run deny
+
+advisories:
+    .ci/run advisories
+
+interop:
+    .ci/run interop
+
+bench:
+    .ci/run bench
+
+# One fuzz target for a minute: `just fuzz compact_jws`.
+fuzz target seconds="60":
+    cd tests/fuzz && cargo +nightly fuzz run {{target}} -- -max_total_time={{seconds}}
