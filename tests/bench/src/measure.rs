@@ -1,0 +1,54 @@
+//! Clocks, percentiles, and how long to measure.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// How much is measured.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Scale {
+    /// A fiftieth of everything.
+    pub(crate) quick: bool,
+}
+
+impl Scale {
+    /// `count`, or a fiftieth of it, at least one.
+    pub(crate) fn of(self, count: u32) -> u32 {
+        if self.quick { (count / 50).max(1) } else { count }
+    }
+}
+
+/// How long `work` takes.
+pub(crate) fn time(work: impl FnOnce()) -> Duration {
+    let start = Instant::now();
+    work();
+    start.elapsed()
+}
+
+/// How many a second, when `count` took `duration`.
+pub(crate) fn rate(count: u32, duration: Duration) -> f64 {
+    f64::from(count) / duration.as_secs_f64()
+}
+
+/// Single durations, for percentiles.
+#[derive(Debug, Default)]
+pub(crate) struct Samples(Vec<Duration>);
+
+impl Samples {
+    pub(crate) fn push(&mut self, sample: Duration) {
+        self.0.push(sample);
+    }
+
+    /// The sample that `per_mille` of a thousand are at or below.
+    pub(crate) fn percentile(&mut self, per_mille: usize) -> Duration {
+        self.0.sort_unstable();
+        let index = self.0.len().saturating_mul(per_mille) / 1000;
+        let last = self.0.len().saturating_sub(1);
+        self.0.get(index.min(last)).copied().unwrap_or_default()
+    }
+}
+
+/// In microseconds.
+pub(crate) fn micros(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e6
+}
