@@ -1,0 +1,386 @@
+#!/usr/bin/env bash
+# Countersign as somebody sees it who has never seen it: a development environment and the real grpcurl, nothing else of
+# ours on the caller's side. Every expectation is one line of output; the last line counts them.
+#
+# Started by run.sh, which builds grpcurl and gojq. Needs nothing but those, Rust and coreutils.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+readonly tools=target/interop/bin
+work=$(mktemp -d)
+readonly work
+readonly environment=$work/dev
+passed=0
+failed=0
+children=()
+
+cleanup() {
+  local pid
+  for pid in "${children[@]}"; do
+    kill "$pid" 2>/dev/null || true
+  done
+  for pid in "${children[@]}"; do
+    wait "$pid" 2>/dev/null || true
+  done
+  rm -rf "$work"
+}
+trap cleanup EXIT
+
+# ---- What is expected, and what came.
+
+ok() {
+  passed=$((passed + 1))
+  printf 'ok    %s\n' "$1"
+}
+
+not_ok() {
+  failed=$((failed + 1))
+  printf 'FAIL  %s\n' "$1"
+  shift
+  printf '      %s\n' "$@"
+}
+
+readonly code_names=(OK CANCELLED UNKNOWN INVALID_ARGUMENT DEADLINE_EXCEEDED NOT_FOUND ALREADY_EXISTS PERMISSION_DENIED
+  RESOURCE_EXHAUSTED FAILED_PRECONDITION ABORTED OUT_OF_RANGE UNIMPLEMENTED INTERNAL UNAVAILABLE DATA_LOSS UNAUTHENTICATED)
+
+# Runs grpcurl. Afterwards: $code and $reason of the status; $work/out has the answer.
+call() {
+  local status=0
+  "$tools/grpcurl" -max-time 10 -format-error "$@" >"$work/out" 2>"$work/err" </dev/null || status=$?
+  # grpcurl exits with 64 and the code added. Below that, it did not get as far as a status.
+  if ((status == 0)); then
+    code=OK
+  elif ((status > 64)); then
+    code=${code_names[$((status - 64))]:-$status}
+  else
+    code="no status"
+  fi
+  reason=$(reason_of "$work/err")
+}
+
+# The reason in the one ErrorInfo of a status. Where grpcurl does not know that message it shows the bytes instead, and the
+# reason is the first text of its alphabet in them.
+reason_of() {
+  local details
+  details='[.details[]? | select(."@type" | endswith("/google.rpc.ErrorInfo"))][0]'
+  "$tools/gojq" -r "$details | .reason // (.\"@value\" | @base64d) // empty" "$1" 2>/dev/null |
+    LC_ALL=C grep -aoE '[A-Z][A-Z_]+[A-Z]' | head -n 1 || true
+}
+
+# expect NAME CODE REASON GRPCURL-ARGUMENT...    REASON is - where none is expected.
+expect() {
+  local name=$1 wanted="$2 $3"
+  shift 3
+  call "$@"
+  if [[ "$code ${reason:--}" == "$wanted" ]]; then
+    ok "$name: $wanted"
+  else
+    not_ok "$name" "wanted $wanted, got $code ${reason:--}" "$(head -c 600 "$work/err")"
+  fi
+}
+
+# within SECONDS NAME CODE REASON GRPCURL-ARGUMENT...    As `expect`, once it comes true.
+within() {
+  local deadline=$((SECONDS + $1))
+  shift
+  local wanted="$2 $3"
+  until call "${@:4}" && [[ "$code ${reason:--}" == "$wanted" ]]; do
+    if ((SECONDS >= deadline)); then
+      break
+    fi
+    sleep 0.1
+  done
+  expect "$@"
+}
+
+# expect_answer NAME FILTER VALUE    What gojq finds in the last answer.
+expect_answer() {
+  local found
+  found=$("$tools/gojq" -rs "$2" "$work/out" 2>&1 || true)
+  if [[ "$found" == "$3" ]]; then
+    ok "$1: $3"
+  else
+    not_ok "$1" "wanted $3, got $found" "$(head -c 600 "$work/out")"
+  fi
+}
+
+# expect_lines NAME LINE...    Each is a line of the last answer.
+expect_lines() {
+  local name=$1 line
+  shift
+  for line in "$@"; do
+    if grep -qxF -- "$line" "$work/out"; then
+      ok "$name: $line"
+    else
+      not_ok "$name" "no line $line" "$(head -c 600 "$work/out" "$work/err")"
+    fi
+  done
+}
+
+# ---- The environment.
+
+printf '== starting a development environment\n'
+cargo build --quiet --locked --bin countersign
+readonly countersign=target/debug/countersign
+"$countersign" dev --dir "$environment" >"$work/dev.log" 2>&1 &
+children+=($!)
+deadline=$((SECONDS + 60))
+until [[ -s "$environment/dev.json" ]]; do
+  if ((SECONDS >= deadline)) || ! kill -0 "${children[0]}" 2>/dev/null; then
+    printf 'the environment did not start:\n' >&2
+    cat "$work/dev.log" >&2
+    exit 1
+  fi
+  sleep 0.1
+done
+
+dev() {
+  "$tools/gojq" -r "$1" "$environment/dev.json"
+}
+
+ca=$(dev .ca_cert)
+authority=$(dev .authority.grpc)
+proxy=$(dev .sidecar.proxy)
+plain=$(dev .sidecar.proxy_plaintext)
+verify=$(dev .sidecar.verify_grpc)
+audience=$(dev .demo.audience)
+scope=$(dev .demo.scope)
+demo=$(dev .demo.service)
+orders=(-cacert "$ca" -cert "$(dev .clients.orders.cert)" -key "$(dev .clients.orders.key)")
+billing=(-cacert "$ca" -cert "$(dev .clients.billing.cert)" -key "$(dev .clients.billing.key)")
+operator=(-cacert "$ca" -cert "$(dev .operator.cert)" -key "$(dev .operator.key)")
+billing_id=$(dev .clients.billing.client_id)
+billing_secret=$(cat "$(dev .clients.billing.secret_file)")
+readonly ca authority proxy plain verify audience scope demo orders billing operator billing_id billing_secret
+readonly issue=countersign.token.v1.TokenService/IssueToken
+readonly echo=$demo/Echo
+readonly hello='{"message":"hello"}'
+
+# A request for a token, with more members: wanted MEMBER,...
+wanted() {
+  printf '{"grant_type":"client_credentials","audience":"%s"%s}' "$audience" "${1:+,$1}"
+}
+
+credentials() {
+  printf '"client_id":"%s","client_secret":"%s"' "$billing_id" "$billing_secret"
+}
+
+# The token in the last answer.
+token() {
+  "$tools/gojq" -r '.access_token // .accessToken' "$work/out"
+}
+
+# A fresh token: fresh NAME GRPCURL-ARGUMENT...; then in $fresh.
+fresh() {
+  local name=$1
+  shift
+  expect "$name" OK - "$@"
+  fresh=$(token)
+}
+
+bearer() {
+  bearer=(-rpc-header "authorization: Bearer $1")
+}
+
+# ---- What anybody can look up.
+
+printf '\n== reflection\n'
+call "${orders[@]}" "$authority" list
+expect_lines 'the authority lists its services' \
+  countersign.token.v1.TokenService countersign.sync.v1.SyncService countersign.admin.v1.ClientService \
+  countersign.admin.v1.KeyService countersign.admin.v1.RevocationService countersign.admin.v1.FleetService \
+  grpc.health.v1.Health
+call "${orders[@]}" "$proxy" list
+expect_lines 'the demo lists its services, through the sidecar' "$demo"
+call -plaintext "$plain" list
+expect_lines 'the demo lists its services, through the plaintext listener' "$demo"
+call -plaintext "$verify" list
+expect_lines 'the sidecar lists its own services' countersign.verify.v1.VerifyService
+expect 'the authority is healthy' OK - "${orders[@]}" "$authority" grpc.health.v1.Health/Check
+expect_answer 'the authority is healthy' '.[0].status' SERVING
+expect 'nobody talks to the authority without a certificate' 'no status' - -cacert "$ca" "$authority" list
+
+# ---- Tokens.
+
+printf '\n== tokens\n'
+fresh 'orders gets a token by its certificate' "${orders[@]}" -d "$(wanted)" "$authority" "$issue"
+bound=$fresh
+expect_answer 'it lives a quarter of an hour' '.[0] | (.expires_in // .expiresIn) | tostring' 900
+fresh 'billing gets a token by its secret' "${billing[@]}" -d "$(wanted "$(credentials)")" "$authority" "$issue"
+unbound=$fresh
+basic=$(printf '%s:%s' "$billing_id" "$billing_secret" | base64 | tr -d '\n')
+fresh 'billing gets a token by HTTP Basic' "${billing[@]}" -H "authorization: Basic $basic" -d "$(wanted)" \
+  "$authority" "$issue"
+expect 'never both at once' INVALID_ARGUMENT INVALID_REQUEST "${billing[@]}" -H "authorization: Basic $basic" \
+  -d "$(wanted "$(credentials)")" "$authority" "$issue"
+expect 'a wrong secret' UNAUTHENTICATED INVALID_CLIENT "${billing[@]}" \
+  -d "$(wanted "\"client_id\":\"$billing_id\",\"client_secret\":\"wrong\"")" "$authority" "$issue"
+expect 'an unknown client looks the same' UNAUTHENTICATED INVALID_CLIENT "${billing[@]}" \
+  -d "$(wanted '"client_id":"nobody","client_secret":"wrong"')" "$authority" "$issue"
+expect 'a stolen secret over the certificate of another client' UNAUTHENTICATED INVALID_CLIENT "${orders[@]}" \
+  -d "$(wanted "$(credentials)")" "$authority" "$issue"
+expect 'another grant' INVALID_ARGUMENT UNSUPPORTED_GRANT_TYPE "${orders[@]}" -d '{"grant_type":"password"}' \
+  "$authority" "$issue"
+expect 'an audience that is not registered' INVALID_ARGUMENT INVALID_TARGET "${orders[@]}" \
+  -d '{"grant_type":"client_credentials","audience":"elsewhere"}' "$authority" "$issue"
+expect 'a scope that is not registered' INVALID_ARGUMENT INVALID_SCOPE "${orders[@]}" \
+  -d "$(wanted '"scopes":["everything"]')" "$authority" "$issue"
+expect 'no token is endless' INVALID_ARGUMENT INVALID_REQUEST "${orders[@]}" -d "$(wanted '"lifetime_seconds":0')" \
+  "$authority" "$issue"
+expect 'a client is no operator' PERMISSION_DENIED NOT_AN_OPERATOR "${orders[@]}" "$authority" \
+  countersign.admin.v1.ClientService/ListClients
+
+# ---- Calls that pass.
+
+printf '\n== allowed\n'
+bearer "$bound"
+expect 'orders calls over mutual TLS' OK - "${orders[@]}" "${bearer[@]}" -d "$hello" "$proxy" "$echo"
+expect_answer 'the answer comes from the service' '.[0].message' hello
+expect_answer 'which knows who called' '.[0].caller.client_id // .[0].caller.clientId' orders
+expect 'nobody names himself' OK - "${orders[@]}" "${bearer[@]}" -rpc-header 'x-countersign-client: root' \
+  -d "$hello" "$proxy" "$echo"
+expect_answer 'nobody names himself' '.[0].caller.client_id // .[0].caller.clientId' orders
+expect 'client streaming' OK - "${orders[@]}" "${bearer[@]}" -d '{"message":"a"}{"message":"b"}' "$proxy" "$demo/Collect"
+expect_answer 'client streaming' '.[0].message' 'a b'
+expect 'server streaming' OK - "${orders[@]}" "${bearer[@]}" -d '{"message":"x","count":3}' "$proxy" "$demo/Expand"
+expect_answer 'server streaming' 'length | tostring' 3
+expect 'both ways' OK - "${orders[@]}" "${bearer[@]}" -d '{"message":"a"}{"message":"b"}' "$proxy" "$demo/Chat"
+expect_answer 'both ways' '[.[].message] | join(" ")' 'a b'
+bearer "$unbound"
+expect 'billing calls in plaintext' OK - -plaintext "${bearer[@]}" -d "$hello" "$plain" "$echo"
+expect_answer 'billing calls in plaintext' '.[0].caller.client_id // .[0].caller.clientId' "$billing_id"
+expect 'billing calls over mutual TLS' OK - "${billing[@]}" "${bearer[@]}" -d "$hello" "$proxy" "$echo"
+expect 'the Verify API allows the same' OK - -plaintext -d "{\"token\":\"$unbound\",\"path\":\"/$echo\"}" "$verify" \
+  countersign.verify.v1.VerifyService/Verify
+expect_answer 'the Verify API allows the same' '.[0].allowed.client_id // .[0].allowed.clientId' "$billing_id"
+
+# ---- Calls that do not.
+
+# refused NAME CODE REASON TOKEN    Through both listeners. Without a token when TOKEN is empty.
+refused() {
+  local header=()
+  if [[ -n "$4" ]]; then
+    header=(-rpc-header "authorization: Bearer $4")
+  fi
+  expect "$1, mutual TLS" "$2" "$3" "${billing[@]}" "${header[@]}" -d "$hello" "$proxy" "$echo"
+  expect "$1, plaintext" "$2" "$3" -plaintext "${header[@]}" -d "$hello" "$plain" "$echo"
+}
+
+printf '\n== refused\n'
+refused 'without a token' UNAUTHENTICATED TOKEN_MISSING ''
+refused 'garbage' UNAUTHENTICATED TOKEN_MALFORMED garbage
+expect 'another scheme' UNAUTHENTICATED TOKEN_MISSING -plaintext -rpc-header "authorization: Basic $basic" -d "$hello" \
+  "$plain" "$echo"
+expect 'two tokens' UNAUTHENTICATED TOKEN_MALFORMED -plaintext -rpc-header "authorization: Bearer $unbound" \
+  -rpc-header "authorization: Bearer $unbound" -d "$hello" "$plain" "$echo"
+
+IFS=. read -r header payload signature <<<"$unbound"
+# The first character of a signature has no spare bits: another one is another signature.
+case $signature in A*) other=B ;; *) other=A ;; esac
+refused 'a tampered signature' UNAUTHENTICATED SIG_INVALID "$header.$payload.$other${signature:1}"
+IFS=. read -r _ bound_payload _ <<<"$bound"
+refused 'the claims of another token' UNAUTHENTICATED SIG_INVALID "$header.$bound_payload.$signature"
+none=$(printf '{"alg":"none","typ":"at+jwt"}' | base64 | tr -d '=\n' | tr '+/' '-_')
+refused 'no algorithm' UNAUTHENTICATED ALG_NOT_ALLOWED "$none.$payload."
+
+refused 'a bound token over the certificate of somebody else' UNAUTHENTICATED CNF_MISMATCH "$bound"
+
+# A client with more than one audience and scope, registered by the operator, over gRPC too.
+expect 'the operator registers a client' OK - "${operator[@]}" -d "{
+  \"client_id\": \"interop\", \"with_secret\": true, \"grants\": [
+    {\"audience\": \"$audience\", \"scopes\": [\"$scope\", \"interop.nothing\"], \"default_scopes\": [\"$scope\"]},
+    {\"audience\": \"elsewhere.example\", \"scopes\": [\"$scope\"], \"default_scopes\": [\"$scope\"]}]}" \
+  "$authority" countersign.admin.v1.ClientService/CreateClient
+interop_secret=$("$tools/gojq" -r '.client_secret // .clientSecret' "$work/out")
+interop="\"client_id\":\"interop\",\"client_secret\":\"$interop_secret\""
+
+fresh 'a token for another audience' "${billing[@]}" \
+  -d "{\"grant_type\":\"client_credentials\",\"audience\":\"elsewhere.example\",$interop}" "$authority" "$issue"
+refused 'for another audience' UNAUTHENTICATED AUD_MISMATCH "$fresh"
+fresh 'a token with another scope' "${billing[@]}" -d "$(wanted "\"scopes\":[\"interop.nothing\"],$interop")" \
+  "$authority" "$issue"
+refused 'without the scope' PERMISSION_DENIED SCOPE_INSUFFICIENT "$fresh"
+
+fresh 'a token that lives a second' "${billing[@]}" -d "$(wanted "\"lifetime_seconds\":1,$interop")" "$authority" "$issue"
+within 10 'expired' UNAUTHENTICATED TOKEN_EXPIRED -plaintext -rpc-header "authorization: Bearer $fresh" -d "$hello" \
+  "$plain" "$echo"
+refused 'expired' UNAUTHENTICATED TOKEN_EXPIRED "$fresh"
+
+fresh 'a token to revoke' "${billing[@]}" -d "$(wanted "$interop")" "$authority" "$issue"
+revoked=$fresh
+bearer "$revoked"
+expect 'before it is revoked' OK - -plaintext "${bearer[@]}" -d "$hello" "$plain" "$echo"
+expect 'the operator revokes it' OK - "${operator[@]}" -d "{\"token\":\"$revoked\",\"reason\":\"interop\"}" "$authority" \
+  countersign.admin.v1.RevocationService/Revoke
+within 5 'revoked' UNAUTHENTICATED TOKEN_REVOKED -plaintext "${bearer[@]}" -d "$hello" "$plain" "$echo"
+refused 'revoked' UNAUTHENTICATED TOKEN_REVOKED "$revoked"
+expect 'the Verify API refuses the same' OK - -plaintext -d "{\"token\":\"$revoked\",\"path\":\"/$echo\"}" "$verify" \
+  countersign.verify.v1.VerifyService/Verify
+expect_answer 'the Verify API refuses the same' '.[0].refused.reason' token_revoked
+
+fresh 'a token of a client to revoke' "${billing[@]}" -d "$(wanted "$interop")" "$authority" "$issue"
+expect 'the operator revokes the client' OK - "${operator[@]}" -d '{"client_id":"interop","reason":"interop"}' \
+  "$authority" countersign.admin.v1.RevocationService/Revoke
+within 5 'the client is revoked' UNAUTHENTICATED CLIENT_REVOKED -plaintext -rpc-header "authorization: Bearer $fresh" \
+  -d "$hello" "$plain" "$echo"
+
+expect 'a method that is not there' UNIMPLEMENTED - -plaintext -rpc-header "authorization: Bearer $unbound" \
+  -protoset proto/src/gen/descriptors.bin "$plain" countersign.verify.v1.VerifyService/GetStatus
+
+# ---- The drill: the authority dies, the sidecar is restarted without it, the authority comes back.
+
+# still_decides NAME    A good token passes, a revoked one does not.
+still_decides() {
+  within 20 "$1: a good token passes" OK - -plaintext -rpc-header "authorization: Bearer $unbound" -d "$hello" "$plain" \
+    "$echo"
+  refused "$1: the revoked one does not" UNAUTHENTICATED TOKEN_REVOKED "$revoked"
+  expect "$1: a bound token passes" OK - "${orders[@]}" -rpc-header "authorization: Bearer $bound" -d "$hello" "$proxy" \
+    "$echo"
+}
+
+# gone PID    Waits until the process is no more.
+gone() {
+  local deadline=$((SECONDS + 20))
+  while kill -0 "$1" 2>/dev/null && ! grep -q '^State:[[:space:]]Z' "/proc/$1/status" 2>/dev/null; do
+    if ((SECONDS >= deadline)); then
+      not_ok "process $1 is still there"
+      return
+    fi
+    sleep 0.05
+  done
+}
+
+printf '\n== the authority is killed\n'
+kill -KILL "$(dev .processes.authority.pid)"
+gone "$(dev .processes.authority.pid)"
+expect 'no more tokens' 'no status' - "${orders[@]}" -connect-timeout 2 -d "$(wanted)" "$authority" "$issue"
+still_decides 'authority down'
+
+printf '\n== the sidecar is killed and started again, offline\n'
+kill -KILL "$(dev .processes.sidecar.pid)"
+gone "$(dev .processes.sidecar.pid)"
+"$countersign" run sidecar --config "$(dev .processes.sidecar.config)" >"$work/sidecar.log" 2>&1 &
+children+=($!)
+still_decides 'sidecar restarted, authority down'
+
+printf '\n== the authority is back\n'
+"$countersign" run authority serve --config "$(dev .processes.authority.config)" >"$work/authority.log" 2>&1 &
+children+=($!)
+within 20 'it issues again' OK - "${orders[@]}" -d "$(wanted)" "$authority" "$issue"
+bearer "$(token)"
+within 5 'and what it issues is accepted' OK - "${orders[@]}" "${bearer[@]}" -d "$hello" "$proxy" "$echo"
+still_decides 'authority back'
+fresh 'a token to revoke after the outage' "${billing[@]}" -d "$(wanted "$(credentials)")" "$authority" "$issue"
+expect 'the operator revokes it' OK - "${operator[@]}" -d "{\"token\":\"$fresh\",\"reason\":\"interop\"}" "$authority" \
+  countersign.admin.v1.RevocationService/Revoke
+within 15 'the stream has resumed by itself' UNAUTHENTICATED TOKEN_REVOKED -plaintext \
+  -rpc-header "authorization: Bearer $fresh" -d "$hello" "$plain" "$echo"
+
+if ((failed > 0)); then
+  for log in dev sidecar authority; do
+    printf '\n== the end of %s.log\n' "$log"
+    tail -n 20 "$work/$log.log" 2>/dev/null || true
+  done
+fi
+printf '\n%d passed, %d failed\n' "$passed" "$failed"
+((failed == 0))
