@@ -38,7 +38,7 @@ impl fmt::Debug for BearerToken {
     }
 }
 
-pub(crate) fn check_length(token: &[u8]) -> Result<(), Rejection> {
+fn check_length(token: &[u8]) -> Result<(), Rejection> {
     if token.is_empty() {
         Err(Rejection::TokenMissing)
     } else if token.len() > MAX_TOKEN_LENGTH {

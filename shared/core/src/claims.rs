@@ -185,8 +185,21 @@ fn optional<T>(
 ) -> Result<Option<T>, Rejection> {
     members
         .find(claim.name())
-        .map(|value| read(value).ok_or(Rejection::ClaimMalformed(claim)))
+        .map(|value| read(value).ok_or_else(|| refusal(claim, value)))
         .transpose()
+}
+
+/// Why `value` is not taken for `claim`. Text that is no Unicode, and an object with a member twice, make the document
+/// unreadable and not just the claim wrong.
+fn refusal(claim: Claim, value: &RawValue) -> Rejection {
+    let is_number = value
+        .get()
+        .starts_with(|first: char| first == '-' || first.is_ascii_digit());
+    if is_number || json::check(value).is_ok() {
+        Rejection::ClaimMalformed(claim)
+    } else {
+        Rejection::TokenMalformed
+    }
 }
 
 fn required<T>(

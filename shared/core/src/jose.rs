@@ -118,6 +118,18 @@ const FORBIDDEN: [&str; 10] = [
 
 fn judge_header(header: &[u8]) -> Result<(Algorithm, KeyId), Rejection> {
     let members = Members::read(header).map_err(|_invalid| Rejection::TokenMalformed)?;
+    judge_members(&members).map_err(|refusal| {
+        // A value that is no Unicode or has a member twice makes the header unreadable, whatever else is wrong with it.
+        let is_strict = members.iter().all(|(_, value)| json::check(value).is_ok());
+        if is_strict {
+            refusal
+        } else {
+            Rejection::TokenMalformed
+        }
+    })
+}
+
+fn judge_members(members: &Members<'_>) -> Result<(Algorithm, KeyId), Rejection> {
     if members.iter().any(|(name, _)| FORBIDDEN.contains(&name)) {
         return Err(Rejection::HeaderForbidden);
     }

@@ -313,7 +313,9 @@ impl UpdateRules {
         }
         let next = match &update.content {
             UpdateContent::Snapshot { key_set, revocations } => {
-                self.snapshot(update.epoch, key_set, revocations, now, sha256)?
+                let next = self.snapshot(update.epoch, key_set, revocations, now, sha256)?;
+                self.check_kept(current, &next, now)?;
+                next
             }
             UpdateContent::Delta {
                 base_epoch,
@@ -356,6 +358,32 @@ impl UpdateRules {
             list,
             sha256,
         ))
+    }
+
+    /// A snapshot replaces everything, but un-revokes nothing: a restored authority whose records end before a revocation
+    /// is refused until no token that the entry affects is still valid.
+    fn check_kept(
+        &self,
+        current: Option<&TrustState>,
+        next: &TrustState,
+        now: Timestamp,
+    ) -> Result<(), UpdateRefused> {
+        let Some(current) = current else { return Ok(()) };
+        let may_be_dropped = |entry: &Revocation| entry.expires_at < now.saturating_add(self.leeway);
+        let is_kept = |entry: &Revocation| {
+            next.revocations.find(&entry.subject).is_some_and(|kept| {
+                kept.issued_before >= entry.issued_before && kept.expires_at >= entry.expires_at
+            })
+        };
+        if current
+            .revocations
+            .iter()
+            .all(|entry| is_kept(entry) || may_be_dropped(entry))
+        {
+            Ok(())
+        } else {
+            Err(UpdateRefused::Unrevoke)
+        }
     }
 
     fn check_change(&self, base: &TrustState, change: &Change, now: Timestamp) -> Result<(), UpdateRefused> {

@@ -1,0 +1,1 @@
+//! Key sets that must be refused (K01 to K10).
