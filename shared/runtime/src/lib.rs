@@ -1,1 +1,22 @@
-//! x
+//! What every process of ours needs from the world: clock, signals, waiting, configuration files, telemetry, admin port.
+//!
+//! Nothing here knows what a token is. This is the one crate that reads the system's clocks, and with the configuration
+//! module of [`telemetry`] the one that reads the environment. Behaviour depends on neither time zone nor locale.
+
+pub mod admin_http;
+pub mod backoff;
+mod clock;
+pub mod config;
+mod executor;
+pub mod exit;
+pub mod metrics;
+pub mod panics;
+mod shutdown;
+pub mod telemetry;
+pub mod trace_context;
+
+pub use clock::SystemClock;
+#[cfg(feature = "test-util")]
+pub use clock::TimerClock;
+pub use executor::build;
+pub use shutdown::{GraceExceeded, Shutdown};
