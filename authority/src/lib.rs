@@ -1,3 +1,13 @@
 //! The authority: issues tokens, rotates keys, revokes, and publishes all of it to the verifiers.
 
+pub mod alarm;
+pub mod feed;
+pub mod fleet;
+pub mod keyring;
+pub mod ledger;
+pub mod metrics;
+pub mod registry;
 pub mod store;
+#[cfg(test)]
+pub(crate) mod test_util;
+pub mod timeline;

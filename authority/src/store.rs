@@ -13,17 +13,17 @@
 //! A commit that failed with [`StoreError::Unavailable`] is in doubt: it may have taken effect. Whoever made it reads
 //! before deciding again.
 
-//pub mod clients;
+pub mod clients;
 #[cfg(test)]
 pub(crate) mod contract;
 #[cfg(test)]
 pub(crate) mod faulty;
-//pub mod keys;
+pub mod keys;
 pub mod memory;
-//pub mod meta;
-//pub mod record;
+pub mod meta;
+pub mod record;
 pub mod redb;
-//pub mod revocations;
+pub mod revocations;
 
 use std::fmt::Debug;
 
@@ -41,8 +41,8 @@ pub const MAX_NAME_LENGTH: usize = 256;
 /// The largest record, in bytes. etcd takes 1.5 MiB in a whole request.
 pub const MAX_VALUE_LENGTH: usize = 1024 * 1024;
 
-/// The most writes and deletes in one commit.
-pub const MAX_WRITES: usize = 16 * 1024;
+/// The most writes and deletes in one commit: more revocations than are kept can end in one second.
+pub const MAX_WRITES: usize = 512 * 1024;
 
 /// Whatever error a backend met.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;

@@ -1,0 +1,120 @@
+//! What waits to be sent on one stream: bounded, and emptied at once when the stream is ended.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use countersign_proto::sync::v1::SyncResponse;
+use countersign_wire::status::Failure;
+
+use super::MAX_DELTAS;
+
+/// Room for every delta that is kept, the snapshot before them, and some pongs.
+const CAPACITY: usize = MAX_DELTAS + 64;
+
+/// Why the authority ended a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It did not take its updates (F78).
+    TooSlow,
+    /// The authority is about to stop.
+    Draining,
+    /// An update could not be signed.
+    Unpublished,
+    /// It broke the protocol.
+    Misbehaved,
+    /// Nothing was heard of it.
+    Silent,
+}
+
+impl Ended {
+    /// The stable name.
+    #[must_use]
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Self::TooSlow => "too_slow",
+            Self::Draining => "draining",
+            Self::Unpublished => "unpublished",
+            Self::Misbehaved => "misbehaved",
+            Self::Silent => "silent",
+        }
+    }
+
+    /// What the verifier is told.
+    #[must_use]
+    pub const fn failure(self) -> Failure {
+        match self {
+            Self::TooSlow | Self::Silent => Failure::StreamTooSlow,
+            Self::Draining => Failure::Draining,
+            Self::Unpublished => Failure::Internal,
+            Self::Misbehaved => Failure::LimitReached,
+        }
+    }
+}
+
+/// The queue of one stream.
+#[derive(Debug, Default)]
+pub(super) struct Queue(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    waiting: VecDeque<(Arc<SyncResponse>, Duration)>,
+    ended: Option<Ended>,
+    waker: Option<Waker>,
+}
+
+impl Queue {
+    /// Puts a message at the end. False when there is no room.
+    pub(super) fn push(&self, message: Arc<SyncResponse>, now: Duration) -> bool {
+        let mut state = self.lock();
+        if state.ended.is_some() || state.waiting.len() >= CAPACITY {
+            return false;
+        }
+        state.waiting.push_back((message, now));
+        let waker = state.waker.take();
+        drop(state);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+        true
+    }
+
+    /// Throws away what waits; the stream ends with `ended`.
+    pub(super) fn end(&self, ended: Ended) {
+        let mut state = self.lock();
+        state.waiting = VecDeque::new();
+        state.ended.get_or_insert(ended);
+        let waker = state.waker.take();
+        drop(state);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// The next message, or why there will be none.
+    pub(super) fn poll_next(&self, context: &Context<'_>) -> Poll<Result<Arc<SyncResponse>, Ended>> {
+        let mut state = self.lock();
+        if let Some(ended) = state.ended {
+            return Poll::Ready(Err(ended));
+        }
+        match state.waiting.pop_front() {
+            Some((message, _)) => Poll::Ready(Ok(message)),
+            None => {
+                state.waker = Some(context.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+
+    /// For how long the oldest message has been waiting.
+    pub(super) fn waits_since(&self, now: Duration) -> Duration {
+        let state = self.lock();
+        let oldest = state.waiting.front();
+        oldest.map_or(Duration::ZERO, |(_, since)| now.saturating_sub(*since))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

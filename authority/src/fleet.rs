@@ -1,0 +1,401 @@
+//! The verifiers: who is connected, and which epoch each has in force.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use countersign_core::Timestamp;
+use countersign_core::spiffe::SpiffeId;
+use countersign_core::trust::Epoch;
+use countersign_wire::status::Failure;
+use tokio::sync::watch;
+
+use crate::metrics::Metrics;
+
+/// One verifier, as far as it is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verifier {
+    /// Who it is.
+    pub spiffe_id: SpiffeId,
+    /// Which start of it.
+    pub instance_id: String,
+    /// Its version.
+    pub version: String,
+    /// Whether its stream is open.
+    pub connected: bool,
+    /// The last epoch that it acknowledged.
+    pub acknowledged: Epoch,
+    /// Whether that is on its disk.
+    pub durable: bool,
+    /// When its stream was opened.
+    pub connected_at: Timestamp,
+    /// When it was last heard of.
+    pub last_seen_at: Timestamp,
+    /// Why it last refused an update.
+    pub last_nack: &'static str,
+}
+
+/// How many verifiers are connected, and how many of them have acknowledged something.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reach {
+    /// Streams open.
+    pub connected: u32,
+    /// Those of them at or past the epoch asked about.
+    pub acknowledged: u32,
+}
+
+/// Identifies one stream among all since the start.
+pub type StreamId = u64;
+
+/// The fleet. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Fleet(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    limits: FleetLimits,
+    metrics: Arc<Metrics>,
+    state: Mutex<State>,
+    changed: watch::Sender<()>,
+}
+
+/// How many verifiers are let in and remembered.
+#[derive(Clone, Copy, Debug)]
+pub struct FleetLimits {
+    /// Streams that one identity may hold.
+    pub streams_per_identity: usize,
+    /// Streams in all.
+    pub streams: usize,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Open streams, and the last closed one of each identity that has none open.
+    verifiers: BTreeMap<(SpiffeId, StreamId), Verifier>,
+    next: StreamId,
+    /// The current epoch, and how many are there: kept up, because every acknowledgement asks for it.
+    current: Epoch,
+    at_current: Reach,
+}
+
+impl State {
+    fn of<'a>(&'a self, spiffe_id: &'a SpiffeId) -> impl Iterator<Item = (&'a StreamId, &'a Verifier)> {
+        self.verifiers
+            .range((spiffe_id.clone(), 0)..=(spiffe_id.clone(), StreamId::MAX))
+            .map(|((_, stream), verifier)| (stream, verifier))
+    }
+
+    fn connected(&self) -> impl Iterator<Item = &Verifier> {
+        self.verifiers.values().filter(|verifier| verifier.connected)
+    }
+
+    fn reach(&self, epoch: Epoch) -> Reach {
+        if epoch == self.current {
+            return self.at_current;
+        }
+        self.count(epoch)
+    }
+
+    fn count(&self, epoch: Epoch) -> Reach {
+        let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        Reach {
+            connected: count(self.connected().count()),
+            acknowledged: count(
+                self.connected()
+                    .filter(|verifier| verifier.acknowledged >= epoch)
+                    .count(),
+            ),
+        }
+    }
+}
+
+impl Fleet {
+    /// Nobody yet.
+    #[must_use]
+    pub fn new(limits: FleetLimits, metrics: Arc<Metrics>) -> Self {
+        Self(Arc::new(Inner {
+            limits,
+            metrics,
+            state: Mutex::default(),
+            changed: watch::Sender::new(()),
+        }))
+    }
+
+    /// A stream of `spiffe_id` was opened.
+    ///
+    /// # Errors
+    /// [`Failure::TooManyStreams`] for the identity, [`Failure::LimitReached`] in all (G46).
+    pub fn join(
+        &self,
+        spiffe_id: &SpiffeId,
+        instance_id: String,
+        version: String,
+        now: Timestamp,
+    ) -> Result<Membership, Failure> {
+        let mut state = self.lock();
+        let open = state
+            .of(spiffe_id)
+            .filter(|(_, verifier)| verifier.connected)
+            .count();
+        if open >= self.0.limits.streams_per_identity {
+            return Err(Failure::TooManyStreams);
+        }
+        if usize::try_from(state.at_current.connected).unwrap_or(usize::MAX) >= self.0.limits.streams {
+            return Err(Failure::LimitReached);
+        }
+        let forgotten: Vec<StreamId> = state
+            .of(spiffe_id)
+            .filter(|(_, verifier)| !verifier.connected)
+            .map(|(stream, _)| *stream)
+            .collect();
+        for stream in forgotten {
+            state.verifiers.remove(&(spiffe_id.clone(), stream));
+        }
+        self.forget_the_longest_gone(&mut state);
+        let stream = state.next;
+        state.next += 1;
+        let verifier = Verifier {
+            spiffe_id: spiffe_id.clone(),
+            instance_id,
+            version,
+            connected: true,
+            acknowledged: 0,
+            durable: false,
+            connected_at: now,
+            last_seen_at: now,
+            last_nack: "",
+        };
+        state.verifiers.insert((spiffe_id.clone(), stream), verifier);
+        state.at_current.connected += 1;
+        state.at_current.acknowledged += u32::from(state.current == 0);
+        self.announce(state);
+        Ok(Membership {
+            fleet: self.clone(),
+            key: (spiffe_id.clone(), stream),
+        })
+    }
+
+    /// Everybody seen since the start, by SPIFFE ID.
+    #[must_use]
+    pub fn list(&self) -> Vec<Verifier> {
+        self.lock().verifiers.values().cloned().collect()
+    }
+
+    /// How many are connected, and how many of them are at `epoch` or past it.
+    #[must_use]
+    pub fn reach(&self, epoch: Epoch) -> Reach {
+        self.lock().reach(epoch)
+    }
+
+    /// The same, once all who are connected are there. Drop the future to stop waiting.
+    pub async fn reached_by_all(&self, epoch: Epoch) {
+        let mut changed = self.0.changed.subscribe();
+        loop {
+            let reach = self.reach(epoch);
+            if reach.acknowledged >= reach.connected || changed.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// There is a new epoch.
+    pub fn advance(&self, epoch: Epoch) {
+        let mut state = self.lock();
+        state.current = epoch;
+        state.at_current = state.count(epoch);
+        self.announce(state);
+    }
+
+    /// As many who are gone are remembered as may be connected.
+    fn forget_the_longest_gone(&self, state: &mut State) {
+        if state.verifiers.len() < self.0.limits.streams.saturating_mul(2) {
+            return;
+        }
+        let gone = state.verifiers.iter().filter(|(_, verifier)| !verifier.connected);
+        let longest = gone.min_by_key(|(_, verifier)| verifier.last_seen_at);
+        if let Some(key) = longest.map(|(key, _)| key.clone()) {
+            state.verifiers.remove(&key);
+        }
+    }
+
+    fn announce(&self, state: MutexGuard<'_, State>) {
+        let reach = state.at_current;
+        drop(state);
+        self.0.metrics.observe_fleet(reach.connected, reach.acknowledged);
+        self.0.changed.send_replace(());
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A verifier's place in the fleet, as long as its stream is open.
+#[derive(Debug)]
+pub struct Membership {
+    fleet: Fleet,
+    key: (SpiffeId, StreamId),
+}
+
+impl Membership {
+    /// Who it is.
+    #[must_use]
+    pub const fn spiffe_id(&self) -> &SpiffeId {
+        &self.key.0
+    }
+
+    /// Something came from it.
+    pub fn seen(&self, now: Timestamp) {
+        let mut state = self.fleet.lock();
+        if let Some(verifier) = state.verifiers.get_mut(&self.key) {
+            verifier.last_seen_at = now;
+        }
+    }
+
+    /// It has `epoch` in force. Whether it was sent that epoch is for the feed to say.
+    pub fn acknowledged(&self, epoch: Epoch, durable: bool, now: Timestamp) {
+        let mut state = self.fleet.lock();
+        let current = state.current;
+        if let Some(verifier) = state.verifiers.get_mut(&self.key) {
+            verifier.last_seen_at = now;
+            let arrives = verifier.acknowledged < current && epoch >= current;
+            if epoch >= verifier.acknowledged {
+                verifier.acknowledged = epoch;
+                verifier.durable = durable;
+            }
+            state.at_current.acknowledged += u32::from(arrives);
+        }
+        self.fleet.announce(state);
+    }
+
+    /// It refused an update.
+    pub fn refused(&self, reason: &'static str, now: Timestamp) {
+        let mut state = self.fleet.lock();
+        if let Some(verifier) = state.verifiers.get_mut(&self.key) {
+            verifier.last_seen_at = now;
+            verifier.last_nack = reason;
+        }
+    }
+}
+
+impl Drop for Membership {
+    fn drop(&mut self) {
+        let mut state = self.fleet.lock();
+        let current = state.current;
+        if let Some(verifier) = state.verifiers.get_mut(&self.key) {
+            verifier.connected = false;
+            let was_there = verifier.acknowledged >= current;
+            state.at_current.connected = state.at_current.connected.saturating_sub(1);
+            state.at_current.acknowledged =
+                state.at_current.acknowledged.saturating_sub(u32::from(was_there));
+        }
+        // One closed stream of an identity is remembered, and only while it has none open.
+        let others: Vec<(StreamId, bool)> = state
+            .of(&self.key.0)
+            .filter(|(stream, _)| **stream != self.key.1)
+            .map(|(stream, verifier)| (*stream, verifier.connected))
+            .collect();
+        if others.iter().any(|(_, connected)| *connected) {
+            state.verifiers.remove(&self.key);
+        } else {
+            for (stream, _) in others {
+                state.verifiers.remove(&(self.key.0.clone(), stream));
+            }
+        }
+        self.fleet.announce(state);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fleet() -> Fleet {
+        let limits = FleetLimits {
+            streams_per_identity: 2,
+            streams: 3,
+        };
+        Fleet::new(limits, Arc::default())
+    }
+
+    fn id(name: &str) -> SpiffeId {
+        SpiffeId::parse(&format!("spiffe://example.org/{name}")).expect("valid")
+    }
+
+    fn at(seconds: u64) -> Timestamp {
+        Timestamp::from_seconds(seconds)
+    }
+
+    fn join(fleet: &Fleet, name: &str, instance: &str) -> Result<Membership, Failure> {
+        fleet.join(&id(name), instance.to_owned(), "1".to_owned(), at(10))
+    }
+
+    /// G46: one identity cannot take all places, and the places are bounded.
+    #[test]
+    fn streams_are_limited_for_one_identity_and_for_all() {
+        let fleet = fleet();
+        let first = join(&fleet, "a", "1").expect("joins");
+        let _second = join(&fleet, "a", "2").expect("joins");
+        assert_eq!(join(&fleet, "a", "3").err(), Some(Failure::TooManyStreams));
+        let _other = join(&fleet, "b", "1").expect("joins");
+        assert_eq!(join(&fleet, "c", "1").err(), Some(Failure::LimitReached));
+        drop(first);
+        let _third = join(&fleet, "c", "1").expect("joins");
+    }
+
+    #[test]
+    fn whoever_left_is_remembered_until_it_comes_back() {
+        let fleet = fleet();
+        let first = join(&fleet, "a", "1").expect("joins");
+        first.acknowledged(7, true, at(11));
+        drop(first);
+        let list = fleet.list();
+        assert_eq!(list.len(), 1);
+        assert!(!list[0].connected && list[0].acknowledged == 7 && list[0].durable);
+        let _again = join(&fleet, "a", "2").expect("joins");
+        let list = fleet.list();
+        assert_eq!((list.len(), list[0].instance_id.as_str()), (1, "2"));
+    }
+
+    #[test]
+    fn those_gone_are_forgotten_in_the_end() {
+        let fleet = fleet();
+        for n in 0..100 {
+            drop(join(&fleet, &format!("n{n}"), "1").expect("joins"));
+        }
+        assert!(fleet.list().len() <= 6);
+    }
+
+    #[tokio::test]
+    async fn an_epoch_has_reached_all_when_all_who_are_connected_acknowledged_it() {
+        let fleet = fleet();
+        fleet.advance(5);
+        let (a, b) = (join(&fleet, "a", "1").unwrap(), join(&fleet, "b", "1").unwrap());
+        let waiting = {
+            let fleet = fleet.clone();
+            tokio::spawn(async move { fleet.reached_by_all(5).await })
+        };
+        a.acknowledged(5, true, at(11));
+        assert_eq!(
+            fleet.reach(5),
+            Reach {
+                connected: 2,
+                acknowledged: 1
+            }
+        );
+        b.acknowledged(6, false, at(11));
+        waiting.await.expect("all are there");
+        // An older acknowledgement that comes late takes nothing back.
+        b.acknowledged(4, true, at(12));
+        assert_eq!(fleet.reach(6).acknowledged, 1);
+        fleet.advance(6);
+        assert_eq!(fleet.reach(6).acknowledged, 1);
+        drop(b);
+        assert_eq!(
+            fleet.reach(6),
+            Reach {
+                connected: 1,
+                acknowledged: 0
+            }
+        );
+    }
+}

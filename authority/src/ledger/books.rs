@@ -1,0 +1,240 @@
+//! Everything that the authority decides on, as one immutable value; and what a mutation makes of it.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use countersign_core::Timestamp;
+use countersign_core::client::Client;
+use countersign_core::key_set::KeySet;
+use countersign_core::names::{ClientId, KeyId};
+use countersign_core::revocation::Revocation;
+use countersign_core::trust::{Change, TrustState, Update, UpdateContent};
+use countersign_crypto::AwsLc;
+
+use crate::keyring::{KeyRing, RingKey};
+use crate::registry::Registry;
+use crate::store::keys::{self, KEYS, KeyRecord, SIGNERS};
+use crate::store::record::{RecordError, Vault};
+use crate::store::{Commit, clients, revocations};
+
+/// Whose tokens wait while a mutation is being committed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Hold {
+    /// Nobody's.
+    #[default]
+    Nobody,
+    /// This client's.
+    Client(ClientId),
+}
+
+impl Hold {
+    /// Whether `client_id` has to wait.
+    #[must_use]
+    pub fn holds(&self, client_id: &ClientId) -> bool {
+        matches!(self, Self::Client(held) if held == client_id)
+    }
+}
+
+/// The state of the authority at one moment. Cloning is cheap.
+#[derive(Clone, Debug)]
+pub struct Books {
+    /// What verifiers are told.
+    pub trust: TrustState,
+    /// The keys, with their private halves.
+    pub ring: Arc<KeyRing>,
+    /// The clients.
+    pub clients: Registry,
+    /// Who waits.
+    pub hold: Hold,
+}
+
+/// What a mutation changes.
+#[derive(Debug)]
+pub(super) struct Plan<T> {
+    /// What its caller is told.
+    pub(super) answer: T,
+    /// The keys as they will be.
+    pub(super) ring: Option<KeyRing>,
+    /// A client as it will be.
+    pub(super) client: Option<Client>,
+    /// Revocations to add.
+    pub(super) revoked: Vec<Revocation>,
+    /// Revocations to forget.
+    pub(super) prune_before: Option<Timestamp>,
+}
+
+impl<T> Plan<T> {
+    /// Changes nothing.
+    pub(super) const fn nothing(answer: T) -> Self {
+        Self {
+            answer,
+            ring: None,
+            client: None,
+            revoked: Vec::new(),
+            prune_before: None,
+        }
+    }
+
+    /// Changes the keys.
+    pub(super) fn ring(ring: KeyRing, answer: T) -> Self {
+        Self {
+            ring: Some(ring),
+            ..Self::nothing(answer)
+        }
+    }
+
+    /// Changes a client.
+    pub(super) fn client(client: Client, answer: T) -> Self {
+        Self {
+            client: Some(client),
+            ..Self::nothing(answer)
+        }
+    }
+
+    /// And revokes.
+    pub(super) fn and_revoke(mut self, revocation: Revocation) -> Self {
+        self.revoked.push(revocation);
+        self
+    }
+
+    pub(super) const fn is_nothing(&self) -> bool {
+        self.ring.is_none() && self.client.is_none() && !self.changes_trust()
+    }
+
+    /// Whether verifiers have to hear of it.
+    const fn changes_trust(&self) -> bool {
+        self.ring.is_some() || !self.revoked.is_empty() || self.prune_before.is_some()
+    }
+
+    fn change(&self) -> Change {
+        Change {
+            key_set: self.ring.as_ref().map(KeyRing::to_key_set).map(Arc::new),
+            revoked: self.revoked.clone(),
+            prune_before: self.prune_before,
+        }
+    }
+}
+
+/// The books after a mutation, and what to tell the verifiers.
+#[derive(Clone, Debug)]
+pub(super) struct Outcome {
+    pub(super) books: Books,
+    pub(super) update: Option<Update>,
+}
+
+impl Books {
+    /// The books with `plan` made at `now`; nobody is held any more.
+    pub(super) fn after<T>(&self, plan: &Plan<T>, now: Timestamp) -> Outcome {
+        let mut books = self.clone();
+        books.hold = Hold::Nobody;
+        if let Some(client) = &plan.client {
+            books.clients = books.clients.with(client.clone());
+        }
+        if let Some(ring) = &plan.ring {
+            books.ring = Arc::new(ring.clone());
+        }
+        let update = plan.changes_trust().then(|| {
+            let change = plan.change();
+            books.trust = self.trust.next(&change, &AwsLc);
+            Update {
+                issuer: books.trust.issuer().clone(),
+                epoch: books.trust.epoch(),
+                state_digest: *books.trust.digest(),
+                published_at: now,
+                content: UpdateContent::Delta {
+                    base_epoch: self.trust.epoch(),
+                    base_digest: *self.trust.digest(),
+                    change,
+                },
+            }
+        });
+        Outcome { books, update }
+    }
+
+    /// The epoch that the next change of trust will have.
+    #[must_use]
+    pub const fn next_epoch(&self) -> u64 {
+        self.trust.epoch().saturating_add(1)
+    }
+
+    /// The key set that is published.
+    #[must_use]
+    pub const fn key_set(&self) -> &Arc<KeySet> {
+        self.trust.keys()
+    }
+}
+
+/// The records that lead from `before` to `after`: everything but the head.
+pub(super) fn records<T>(
+    before: &Books,
+    after: &Books,
+    plan: &Plan<T>,
+    vault: &Vault,
+) -> Result<Commit, RecordError> {
+    let mut commit = Commit::default();
+    if let Some(client) = &plan.client {
+        let name = clients::name(&client.client_id);
+        if before.clients.find(client.client_id.as_str()).is_none() {
+            // Also when a record is there that could not be read at start.
+            commit.expect(&name, 0);
+        }
+        commit.put(name, clients::write(client, vault)?);
+    }
+    if plan.ring.is_some() {
+        key_records(&before.ring, &after.ring, vault, &mut commit)?;
+    }
+    revocation_records(before, after, plan, &mut commit)?;
+    Ok(commit)
+}
+
+fn key_records(
+    before: &KeyRing,
+    after: &KeyRing,
+    vault: &Vault,
+    commit: &mut Commit,
+) -> Result<(), RecordError> {
+    let kept: BTreeSet<&KeyId> = after.keys().iter().map(RingKey::key_id).collect();
+    for gone in before.keys().iter().filter(|key| !kept.contains(key.key_id())) {
+        commit.delete(keys::name(KEYS, gone.key_id()));
+        commit.delete(keys::name(SIGNERS, gone.key_id()));
+    }
+    for key in after.keys() {
+        let earlier = before.find(key.key_id());
+        if earlier.is_some_and(|earlier| earlier.times() == key.times()) {
+            continue;
+        }
+        let record = KeyRecord {
+            jwk: key.published.jwk.clone(),
+            times: *key.times(),
+            published_in: key.published_in,
+        };
+        let name = keys::name(KEYS, key.key_id());
+        if let (None, Some(signer)) = (earlier, &key.signer) {
+            commit.expect(&name, 0);
+            let sealed = keys::write_signer(SIGNERS, signer, vault)?;
+            commit.put(keys::name(SIGNERS, key.key_id()), sealed);
+        }
+        commit.put(name, record.write()?);
+    }
+    Ok(())
+}
+
+fn revocation_records<T>(
+    before: &Books,
+    after: &Books,
+    plan: &Plan<T>,
+    commit: &mut Commit,
+) -> Result<(), RecordError> {
+    for subject in plan.revoked.iter().map(|revocation| &revocation.subject) {
+        if let Some(in_force) = after.trust.revocations().find(subject) {
+            commit.put(revocations::name(subject), revocations::write(in_force)?);
+        }
+    }
+    if let Some(time) = plan.prune_before {
+        let expired = before.trust.revocations().iter();
+        for entry in expired.filter(|entry| entry.expires_at < time) {
+            commit.delete(revocations::name(&entry.subject));
+        }
+    }
+    Ok(())
+}

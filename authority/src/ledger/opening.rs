@@ -1,0 +1,415 @@
+//! How the ledger begins: from what the store holds, or from nothing.
+//!
+//! What verifiers were told is computed anew from the records and compared with the head record, which is sealed. If it
+//! differs in anything, the authority does not start: it would publish a state that contradicts the one before. A client's
+//! record that cannot be read is left alone and alarmed, and the others work.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use countersign_core::Timestamp;
+use countersign_core::jose::Algorithm;
+use countersign_core::jwk::{Jwk, write_set};
+use countersign_core::key_set::{KeyTimes, PublishedKey};
+use countersign_core::names::{Issuer, KeyId};
+use countersign_core::ports::{Clock, Entropy as _, EntropyFailed, KeyReader as _};
+use countersign_core::revocation::RevocationList;
+use countersign_core::spiffe::TrustDomain;
+use countersign_core::trust::{Epoch, TrustState};
+use countersign_crypto::publishing;
+use countersign_crypto::{AwsLc, Envelope, EnvelopeError, KeyError, SecretHasher, SigningKey};
+use tokio::sync::{Mutex, Semaphore, watch};
+use tokio_util::task::TaskTracker;
+
+use super::key_plans::ring_key;
+use super::{Books, Hold, Inner, Ledger, LedgerPolicy, MAX_WAITING, Writer};
+use crate::alarm::Alarm;
+use crate::feed::{Feed, Publisher};
+use crate::fleet::Fleet;
+use crate::keyring::{KeyRing, RingKey};
+use crate::metrics::Metrics;
+use crate::registry::Registry;
+use crate::store::keys::{self, KEYS, KeyRecord, PUBLISHERS, SIGNERS};
+use crate::store::meta::{HEAD, Head, IDENTITY, Identity, SHARD, Shard};
+use crate::store::record::{RecordError, Vault};
+use crate::store::{Commit, Store, StoreError, Version, clients, find, read_all, revocations};
+use crate::timeline::Timeline;
+
+/// Why the authority does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The store failed.
+    #[error("the store cannot be used")]
+    Store(#[from] StoreError),
+    /// A record that it cannot do without cannot be read.
+    #[error("a record cannot be used")]
+    Record(#[from] RecordError),
+    /// The key-encryption key is not the one of this store (C16). Nothing was changed.
+    #[error(
+        "the store was sealed under the key-encryption key `{expected}`, the configured one is `{found}`: nothing was changed"
+    )]
+    OtherKeyEncryptionKey {
+        /// The identifier of the right key.
+        expected: String,
+        /// The identifier of the one configured.
+        found: String,
+    },
+    /// The store is another issuer's, or of another trust domain.
+    #[error("the store belongs to `{expected}`, the configuration says `{found}`: nothing was changed")]
+    OtherOwner {
+        /// What the store says.
+        expected: String,
+        /// What the configuration says.
+        found: String,
+    },
+    /// There are records, and none that says whose they are.
+    #[error("the store holds records without an identity: it is damaged, or not ours")]
+    Unidentified,
+    /// The records do not add up to the state that was published (D10, D15).
+    #[error(
+        "the records do not add up to the state published at epoch {epoch}: restore the store from a backup"
+    )]
+    StateMismatch {
+        /// The epoch.
+        epoch: Epoch,
+    },
+    /// No publishing key can be read.
+    #[error("the store holds no usable publishing key")]
+    NoPublisher,
+    /// No key could be made.
+    #[error("no key could be made")]
+    Key(#[from] KeyError),
+    /// The random source failed.
+    #[error("the random source failed")]
+    Entropy(#[from] EntropyFailed),
+    /// Sealing does not work.
+    #[error("sealing does not work")]
+    Envelope(#[from] EnvelopeError),
+    /// The first state could not be made.
+    #[error("the first state could not be made")]
+    First,
+}
+
+/// What the ledger is opened with.
+#[derive(Clone, Debug)]
+pub struct Opening {
+    /// Where the records are.
+    pub store: Arc<dyn Store>,
+    /// Seals them.
+    pub envelope: Arc<Envelope>,
+    /// The issuer.
+    pub issuer: Issuer,
+    /// The algorithm of the first key.
+    pub algorithm: Algorithm,
+    /// The rules.
+    pub policy: LedgerPolicy,
+    /// How far the clock may be behind what was signed.
+    pub leeway: Duration,
+    /// Tells the time.
+    pub clock: Arc<dyn Clock>,
+    /// The verifiers.
+    pub fleet: Fleet,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+}
+
+/// The ledger, open.
+#[derive(Debug)]
+pub struct Opened {
+    /// The ledger.
+    pub ledger: Ledger,
+    /// What verifiers are told.
+    pub feed: Feed,
+    /// The number of this opening: tokens and heartbeats of different openings never share an identifier.
+    pub shard: u64,
+    /// The publishing keys, as verifiers pin them.
+    pub publishing_keys: String,
+}
+
+/// The publishing keys of the store, which is made if it is empty.
+///
+/// # Errors
+/// [`StartError`].
+pub async fn open_publishers(opening: &Opening) -> Result<String, StartError> {
+    let vault = own(opening).await?;
+    let publishers = read_publishers(opening, &vault).await?;
+    Ok(write_publishers(&publishers))
+}
+
+/// Opens the ledger.
+///
+/// # Errors
+/// [`StartError`].
+pub async fn open(opening: Opening) -> Result<Opened, StartError> {
+    let vault = own(&opening).await?;
+    let publishers = read_publishers(&opening, &vault).await?;
+    let publishing_keys = write_publishers(&publishers);
+    let publisher = publishers.into_iter().next().ok_or(StartError::NoPublisher)?;
+
+    let (head, version) = read_head(&opening, &vault).await?;
+    let books = read_books(&opening, &vault, &head).await?;
+    let (shard, version) = raise_shard(&opening, &vault, &head, version).await?;
+
+    let timeline = Arc::new(Timeline::new(
+        Arc::clone(&opening.clock),
+        head.committed_at,
+        opening.leeway,
+    ));
+    // Sequences of one opening have room for a heartbeat every millisecond for a hundred years.
+    let feed = Feed::new(
+        Publisher::new(publisher),
+        books.trust.clone(),
+        shard << 42,
+        Arc::clone(&opening.clock),
+        opening.fleet.clone(),
+        Arc::clone(&opening.metrics),
+    );
+    opening.metrics.observe_books(&books);
+    let ledger = Ledger(Arc::new(Inner {
+        hasher: SecretHasher::new(&opening.envelope)?,
+        store: opening.store,
+        vault,
+        policy: opening.policy,
+        timeline,
+        feed: feed.clone(),
+        metrics: opening.metrics,
+        books: ArcSwap::from_pointee(books),
+        changed: watch::Sender::new(0),
+        writer: Mutex::new(Writer {
+            head: version,
+            doubt: None,
+        }),
+        queue: Arc::new(Semaphore::new(MAX_WAITING)),
+        tasks: TaskTracker::new(),
+    }));
+    Ok(Opened {
+        ledger,
+        feed,
+        shard,
+        publishing_keys,
+    })
+}
+
+fn key_encryption_key(envelope: &Envelope) -> String {
+    let bytes = envelope.key_id();
+    format!("{:016x}", u64::from_be_bytes(bytes))
+}
+
+/// The vault of the store, once it is sure that the store is ours; it is made ours if it is empty.
+async fn own(opening: &Opening) -> Result<Vault, StartError> {
+    let store = opening.store.as_ref();
+    let identity = match find(store, IDENTITY).await? {
+        Some(record) => Identity::read(&record.value)?,
+        None if store.revision().await? == 0 => return begin(opening).await,
+        None => return Err(StartError::Unidentified),
+    };
+    let found = key_encryption_key(&opening.envelope);
+    if identity.key_encryption_key != found {
+        return Err(StartError::OtherKeyEncryptionKey {
+            expected: identity.key_encryption_key,
+            found,
+        });
+    }
+    let owner = |issuer: &Issuer, domain: &TrustDomain| format!("{issuer} ({domain})");
+    if identity.issuer != opening.issuer || identity.trust_domain != opening.policy.trust_domain {
+        return Err(StartError::OtherOwner {
+            expected: owner(&identity.issuer, &identity.trust_domain),
+            found: owner(&opening.issuer, &opening.policy.trust_domain),
+        });
+    }
+    Ok(Vault::new(Arc::clone(&opening.envelope), identity.installation))
+}
+
+/// Fills an empty store: a publishing key, a token key that signs at once, epoch 1.
+async fn begin(opening: &Opening) -> Result<Vault, StartError> {
+    let mut random = [0; 16];
+    AwsLc.fill(&mut random)?;
+    let identity = Identity {
+        installation: format!("{:032x}", u128::from_be_bytes(random)),
+        issuer: opening.issuer.clone(),
+        trust_domain: opening.policy.trust_domain.clone(),
+        key_encryption_key: key_encryption_key(&opening.envelope),
+    };
+    let vault = Vault::new(Arc::clone(&opening.envelope), identity.installation.clone());
+    let publisher = SigningKey::generate(publishing::ALGORITHM)?;
+    let algorithm = opening.algorithm;
+    let key = tokio::task::spawn_blocking(move || SigningKey::generate(algorithm))
+        .await
+        .unwrap_or(Err(KeyError::Generation))?;
+
+    let mut commit = Commit::default();
+    commit.expect(IDENTITY, 0);
+    commit.put(IDENTITY.to_owned(), identity.write()?);
+    commit.put(
+        keys::name(PUBLISHERS, publisher.key_id()),
+        keys::write_signer(PUBLISHERS, &publisher, &vault)?,
+    );
+    first_key(opening, key, &vault, &mut commit)?;
+    opening.store.commit(commit).await?;
+    tracing::info!(issuer = %opening.issuer, "made a new store");
+    Ok(vault)
+}
+
+fn first_key(
+    opening: &Opening,
+    key: SigningKey,
+    vault: &Vault,
+    commit: &mut Commit,
+) -> Result<(), StartError> {
+    let now = opening.clock.now();
+    let times = KeyTimes {
+        prepared_at: now,
+        active_from: Some(now),
+        ..KeyTimes::default()
+    };
+    let signer = keys::write_signer(SIGNERS, &key, vault)?;
+    let key = ring_key(key, times, 1).map_err(|_failed| StartError::First)?;
+    let record = KeyRecord {
+        jwk: key.published.jwk.clone(),
+        times,
+        published_in: 1,
+    };
+    commit.put(keys::name(SIGNERS, key.key_id()), signer);
+    commit.put(keys::name(KEYS, key.key_id()), record.write()?);
+    let trust = state(opening, 1, &KeyRing::new(vec![key]), RevocationList::default());
+    let head = Head {
+        epoch: 1,
+        state_digest: *trust.digest(),
+        committed_at: now,
+    };
+    commit.put(HEAD.to_owned(), head.write(vault)?);
+    Ok(())
+}
+
+fn state(opening: &Opening, epoch: Epoch, ring: &KeyRing, revocations: RevocationList) -> TrustState {
+    let keys = Arc::new(ring.to_key_set());
+    TrustState::new(opening.issuer.clone(), epoch, keys, revocations, &AwsLc)
+}
+
+async fn read_publishers(opening: &Opening, vault: &Vault) -> Result<Vec<SigningKey>, StartError> {
+    let mut publishers = Vec::new();
+    for record in read_all(opening.store.as_ref(), PUBLISHERS).await? {
+        match keys::read_signer(PUBLISHERS, &record.name, &record.value, vault) {
+            Ok(key) if key.jwk().algorithm() == publishing::ALGORITHM => publishers.push(key),
+            Ok(_) => Alarm::RecordRefused.raise(&opening.metrics, &record.name),
+            Err(error) => refuse_record(opening, error)?,
+        }
+    }
+    if publishers.is_empty() {
+        return Err(StartError::NoPublisher);
+    }
+    Ok(publishers)
+}
+
+fn write_publishers(publishers: &[SigningKey]) -> String {
+    write_set(publishers.iter().map(|key| -> &Jwk { key.jwk() }))
+}
+
+/// Leaves a record alone that cannot be used (D13), unless a newer version wrote it (C18).
+fn refuse_record(opening: &Opening, error: RecordError) -> Result<(), StartError> {
+    match error {
+        error @ RecordError::Newer { .. } => Err(StartError::Record(error)),
+        error @ (RecordError::Malformed { .. }
+        | RecordError::Sealed { .. }
+        | RecordError::Unwritable { .. }) => {
+            Alarm::RecordRefused.raise(&opening.metrics, &error);
+            Ok(())
+        }
+    }
+}
+
+async fn read_head(opening: &Opening, vault: &Vault) -> Result<(Head, Version), StartError> {
+    let record = find(opening.store.as_ref(), HEAD)
+        .await?
+        .ok_or_else(|| RecordError::malformed(HEAD))?;
+    Ok((Head::read(&record.value, vault)?, record.version))
+}
+
+async fn read_books(opening: &Opening, vault: &Vault, head: &Head) -> Result<Books, StartError> {
+    let ring = read_ring(opening, vault).await?;
+    let revocations = read_revocations(opening).await?;
+    let trust = state(opening, head.epoch, &ring, revocations);
+    if *trust.digest() != head.state_digest {
+        return Err(StartError::StateMismatch { epoch: head.epoch });
+    }
+    let mut clients = Registry::default();
+    for record in read_all(opening.store.as_ref(), clients::PREFIX).await? {
+        match clients::read(&record.name, &record.value, vault) {
+            Ok(client) => clients = clients.with(client),
+            Err(error) => refuse_record(opening, error)?,
+        }
+    }
+    Ok(Books {
+        trust,
+        ring: Arc::new(ring),
+        clients,
+        hold: Hold::Nobody,
+    })
+}
+
+async fn read_ring(opening: &Opening, vault: &Vault) -> Result<KeyRing, StartError> {
+    let mut signers: BTreeMap<KeyId, Arc<SigningKey>> = BTreeMap::new();
+    for record in read_all(opening.store.as_ref(), SIGNERS).await? {
+        match keys::read_signer(SIGNERS, &record.name, &record.value, vault) {
+            Ok(key) => {
+                signers.insert(key.key_id().clone(), Arc::new(key));
+            }
+            Err(error) => refuse_record(opening, error)?,
+        }
+    }
+    let mut ring = Vec::new();
+    for record in read_all(opening.store.as_ref(), KEYS).await? {
+        let key = KeyRecord::read(&record.name, &record.value)?;
+        let public_key = AwsLc
+            .public_key(&key.jwk)
+            .map_err(|_weak| RecordError::malformed(&record.name))?;
+        ring.push(RingKey {
+            signer: signers.remove(key.jwk.key_id()),
+            published: PublishedKey {
+                jwk: key.jwk,
+                public_key,
+                times: key.times,
+            },
+            published_in: key.published_in,
+        });
+    }
+    Ok(KeyRing::new(ring))
+}
+
+async fn read_revocations(opening: &Opening) -> Result<RevocationList, StartError> {
+    let mut list = RevocationList::default();
+    for record in read_all(opening.store.as_ref(), revocations::PREFIX).await? {
+        list = list.with(revocations::read(&record.name, &record.value)?, &AwsLc);
+    }
+    Ok(list)
+}
+
+/// Counts this opening, durably, before anything is signed in it. The head is written anew, so that the time of the opening
+/// is a floor for every later one.
+async fn raise_shard(
+    opening: &Opening,
+    vault: &Vault,
+    head: &Head,
+    version: Version,
+) -> Result<(u64, Version), StartError> {
+    let record = find(opening.store.as_ref(), SHARD).await?;
+    let (last, shard_version) = match &record {
+        Some(record) => (Shard::read(&record.value, vault)?.shard, record.version),
+        None => (0, 0),
+    };
+    let shard = last.saturating_add(1);
+    let now: Timestamp = opening.clock.now();
+    let head = Head {
+        committed_at: head.committed_at.max(now),
+        ..*head
+    };
+    let mut commit = Commit::default();
+    commit.expect(SHARD, shard_version);
+    commit.expect(HEAD, version);
+    commit.put(SHARD.to_owned(), Shard { shard }.write(vault)?);
+    commit.put(HEAD.to_owned(), head.write(vault)?);
+    let version = opening.store.commit(commit).await?;
+    Ok((shard, version))
+}

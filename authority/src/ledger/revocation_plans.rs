@@ -1,0 +1,149 @@
+//! What is revoked, and what is forgotten.
+
+use countersign_core::Timestamp;
+use countersign_core::claims::Claims;
+use countersign_core::names::{ClientId, TokenId};
+use countersign_core::revocation::{Revocation, RevocationList, RevokedSubject};
+use countersign_wire::status::Failure;
+
+use super::{Books, Done, Hold, Ledger, LedgerError, Plan, client_plans};
+
+/// What a revocation came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Revoked {
+    /// It is in force from the epoch of the books returned.
+    Now,
+    /// There was nothing to do.
+    Already,
+}
+
+impl Ledger {
+    /// Revokes the token with these claims. One that has expired needs none.
+    ///
+    /// # Errors
+    /// [`LedgerError`]: `LimitReached`, or the store's.
+    pub async fn revoke_token(&self, claims: &Claims) -> Result<Done<Revoked>, LedgerError> {
+        let subject = RevokedSubject::Token(claims.token_id.clone());
+        let ends = claims.expires_at;
+        let expires_at = ends.saturating_add(self.policy().revocation_slack);
+        let latest = self.policy().revocation_life;
+        self.write(Hold::Nobody, move |books, now| {
+            if ends <= now {
+                return Ok(Plan::nothing(Revoked::Already));
+            }
+            let revocation = Revocation {
+                subject,
+                issued_before: Timestamp::default(),
+                expires_at: expires_at.min(now.saturating_add(latest)),
+            };
+            Ok(plan(books, revocation))
+        })
+        .await
+    }
+
+    /// Revokes the token with this `jti`, whenever it ends.
+    ///
+    /// # Errors
+    /// [`LedgerError`]: `LimitReached`, or the store's.
+    pub async fn revoke_token_id(&self, token_id: TokenId) -> Result<Done<Revoked>, LedgerError> {
+        let life = self.policy().revocation_life;
+        self.write(Hold::Nobody, move |books, now| {
+            let subject = RevokedSubject::Token(token_id);
+            if books.trust.revocations().find(&subject).is_some() {
+                return Ok(Plan::nothing(Revoked::Already));
+            }
+            let revocation = Revocation {
+                subject,
+                issued_before: Timestamp::default(),
+                expires_at: now.saturating_add(life),
+            };
+            Ok(plan(books, revocation))
+        })
+        .await
+    }
+
+    /// Revokes every token that the client was issued until now.
+    ///
+    /// # Errors
+    /// [`LedgerError`]: `ClientUnknown`, `LimitReached`, or the store's.
+    pub async fn revoke_client(&self, client_id: ClientId) -> Result<Done<Revoked>, LedgerError> {
+        let life = self.policy().revocation_life;
+        self.write(Hold::Client(client_id.clone()), move |books, now| {
+            if books.clients.find(client_id.as_str()).is_none() {
+                return Err(LedgerError::Refused(Failure::ClientUnknown));
+            }
+            Ok(plan(books, client_plans::watermark(&client_id, now, life)))
+        })
+        .await
+    }
+
+    /// Revokes every token that was issued at or before `issued_before`, which is not in the future.
+    ///
+    /// # Errors
+    /// [`LedgerError`]: `LimitReached`, or the store's.
+    pub async fn revoke_everything(&self, issued_before: Timestamp) -> Result<Done<Revoked>, LedgerError> {
+        let life = self.policy().revocation_life;
+        self.write(Hold::Nobody, move |books, now| {
+            let revocation = Revocation {
+                subject: RevokedSubject::Everything,
+                issued_before: issued_before.min(now),
+                expires_at: now.saturating_add(life),
+            };
+            Ok(plan(books, revocation))
+        })
+        .await
+    }
+
+    /// Forgets revocations that no token can need any more, the oldest first, at most `limit` or so at a time. Nothing
+    /// happens when none has expired, so that pruning alone makes no epochs.
+    ///
+    /// # Errors
+    /// [`LedgerError`]: the store's.
+    pub async fn prune(&self, limit: usize) -> Result<Done<usize>, LedgerError> {
+        self.write(Hold::Nobody, move |books, now| {
+            let Some(time) = prune_before(books.trust.revocations(), now, limit) else {
+                return Ok(Plan::nothing(0));
+            };
+            let expired = books.trust.revocations().iter();
+            let count = expired.filter(|entry| entry.expires_at < time).count();
+            Ok(Plan {
+                prune_before: Some(time),
+                ..Plan::nothing(count)
+            })
+        })
+        .await
+    }
+}
+
+/// Adds `revocation`, unless the list is as strict already.
+fn plan(books: &Books, revocation: Revocation) -> Plan<Revoked> {
+    let covered = books
+        .trust
+        .revocations()
+        .find(&revocation.subject)
+        .is_some_and(|held| {
+            held.issued_before >= revocation.issued_before && held.expires_at >= revocation.expires_at
+        });
+    if covered {
+        Plan::nothing(Revoked::Already)
+    } else {
+        Plan::nothing(Revoked::Now).and_revoke(revocation)
+    }
+}
+
+/// The time before which entries are dropped: all of those that have expired, or those that did so first.
+fn prune_before(list: &RevocationList, now: Timestamp, limit: usize) -> Option<Timestamp> {
+    let mut expired: Vec<Timestamp> = list
+        .iter()
+        .map(|entry| entry.expires_at)
+        .filter(|expires_at| *expires_at < now)
+        .collect();
+    if expired.is_empty() {
+        return None;
+    }
+    if expired.len() <= limit {
+        return Some(now);
+    }
+    let (_, last, _) = expired.select_nth_unstable(limit.saturating_sub(1));
+    Some(Timestamp::from_seconds(last.as_seconds().saturating_add(1)))
+}

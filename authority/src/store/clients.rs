@@ -1,0 +1,151 @@
+//! Records of clients: sealed, so that whoever writes to the store cannot register one or give it more than it has.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
+use countersign_core::Timestamp;
+use countersign_core::client::{Client, Grant, Registration, SecretRecord};
+use countersign_core::names::{Audience, CertificateThumbprint, ClientId, Scope};
+use countersign_core::spiffe::SpiffeId;
+use serde::{Deserialize, Serialize};
+
+use super::record::{RecordError, Stored, Vault};
+
+/// What the names of these records begin with.
+pub const PREFIX: &str = "clients/";
+
+/// The name of a client's record.
+#[must_use]
+pub fn name(client_id: &ClientId) -> String {
+    format!("{PREFIX}{client_id}")
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StoredClient {
+    client_id: String,
+    description: String,
+    grants: Vec<StoredGrant>,
+    spiffe_ids: Vec<String>,
+    thumbprints: Vec<String>,
+    secrets: Vec<StoredSecret>,
+    disabled: bool,
+    deleted: bool,
+    version: u64,
+    created_at: u64,
+}
+
+impl Stored for StoredClient {
+    const FORMAT: u32 = 1;
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StoredGrant {
+    audience: String,
+    scopes: Vec<String>,
+    default_scopes: Vec<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StoredSecret {
+    secret_id: String,
+    hash: String,
+    created_at: u64,
+}
+
+/// The record's bytes.
+///
+/// # Errors
+/// [`RecordError`].
+pub fn write(client: &Client, vault: &Vault) -> Result<Vec<u8>, RecordError> {
+    let registration = &client.registration;
+    let stored = StoredClient {
+        client_id: client.client_id.as_str().to_owned(),
+        description: registration.description.clone(),
+        grants: registration.grants.iter().map(write_grant).collect(),
+        spiffe_ids: texts(&registration.spiffe_ids, SpiffeId::as_str),
+        thumbprints: registration.thumbprints.iter().map(ToString::to_string).collect(),
+        secrets: client.secrets.iter().map(write_secret).collect(),
+        disabled: client.disabled,
+        deleted: client.deleted,
+        version: client.version,
+        created_at: client.created_at.as_seconds(),
+    };
+    vault.write(&name(&client.client_id), &stored)
+}
+
+/// Reads the record called `name`.
+///
+/// # Errors
+/// [`RecordError`], also when the content is another client's.
+pub fn read(record_name: &str, bytes: &[u8], vault: &Vault) -> Result<Client, RecordError> {
+    let stored: StoredClient = vault.read(record_name, bytes)?;
+    let client = read_stored(stored).ok_or_else(|| RecordError::malformed(record_name))?;
+    if name(&client.client_id) == record_name {
+        Ok(client)
+    } else {
+        Err(RecordError::malformed(record_name))
+    }
+}
+
+fn read_stored(stored: StoredClient) -> Option<Client> {
+    let registration = Registration {
+        description: stored.description,
+        grants: all(&stored.grants, read_grant)?,
+        spiffe_ids: all(&stored.spiffe_ids, |text| SpiffeId::parse(text).ok())?,
+        thumbprints: all(&stored.thumbprints, |text| {
+            CertificateThumbprint::parse(text).ok()
+        })?,
+    };
+    Some(Client {
+        client_id: ClientId::parse(&stored.client_id).ok()?,
+        registration,
+        secrets: all(&stored.secrets, read_secret)?,
+        disabled: stored.disabled,
+        deleted: stored.deleted,
+        version: stored.version,
+        created_at: Timestamp::from_seconds(stored.created_at),
+    })
+}
+
+fn write_grant(grant: &Grant) -> StoredGrant {
+    StoredGrant {
+        audience: grant.audience.as_str().to_owned(),
+        scopes: texts(&grant.scopes, Scope::as_str),
+        default_scopes: texts(&grant.default_scopes, Scope::as_str),
+    }
+}
+
+fn read_grant(stored: &StoredGrant) -> Option<Grant> {
+    let scope = |text: &String| Scope::parse(text).ok();
+    Some(Grant {
+        audience: Audience::parse(&stored.audience).ok()?,
+        scopes: all(&stored.scopes, scope)?,
+        default_scopes: all(&stored.default_scopes, scope)?,
+    })
+}
+
+fn write_secret(secret: &SecretRecord) -> StoredSecret {
+    StoredSecret {
+        secret_id: secret.secret_id.clone(),
+        hash: STANDARD_NO_PAD.encode(secret.hash),
+        created_at: secret.created_at.as_seconds(),
+    }
+}
+
+fn read_secret(stored: &StoredSecret) -> Option<SecretRecord> {
+    Some(SecretRecord {
+        secret_id: stored.secret_id.clone(),
+        hash: STANDARD_NO_PAD.decode(&stored.hash).ok()?.try_into().ok()?,
+        created_at: Timestamp::from_seconds(stored.created_at),
+    })
+}
+
+fn texts<T>(values: &[T], text: fn(&T) -> &str) -> Vec<String> {
+    values.iter().map(|value| text(value).to_owned()).collect()
+}
+
+fn all<T, U>(values: &[T], read: impl Fn(&T) -> Option<U>) -> Option<Vec<U>> {
+    values.iter().map(read).collect()
+}

@@ -1,0 +1,155 @@
+//! Values and fakes for the tests of this crate.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use countersign_core::Timestamp;
+use countersign_core::client::{Grant, Registration};
+use countersign_core::jose::Algorithm;
+use countersign_core::names::{Audience, ClientId, Issuer, Scope};
+use countersign_core::ports::Clock;
+use countersign_core::spiffe::{SpiffeId, TrustDomain};
+use countersign_crypto::Envelope;
+
+use crate::alarm::Alarm;
+use crate::fleet::{Fleet, FleetLimits};
+use crate::ledger::{self, LedgerPolicy, Opened, Opening};
+use crate::metrics::Metrics;
+use crate::store::Store;
+use crate::store::memory::MemoryStore;
+
+/// A clock that stands still until it is set.
+#[derive(Debug)]
+pub(crate) struct ManualClock {
+    wall: AtomicU64,
+    elapsed: AtomicU64,
+}
+
+impl ManualClock {
+    pub(crate) fn at(seconds: u64) -> Self {
+        Self {
+            wall: AtomicU64::new(seconds * 1000),
+            elapsed: AtomicU64::new(0),
+        }
+    }
+
+    /// Steps the wall clock only.
+    pub(crate) fn set(&self, seconds: u64) {
+        self.wall.store(seconds * 1000, Ordering::SeqCst);
+    }
+
+    /// Lets time go by.
+    pub(crate) fn advance(&self, by: Duration) {
+        let millis = u64::try_from(by.as_millis()).expect("short");
+        self.wall.fetch_add(millis, Ordering::SeqCst);
+        self.elapsed.fetch_add(millis, Ordering::SeqCst);
+    }
+}
+
+impl Clock for ManualClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_seconds(self.wall.load(Ordering::SeqCst) / 1000)
+    }
+
+    fn now_millis(&self) -> u64 {
+        self.wall.load(Ordering::SeqCst)
+    }
+
+    fn elapsed(&self) -> Duration {
+        Duration::from_millis(self.elapsed.load(Ordering::SeqCst))
+    }
+}
+
+/// An authority's inner parts over a store that a test keeps.
+#[derive(Clone, Debug)]
+pub(crate) struct Bench {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) clock: Arc<ManualClock>,
+    pub(crate) kek: [u8; 32],
+    pub(crate) issuer: Issuer,
+    pub(crate) fleet: Fleet,
+    pub(crate) metrics: Arc<Metrics>,
+}
+
+pub(crate) const START: u64 = 1_700_000_000;
+
+impl Bench {
+    pub(crate) fn new() -> Self {
+        Self::over(Arc::new(MemoryStore::default()))
+    }
+
+    pub(crate) fn over(store: Arc<dyn Store>) -> Self {
+        let metrics = Arc::new(Metrics::default());
+        let limits = FleetLimits {
+            streams_per_identity: 2,
+            streams: 100,
+        };
+        let mut kek = [7; 32];
+        kek[0] = 1;
+        Self {
+            store,
+            clock: Arc::new(ManualClock::at(START)),
+            kek,
+            issuer: Issuer::parse("https://auth.example.org").expect("valid"),
+            fleet: Fleet::new(limits, Arc::clone(&metrics)),
+            metrics,
+        }
+    }
+
+    pub(crate) fn policy() -> LedgerPolicy {
+        LedgerPolicy {
+            trust_domain: TrustDomain::parse("example.org").expect("valid"),
+            revocation_life: Duration::from_secs(3600 + 5 + 900),
+            revocation_slack: Duration::from_secs(5 + 900),
+            max_revocations: 100,
+            max_clients: 50,
+        }
+    }
+
+    pub(crate) fn opening(&self) -> Opening {
+        Opening {
+            store: Arc::clone(&self.store),
+            envelope: Arc::new(Envelope::new(self.kek).expect("a key")),
+            issuer: self.issuer.clone(),
+            algorithm: Algorithm::Es256,
+            policy: Self::policy(),
+            leeway: Duration::from_secs(5),
+            clock: Arc::<ManualClock>::clone(&self.clock),
+            fleet: self.fleet.clone(),
+            metrics: Arc::clone(&self.metrics),
+        }
+    }
+
+    pub(crate) async fn open(&self) -> Opened {
+        ledger::open(self.opening()).await.expect("opens")
+    }
+
+    pub(crate) fn alarms(&self, alarm: Alarm) -> u64 {
+        self.metrics.alarms(alarm)
+    }
+}
+
+pub(crate) fn client_id(text: &str) -> ClientId {
+    ClientId::parse(text).expect("valid")
+}
+
+pub(crate) fn spiffe_id(path: &str) -> SpiffeId {
+    SpiffeId::parse(&format!("spiffe://example.org/{path}")).expect("valid")
+}
+
+/// A registration for the audience `shop` with `read` and `write`, `read` by default, authenticated by
+/// `spiffe://example.org/<path>` if there is one.
+pub(crate) fn registration(path: Option<&str>) -> Registration {
+    let scope = |text: &str| Scope::parse(text).expect("valid");
+    Registration {
+        description: "for tests".to_owned(),
+        grants: vec![Grant {
+            audience: Audience::parse("shop").expect("valid"),
+            scopes: vec![scope("read"), scope("write")],
+            default_scopes: vec![scope("read")],
+        }],
+        spiffe_ids: path.into_iter().map(spiffe_id).collect(),
+        thumbprints: Vec::new(),
+    }
+}

@@ -1,0 +1,103 @@
+//! The authority's wall time, which never goes back.
+//!
+//! Everything that is ordered by time (`iat`, watermarks, the states of keys) is timed here, so that it stays ordered when
+//! the machine's clock is set back: the same second is given until the clock has caught up. Over more than the leeway,
+//! nothing is signed, because the tokens would come from the future.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::time::Duration;
+
+use countersign_core::Timestamp;
+use countersign_core::ports::Clock;
+
+/// The clock is behind a time that was already signed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the clock is {} seconds behind", .0.as_secs())]
+pub struct ClockBehind(pub Duration);
+
+/// A clock with memory.
+#[derive(Debug)]
+pub struct Timeline {
+    clock: Arc<dyn Clock>,
+    latest: AtomicU64,
+    leeway: Duration,
+}
+
+impl Timeline {
+    /// Time by `clock`, but never before `floor`.
+    #[must_use]
+    pub fn new(clock: Arc<dyn Clock>, floor: Timestamp, leeway: Duration) -> Self {
+        Self {
+            clock,
+            latest: AtomicU64::new(floor.as_seconds()),
+            leeway,
+        }
+    }
+
+    /// The time now: never before a time that was given earlier.
+    pub fn now(&self) -> Timestamp {
+        // INVARIANT (no token slips through): the ledger holds a client and then reads a watermark here; an issuer reads an
+        // `iat` here and then looks for a hold. The fences see to it that the issuer finds the hold, or else that its
+        // `iat` is not after the watermark.
+        let now = self.clock.now().as_seconds();
+        fence(Ordering::SeqCst);
+        let before = self.latest.fetch_max(now, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+        Timestamp::from_seconds(before.max(now))
+    }
+
+    /// The time now, for a signature.
+    ///
+    /// # Errors
+    /// [`ClockBehind`] when the clock is behind by more than the leeway (X08).
+    pub fn for_signing(&self) -> Result<Timestamp, ClockBehind> {
+        let now = self.now();
+        let behind = now.since(self.clock.now());
+        if behind > self.leeway {
+            Err(ClockBehind(behind))
+        } else {
+            Ok(now)
+        }
+    }
+
+    /// The clock itself.
+    #[must_use]
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.clock
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_util::ManualClock;
+
+    /// X08: `iat` never decreases, and nothing is signed from far ahead of the clock.
+    #[test]
+    fn time_stands_still_while_the_clock_is_behind() {
+        let clock = Arc::new(ManualClock::at(1000));
+        let timeline = Timeline::new(
+            Arc::<ManualClock>::clone(&clock),
+            Timestamp::from_seconds(900),
+            Duration::from_secs(5),
+        );
+        assert_eq!(timeline.now().as_seconds(), 1000);
+        clock.set(995);
+        assert_eq!(timeline.for_signing().map(Timestamp::as_seconds), Ok(1000));
+        clock.set(994);
+        assert_eq!(timeline.for_signing(), Err(ClockBehind(Duration::from_secs(6))));
+        assert_eq!(timeline.now().as_seconds(), 1000);
+        clock.set(1001);
+        assert_eq!(timeline.for_signing().map(Timestamp::as_seconds), Ok(1001));
+    }
+
+    /// X08: also over a restart, by what was committed before.
+    #[test]
+    fn the_floor_of_an_earlier_life_holds() {
+        let clock = Arc::new(ManualClock::at(100));
+        let timeline = Timeline::new(clock, Timestamp::from_seconds(200), Duration::from_secs(5));
+        assert_eq!(timeline.now().as_seconds(), 200);
+        assert!(timeline.for_signing().is_err());
+    }
+}
