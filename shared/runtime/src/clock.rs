@@ -44,10 +44,10 @@ impl Clock for SystemClock {
     }
 }
 
-#[cfg(feature = "test-util")]
+#[cfg(any(test, feature = "test-util"))]
 pub use timer::TimerClock;
 
-#[cfg(feature = "test-util")]
+#[cfg(any(test, feature = "test-util"))]
 mod timer {
     use std::sync::{Arc, Mutex, PoisonError};
     use std::time::Duration;
@@ -131,7 +131,6 @@ mod tests {
         assert!((SystemClock.elapsed().as_secs_f64() - seconds).abs() < 5.0);
     }
 
-    #[cfg(feature = "test-util")]
     #[tokio::test(start_paused = true)]
     async fn the_timer_clock_moves_with_paused_time_and_steps_only_its_wall() {
         let clock = TimerClock::starting_at(Timestamp::from_seconds(1_000));

@@ -33,7 +33,7 @@ mod tests {
         ] {
             let runtime = super::build(threads).expect("runtime");
             assert_eq!(runtime.handle().runtime_flavor(), flavor, "{threads}");
-            runtime.block_on(tokio::time::sleep(std::time::Duration::ZERO));
+            runtime.block_on(async { tokio::time::sleep(std::time::Duration::ZERO).await });
         }
     }
 }

@@ -16,7 +16,7 @@ pub mod telemetry;
 pub mod trace_context;
 
 pub use clock::SystemClock;
-#[cfg(feature = "test-util")]
+#[cfg(any(test, feature = "test-util"))]
 pub use clock::TimerClock;
 pub use executor::build;
 pub use shutdown::{GraceExceeded, Shutdown};

@@ -51,6 +51,8 @@ mod tests {
             let literal = std::panic::catch_unwind(|| panic!("a literal text"));
             assert!(formatted.is_err() && literal.is_err());
         });
+        // Other tests of this process report their panics as usual.
+        drop(std::panic::take_hook());
         let text = logs.text();
         assert!(!text.contains("canary"), "{text}");
         assert!(

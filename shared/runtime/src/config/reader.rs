@@ -41,7 +41,9 @@ pub fn parse<T: DeserializeOwned>(path: &Path, text: &str) -> Result<(T, Complai
             Err(error) => error,
         };
         let missing = missing_field(&error);
-        let cut = error.span().and_then(|span| cut(table.get_mut(), "", &span));
+        let whole = table.span();
+        let span = error.span().filter(|span| *span != whole);
+        let cut = span.clone().and_then(|span| cut(table.get_mut(), "", &span));
         if !missing.is_some_and(|name| removed.contains(name)) {
             let line = error
                 .span()
