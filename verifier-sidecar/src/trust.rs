@@ -495,3 +495,6 @@ impl Ledger {
 fn contradicts(floor: Floor, offered: Floor) -> bool {
     floor.epoch != 0 && floor.epoch == offered.epoch && floor.digest != offered.digest
 }
+
+#[cfg(test)]
+mod tests;

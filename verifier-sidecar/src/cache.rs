@@ -1,0 +1,419 @@
+//! The trust on disk, so that a sidecar that starts while the authority is away decides at once.
+//!
+//! The disk is never trusted and never waited for. It holds what the authority signed, byte for byte, and is verified from
+//! the first signature to the number of revocations before anything of it is used; whatever does not add up is set aside
+//! and the sidecar starts as if there were nothing (a *cold start*: alive, not ready, until the authority answers). An
+//! empty list is never taken for the truth. Without a disk that works, trust is kept in memory only, the authority is told
+//! so, and decisions are the same.
+//!
+//! What is written when is in [`journal`], what is verified on load in [`replay`], what lies where in [`directory`].
+//!
+//! Bounded: the log of deltas by [`MAX_LOGGED_DELTAS`] and [`MAX_LOGGED_BYTES`]. A cache that is over one of them says so
+//! with [`Saved::wants_snapshot`]; the stream is then opened anew with `Hello.epoch` 0, to which the authority answers
+//! with a snapshot, which replaces the log.
+
+mod directory;
+mod disk;
+mod floor;
+mod journal;
+mod opening;
+mod replay;
+mod worker;
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use countersign_core::ports::Clock;
+use countersign_core::trust::{Epoch, TrustState, UpdateRefused, UpdateRules};
+use prost::Message as _;
+use serde::{Deserialize, Serialize};
+
+use crate::sync::Publishers;
+use crate::trust::{Floor, TrustStore};
+use directory::Directory;
+use journal::Entry;
+use opening::Opening;
+use worker::Worker;
+
+/// From this many deltas on, a snapshot is asked for. Each sidecar draws its own bound between half of it and all of it,
+/// so that a fleet does not ask at once.
+pub const MAX_LOGGED_DELTAS: usize = 1024;
+
+/// The same, in bytes.
+pub const MAX_LOGGED_BYTES: usize = 4 * 1024 * 1024;
+
+/// Whose cache it is. A cache of another verifier is not used.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CacheIdentity {
+    /// The issuer trusted.
+    pub issuer: String,
+    /// The trust domain.
+    pub trust_domain: String,
+    /// The audience that the sidecar stands for.
+    pub audience: String,
+    /// The sidecar's name: its SPIFFE ID.
+    pub sidecar: String,
+}
+
+/// Where the cache is and how long it is waited for.
+#[derive(Clone, Debug)]
+pub struct CacheSettings {
+    /// The state directory. Made if missing; one process at a time.
+    pub directory: PathBuf,
+    /// Whose cache it is.
+    pub identity: CacheIdentity,
+    /// How long opening may take before the database counts as damaged.
+    pub open_patience: Duration,
+    /// How long one save may take before the sidecar goes on without it.
+    pub save_patience: Duration,
+}
+
+impl CacheSettings {
+    /// The settings for `directory`, with the usual patience.
+    #[must_use]
+    pub const fn new(directory: PathBuf, identity: CacheIdentity) -> Self {
+        Self {
+            directory,
+            identity,
+            // Ten times what the largest cache takes on a slow disk.
+            open_patience: Duration::from_secs(30),
+            // A revocation is in force only after it is saved or given up on, so a stalled disk delays it by this much.
+            save_patience: Duration::from_secs(2),
+        }
+    }
+}
+
+/// The cache could not be had at all. Anything else than this is a cold start or memory-only mode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CacheError {
+    /// Another process uses the state directory.
+    #[error("another process uses the state directory")]
+    InUse,
+    /// The runtime is shutting down.
+    #[error("the sidecar is shutting down")]
+    ShuttingDown,
+}
+
+/// Why what was on disk is not used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unusable {
+    /// The database could not be read.
+    Unreadable,
+    /// The database panicked.
+    Panicked,
+    /// The database did not open in time.
+    Hung,
+    /// The process died while opening it, more than once.
+    Deadly,
+    /// The floor is there, the records are not.
+    Lost,
+    /// The records are there, the floor is not, or not readable.
+    FloorMissing,
+    /// The records end before the floor: the database is older than it was.
+    BelowFloor,
+    /// The records end at the floor with another state.
+    FloorContradicted,
+    /// It is another verifier's.
+    Identity,
+    /// It has another format.
+    Format,
+    /// A record does not parse.
+    Malformed,
+    /// A record lies under another name than it was written to.
+    Misplaced,
+    /// The state does not have the digest or the number of revocations that the authority stated.
+    Manifest,
+    /// A signature or a step is refused.
+    Refused(UpdateRefused),
+}
+
+impl Unusable {
+    /// The stable name for logs and metrics.
+    #[must_use]
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Self::Unreadable => "unreadable",
+            Self::Panicked => "panicked",
+            Self::Hung => "hung",
+            Self::Deadly => "deadly",
+            Self::Lost => "lost",
+            Self::FloorMissing => "floor_missing",
+            Self::BelowFloor => "below_floor",
+            Self::FloorContradicted => "floor_contradicted",
+            Self::Identity => "identity",
+            Self::Format => "format",
+            Self::Malformed => "malformed",
+            Self::Misplaced => "misplaced",
+            Self::Manifest => "manifest",
+            Self::Refused(refused) => refused.reason(),
+        }
+    }
+}
+
+/// Why the trust is kept in memory only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotDurable {
+    /// No state directory is configured.
+    NotConfigured,
+    /// The state directory cannot be written.
+    Unwritable,
+    /// No database can be made in it.
+    NoDatabase,
+    /// A save failed. Final for this process.
+    Failed,
+    /// A save takes too long. Ends with the next one that does not.
+    Slow,
+    /// The log is full, or has a gap. Ends with the next snapshot.
+    Gap,
+}
+
+impl NotDurable {
+    /// The stable name for logs and metrics.
+    #[must_use]
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Self::NotConfigured => "not_configured",
+            Self::Unwritable => "unwritable",
+            Self::NoDatabase => "no_database",
+            Self::Failed => "failed",
+            Self::Slow => "slow",
+            Self::Gap => "gap",
+        }
+    }
+}
+
+/// What became of a save.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Saved {
+    /// Whether it survives a power cut.
+    pub durable: bool,
+    /// Whether the cache asks for a snapshot to replace its log.
+    pub wants_snapshot: bool,
+}
+
+/// What was on disk.
+#[derive(Clone, Debug)]
+pub enum Found {
+    /// Nothing, and nothing is missing.
+    Nothing,
+    /// A state that verified.
+    Trust {
+        /// The state.
+        state: Box<TrustState>,
+        /// How long ago the authority confirmed it. Nothing when that is not known.
+        age: Option<Duration>,
+    },
+    /// Something that is not used: a cold start.
+    Unusable(Unusable),
+}
+
+/// A cache and what was in it.
+#[derive(Debug)]
+pub struct Opened {
+    /// The cache, ready to save.
+    pub cache: TrustCache,
+    /// What was in it.
+    pub found: Found,
+    /// The highest state that was ever in force here, as far as the disk says. Holds in a cold start, too.
+    pub floor: Option<Floor>,
+}
+
+impl Opened {
+    /// Puts what was found in force.
+    ///
+    /// # Errors
+    /// [`UpdateRefused`] when `trust` already holds something newer.
+    pub fn restore(&self, trust: &TrustStore) -> Result<(), UpdateRefused> {
+        if let Some(floor) = self.floor {
+            trust.raise_floor(floor);
+        }
+        match &self.found {
+            Found::Trust { state, age } => trust.install_cached((**state).clone(), *age).map(drop),
+            Found::Nothing | Found::Unusable(_) => Ok(()),
+        }
+    }
+}
+
+/// Keeps trust on disk, as well as the disk allows. One of these per state directory.
+#[derive(Debug)]
+pub struct TrustCache {
+    worker: Option<Arc<Worker>>,
+    save_patience: Duration,
+    problem: Mutex<Option<NotDurable>>,
+    durable_epoch: AtomicU64,
+    wants_snapshot: AtomicBool,
+    /// Keeps the lock, also when the thread that has the database is gone.
+    _directory: Option<Arc<Directory>>,
+}
+
+impl TrustCache {
+    /// A cache that keeps nothing on disk.
+    #[must_use]
+    pub const fn in_memory(why: NotDurable) -> Self {
+        Self {
+            worker: None,
+            save_patience: Duration::ZERO,
+            problem: Mutex::new(Some(why)),
+            durable_epoch: AtomicU64::new(0),
+            wants_snapshot: AtomicBool::new(false),
+            _directory: None,
+        }
+    }
+
+    fn on_disk(
+        worker: Worker,
+        directory: Arc<Directory>,
+        save_patience: Duration,
+        durable_epoch: Epoch,
+    ) -> Self {
+        Self {
+            worker: Some(Arc::new(worker)),
+            save_patience,
+            problem: Mutex::new(None),
+            durable_epoch: AtomicU64::new(durable_epoch),
+            wants_snapshot: AtomicBool::new(false),
+            _directory: Some(directory),
+        }
+    }
+
+    /// Opens the cache that `settings` name, verifies what is in it, and sets it aside if it cannot be used.
+    ///
+    /// # Errors
+    /// [`CacheError`]; damage and disk failures are none.
+    pub async fn open(
+        settings: CacheSettings,
+        publishers: Publishers,
+        rules: UpdateRules,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Opened, CacheError> {
+        let opening = move || Opening::new(settings, publishers, rules, clock).run();
+        tokio::task::spawn_blocking(opening)
+            .await
+            .unwrap_or(Err(CacheError::ShuttingDown))
+    }
+
+    /// Why the trust is in memory only. Nothing while the disk works.
+    #[must_use]
+    pub fn problem(&self) -> Option<NotDurable> {
+        *self.problem.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The highest epoch that is on disk. Zero: none.
+    #[must_use]
+    pub fn durable_epoch(&self) -> Epoch {
+        self.durable_epoch.load(Ordering::Relaxed)
+    }
+
+    /// Whether the log is full or has a gap, so that the next stream should be opened for a snapshot.
+    #[must_use]
+    pub fn wants_snapshot(&self) -> bool {
+        self.wants_snapshot.load(Ordering::Relaxed)
+    }
+
+    /// Saves the signed update that leads to `leads_to`. A delta is the one after the last update saved.
+    pub async fn save_update(
+        &self,
+        signed: &countersign_proto::trust::v1::Signed,
+        snapshot: bool,
+        leads_to: Floor,
+    ) -> Saved {
+        let signed = signed.encode_to_vec();
+        self.save(Entry::Update {
+            signed,
+            snapshot,
+            leads_to,
+        })
+        .await
+    }
+
+    /// Saves the signed heartbeat for `epoch` that answers a ping sent at `sent_at_millis` of the wall clock.
+    pub async fn save_heartbeat(
+        &self,
+        signed: &countersign_proto::trust::v1::Signed,
+        epoch: Epoch,
+        sent_at_millis: u64,
+    ) -> Saved {
+        let signed = signed.encode_to_vec();
+        self.save(Entry::Heartbeat {
+            signed,
+            epoch,
+            sent_at_millis,
+        })
+        .await
+    }
+
+    /// Closes the database, so that another process may open it at once. True when that took no longer than a save may.
+    pub async fn close(self) -> bool {
+        let patience = self.save_patience;
+        let Some(worker) = self.worker else { return true };
+        // Shared only while a save is still waited for, which its caller gave up.
+        let Some(worker) = Arc::into_inner(worker) else {
+            return false;
+        };
+        tokio::task::spawn_blocking(move || worker.close(patience))
+            .await
+            .unwrap_or(false)
+    }
+
+    async fn save(&self, entry: Entry) -> Saved {
+        const MEMORY_ONLY: Saved = Saved {
+            durable: false,
+            wants_snapshot: false,
+        };
+        let Some(worker) = self.worker.clone() else {
+            return MEMORY_ONLY;
+        };
+        let patience = self.save_patience;
+        let epoch = entry.epoch();
+        let saving = tokio::task::spawn_blocking(move || worker.save(entry, patience));
+        match saving.await.unwrap_or(Err(NotDurable::Failed)) {
+            Ok(saved) => {
+                self.note((!saved.durable).then_some(NotDurable::Gap));
+                self.wants_snapshot.store(saved.wants_snapshot, Ordering::Relaxed);
+                if saved.durable {
+                    self.durable_epoch.fetch_max(epoch, Ordering::Relaxed);
+                }
+                saved
+            }
+            Err(problem) => {
+                self.note(Some(problem));
+                MEMORY_ONLY
+            }
+        }
+    }
+
+    fn note(&self, problem: Option<NotDurable>) {
+        let mut noted = self.problem.lock().unwrap_or_else(PoisonError::into_inner);
+        if *noted != problem {
+            match problem {
+                Some(problem) => tracing::warn!(
+                    reason = problem.reason(),
+                    "trust is kept in memory only; a restart would start from an older state or none"
+                ),
+                None => tracing::info!("trust is kept on disk again"),
+            }
+            *noted = problem;
+        }
+    }
+}
+
+/// An error with its causes, on one line.
+struct Chain<'a>(&'a dyn std::error::Error);
+
+impl std::fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut source = self.0.source();
+        while let Some(cause) = source {
+            write!(f, ": {cause}")?;
+            source = cause.source();
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,114 @@
+//! The floor file: the highest epoch that was ever made durable here, kept outside the database.
+//!
+//! It is what shows that a database is older than it was: restored, swapped, or with its tail lost. Two lines: a JSON
+//! object, and its SHA-256, so that a damaged number is not taken for a high one that would lock the authority out.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+
+use countersign_core::ports::Sha256;
+use serde::{Deserialize, Serialize};
+
+use super::CacheIdentity;
+use crate::trust::Floor;
+
+/// The name of the file in the state directory.
+pub(super) const FILE: &str = "floor";
+const TEMPORARY: &str = "floor.new";
+const FORMAT: u32 = 1;
+const MAX_LENGTH: u64 = 16 * 1024;
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Content {
+    format: u32,
+    identity: CacheIdentity,
+    epoch: u64,
+    digest: String,
+}
+
+/// What the floor file says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Found {
+    /// There is none.
+    Nothing,
+    /// It is damaged, of another format, or of another verifier.
+    Unreadable,
+    /// The floor.
+    Floor(Floor),
+}
+
+/// Reads the file in `directory`.
+pub(super) fn read(directory: &Path, identity: &CacheIdentity, sha256: &dyn Sha256) -> Found {
+    let mut text = String::new();
+    match File::open(directory.join(FILE)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Found::Nothing,
+        Err(_) => return Found::Unreadable,
+        Ok(file) => {
+            if file.take(MAX_LENGTH).read_to_string(&mut text).is_err() {
+                return Found::Unreadable;
+            }
+        }
+    }
+    parse(&text, identity, sha256).map_or(Found::Unreadable, Found::Floor)
+}
+
+/// Replaces the file in `directory`. When it returns, the floor survives a power cut.
+pub(super) fn write(
+    directory: &Path,
+    identity: &CacheIdentity,
+    floor: Floor,
+    sha256: &dyn Sha256,
+) -> io::Result<()> {
+    let content = serde_json::to_string(&Content {
+        format: FORMAT,
+        identity: identity.clone(),
+        epoch: floor.epoch,
+        digest: hex(&floor.digest),
+    })?;
+    let sum = hex(&sha256.sha256(&[content.as_bytes()]));
+    let temporary = directory.join(TEMPORARY);
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&temporary)?;
+    file.write_all(format!("{content}\n{sum}\n").as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&temporary, directory.join(FILE))?;
+    File::open(directory)?.sync_all()
+}
+
+fn parse(text: &str, identity: &CacheIdentity, sha256: &dyn Sha256) -> Option<Floor> {
+    let (content, sum) = text.strip_suffix('\n')?.split_once('\n')?;
+    if sum != hex(&sha256.sha256(&[content.as_bytes()])) {
+        return None;
+    }
+    let content: Content = serde_json::from_str(content).ok()?;
+    if content.format != FORMAT || content.identity != *identity {
+        return None;
+    }
+    Some(Floor {
+        epoch: content.epoch,
+        digest: read_hex(&content.digest)?,
+    })
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn read_hex(text: &str) -> Option<[u8; 32]> {
+    let mut bytes = [0_u8; 32];
+    let (digits, rest) = text.as_bytes().as_chunks::<2>();
+    if digits.len() != bytes.len() || !rest.is_empty() {
+        return None;
+    }
+    for (byte, digits) in bytes.iter_mut().zip(digits) {
+        *byte = u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
+    }
+    Some(bytes)
+}

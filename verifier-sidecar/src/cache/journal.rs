@@ -1,0 +1,219 @@
+//! What is written, and in which order: the last signed snapshot, the signed deltas since, the last matching heartbeat.
+//!
+//! ```text
+//! save(update):    records in one transaction -> flushed -> floor file -> done
+//! save(heartbeat): record -> flushed -> done, if it states the epoch at the end of the log
+//! ```
+//!
+//! A snapshot replaces the log. The log has a soft bound, from which on a snapshot is asked for, and a hard one, at which
+//! nothing more is written: the disk then keeps an older state, whose age its older heartbeat tells.
+
+use std::sync::Arc;
+
+use countersign_core::trust::Epoch;
+
+use super::directory::Directory;
+use super::disk::{Change, DiskError, RecordMap, Records};
+use super::replay::{self, Rejected, Replay, Replayed, delta_name};
+use super::{CacheIdentity, Chain, Saved, Unusable, floor};
+use crate::sync::Publishers;
+use crate::trust::Floor;
+
+/// What is to be saved.
+#[derive(Clone, Debug)]
+pub(super) enum Entry {
+    /// A signed update.
+    Update {
+        /// The serialized `trust.v1.Signed`.
+        signed: Vec<u8>,
+        /// Whether it is a snapshot.
+        snapshot: bool,
+        /// The state that it leads to.
+        leads_to: Floor,
+    },
+    /// A signed heartbeat.
+    Heartbeat {
+        /// The serialized `trust.v1.Signed`.
+        signed: Vec<u8>,
+        /// The epoch that it states.
+        epoch: Epoch,
+        /// When the ping was sent that it answers, by this verifier's wall clock.
+        sent_at_millis: u64,
+    },
+}
+
+impl Entry {
+    /// The epoch that it leads to or states.
+    pub(super) const fn epoch(&self) -> Epoch {
+        match self {
+            Self::Update { leads_to, .. } => leads_to.epoch,
+            Self::Heartbeat { epoch, .. } => *epoch,
+        }
+    }
+}
+
+/// Why nothing was saved.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum JournalError {
+    /// The database failed.
+    #[error("the cache could not be written")]
+    Disk(#[from] DiskError),
+    /// The floor file could not be written.
+    #[error("the floor file could not be written")]
+    Floor(#[source] std::io::Error),
+    /// The identity could not be serialized.
+    #[error("the identity record could not be written")]
+    Identity(#[from] serde_json::Error),
+}
+
+/// How long the log may grow.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LogBound {
+    /// In deltas.
+    pub(super) deltas: usize,
+    /// In bytes.
+    pub(super) bytes: usize,
+}
+
+/// How much longer than asked for the log may be while the snapshot is on its way.
+const HARD: usize = 4;
+
+/// The records and where they stand.
+pub(super) struct Journal {
+    records: Box<dyn Records>,
+    directory: Arc<Directory>,
+    identity: CacheIdentity,
+    publishers: Publishers,
+    bound: LogBound,
+    tip: Epoch,
+    heartbeat_epoch: Option<Epoch>,
+    deltas: Vec<Epoch>,
+    bytes: usize,
+}
+
+impl Journal {
+    pub(super) fn new(
+        records: Box<dyn Records>,
+        directory: Arc<Directory>,
+        identity: CacheIdentity,
+        publishers: Publishers,
+        bound: LogBound,
+    ) -> Self {
+        Self {
+            records,
+            directory,
+            identity,
+            publishers,
+            bound,
+            tip: 0,
+            heartbeat_epoch: None,
+            deltas: Vec::new(),
+            bytes: 0,
+        }
+    }
+
+    /// Reads and verifies everything.
+    pub(super) fn load(&mut self, replay: &Replay<'_>) -> Result<Option<Replayed>, Rejected> {
+        let records: RecordMap = self.records.read_all().map_err(|error| {
+            tracing::warn!(error = %Chain(&error), "the cache cannot be read");
+            Unusable::Unreadable
+        })?;
+        let replayed = replay.run(&records)?;
+        if let Some(replayed) = &replayed {
+            self.tip = replayed.state.epoch();
+            self.heartbeat_epoch = replayed.heartbeat_epoch;
+            self.deltas = replayed.deltas.iter().map(|delta| delta.epoch).collect();
+            self.bytes = replayed.deltas.iter().map(|delta| delta.length).sum();
+        }
+        Ok(replayed)
+    }
+
+    /// Saves `entry`.
+    pub(super) fn save(&mut self, entry: &Entry) -> Result<Saved, JournalError> {
+        let durable = match entry {
+            Entry::Update {
+                signed,
+                snapshot: true,
+                leads_to,
+            } => self.snapshot(signed, *leads_to)?,
+            Entry::Update {
+                signed,
+                snapshot: false,
+                leads_to,
+            } => self.delta(signed, *leads_to)?,
+            Entry::Heartbeat {
+                signed,
+                epoch,
+                sent_at_millis,
+            } => self.heartbeat(signed, *epoch, *sent_at_millis)?,
+        };
+        Ok(Saved {
+            durable,
+            wants_snapshot: !durable || self.is_over(1),
+        })
+    }
+
+    fn snapshot(&mut self, signed: &[u8], leads_to: Floor) -> Result<bool, JournalError> {
+        let identity = replay::write_identity(&self.identity)?;
+        let mut remove: Vec<String> = self.deltas.iter().copied().map(delta_name).collect();
+        // A heartbeat for an epoch before the snapshot can no longer be checked against the chain.
+        let keeps_heartbeat = self.heartbeat_epoch == Some(leads_to.epoch);
+        if !keeps_heartbeat {
+            remove.push(replay::HEARTBEAT.to_owned());
+        }
+        self.records.commit(&Change {
+            put: vec![
+                (replay::IDENTITY.to_owned(), identity.as_slice()),
+                (replay::SNAPSHOT.to_owned(), signed),
+            ],
+            remove,
+        })?;
+        self.deltas.clear();
+        self.bytes = 0;
+        if !keeps_heartbeat {
+            self.heartbeat_epoch = None;
+        }
+        self.reached(leads_to)?;
+        Ok(true)
+    }
+
+    fn delta(&mut self, signed: &[u8], leads_to: Floor) -> Result<bool, JournalError> {
+        let follows = self.tip != 0 && self.tip.checked_add(1) == Some(leads_to.epoch);
+        if !follows || self.is_over(HARD) {
+            return Ok(false);
+        }
+        self.records.commit(&Change {
+            put: vec![(delta_name(leads_to.epoch), signed)],
+            remove: Vec::new(),
+        })?;
+        self.deltas.push(leads_to.epoch);
+        self.bytes = self.bytes.saturating_add(signed.len());
+        self.reached(leads_to)?;
+        Ok(true)
+    }
+
+    fn heartbeat(&mut self, signed: &[u8], epoch: Epoch, sent_at_millis: u64) -> Result<bool, JournalError> {
+        if epoch != self.tip {
+            return Ok(false);
+        }
+        let record = replay::write_heartbeat(sent_at_millis, signed);
+        self.records.commit(&Change {
+            put: vec![(replay::HEARTBEAT.to_owned(), record.as_slice())],
+            remove: Vec::new(),
+        })?;
+        self.heartbeat_epoch = Some(epoch);
+        Ok(true)
+    }
+
+    /// Only after the records are on disk: a floor above them would make the next start a cold one.
+    fn reached(&mut self, floor: Floor) -> Result<(), JournalError> {
+        self.tip = floor.epoch;
+        let sha256 = self.publishers.reader();
+        floor::write(self.directory.path(), &self.identity, floor, sha256).map_err(JournalError::Floor)
+    }
+
+    fn is_over(&self, times: usize) -> bool {
+        self.deltas.len() >= self.bound.deltas.saturating_mul(times)
+            || self.bytes >= self.bound.bytes.saturating_mul(times)
+    }
+}

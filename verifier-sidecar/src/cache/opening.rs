@@ -1,0 +1,208 @@
+//! How a cache is opened: once as it is, and once empty when what is there cannot be used.
+
+use std::sync::Arc;
+
+use countersign_core::ports::Clock;
+use countersign_core::trust::{Epoch, UpdateRules};
+
+use super::directory::{Directory, Unavailable};
+use super::disk::{Records, SledRecords};
+use super::floor;
+use super::journal::{Journal, LogBound};
+use super::replay::{Rejected, Replay, Replayed};
+use super::worker::{Loaded, Worker};
+use super::{
+    CacheError, CacheSettings, Found, MAX_LOGGED_BYTES, MAX_LOGGED_DELTAS, NotDurable, Opened, TrustCache,
+    Unusable,
+};
+use crate::sync::Publishers;
+use crate::trust::Floor;
+
+/// Everything that opening needs.
+#[derive(Clone, Debug)]
+pub(super) struct Opening {
+    settings: CacheSettings,
+    publishers: Publishers,
+    rules: UpdateRules,
+    clock: Arc<dyn Clock>,
+}
+
+type Attempt = Result<(Worker, Option<Replayed>), Rejected>;
+
+impl Opening {
+    pub(super) const fn new(
+        settings: CacheSettings,
+        publishers: Publishers,
+        rules: UpdateRules,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        Self {
+            settings,
+            publishers,
+            rules,
+            clock,
+        }
+    }
+
+    /// Opens. Blocks.
+    pub(super) fn run(&self) -> Result<Opened, CacheError> {
+        let floor = self.floor();
+        let directory = match Directory::claim(&self.settings.directory) {
+            Ok(directory) => Arc::new(directory),
+            Err(Unavailable::InUse) => return Err(CacheError::InUse),
+            Err(Unavailable::Unwritable(error)) => {
+                tracing::warn!(%error, "the state directory cannot be written; trust is kept in memory only");
+                let cache = TrustCache::in_memory(NotDurable::Unwritable);
+                return Ok(opened(cache, Found::Nothing, known(floor)));
+            }
+        };
+        Ok(match self.existing(&directory, floor) {
+            Ok(Some((worker, replayed))) => {
+                let epoch = replayed.as_ref().map_or(0, |replayed| replayed.state.epoch());
+                let found = replayed.map_or(Found::Nothing, |replayed| Found::Trust {
+                    state: Box::new(replayed.state),
+                    age: replayed.age,
+                });
+                opened(self.cache(worker, directory, epoch), found, known(floor))
+            }
+            Ok(None) => opened(self.fresh(directory), Found::Nothing, known(floor)),
+            Err(rejected) => {
+                let highest = higher(known(floor), rejected.highest);
+                let cache = self.instead(directory, rejected.reason);
+                opened(cache, Found::Unusable(rejected.reason), highest)
+            }
+        })
+    }
+
+    /// Also read when nothing can be written: it still says what must not be taken over again.
+    fn floor(&self) -> floor::Found {
+        let CacheSettings {
+            directory, identity, ..
+        } = &self.settings;
+        floor::read(directory, identity, self.publishers.reader())
+    }
+
+    /// The database that is there. Nothing when there is none, and none is missing.
+    fn existing(
+        &self,
+        directory: &Arc<Directory>,
+        floor: floor::Found,
+    ) -> Result<Option<(Worker, Option<Replayed>)>, Rejected> {
+        if !directory.has_database() {
+            return match floor {
+                floor::Found::Nothing => Ok(None),
+                floor::Found::Unreadable | floor::Found::Floor(_) => Err(Unusable::Lost.into()),
+            };
+        }
+        match directory.begin_opening() {
+            Ok(true) => {}
+            Ok(false) => return Err(Unusable::Deadly.into()),
+            Err(error) => tracing::warn!(%error, "the start of opening the cache cannot be noted"),
+        }
+        let opening = self.clone();
+        let owned = Arc::clone(directory);
+        let attempt = self.attempt(move || opening.load(owned, floor));
+        if let Err(error) = directory.end_opening() {
+            tracing::warn!(%error, "the end of opening the cache cannot be noted");
+        }
+        attempt.map(Some)
+    }
+
+    /// An empty database in place of one that cannot be used.
+    fn instead(&self, directory: Arc<Directory>, why: Unusable) -> TrustCache {
+        tracing::warn!(
+            reason = why.reason(),
+            "the trust on disk is not used; nothing is decided until the authority answers"
+        );
+        if directory.has_database()
+            && let Err(error) = directory.set_aside(why)
+        {
+            tracing::warn!(%error, "the cache cannot be set aside; trust is kept in memory only");
+            return TrustCache::in_memory(NotDurable::Unwritable);
+        }
+        self.fresh(directory)
+    }
+
+    fn fresh(&self, directory: Arc<Directory>) -> TrustCache {
+        if let Err(error) = directory.make_database() {
+            tracing::warn!(%error, "the cache cannot be created; trust is kept in memory only");
+            return TrustCache::in_memory(NotDurable::Unwritable);
+        }
+        let opening = self.clone();
+        let owned = Arc::clone(&directory);
+        match self.attempt(move || Ok((opening.journal(owned)?, None))) {
+            Ok((worker, _nothing)) => self.cache(worker, directory, 0),
+            Err(rejected) => {
+                tracing::warn!(
+                    reason = rejected.reason.reason(),
+                    "the cache cannot be created; trust is kept in memory only"
+                );
+                TrustCache::in_memory(NotDurable::NoDatabase)
+            }
+        }
+    }
+
+    fn attempt(&self, load: impl FnOnce() -> Loaded + Send + 'static) -> Attempt {
+        Worker::start(load, self.settings.open_patience)
+    }
+
+    /// In the worker's thread.
+    fn load(&self, directory: Arc<Directory>, floor: floor::Found) -> Loaded {
+        let mut journal = self.journal(directory)?;
+        let replayed = journal.load(&Replay {
+            identity: &self.settings.identity,
+            publishers: &self.publishers,
+            rules: &self.rules,
+            floor,
+            now: self.clock.now(),
+            now_millis: self.clock.now_millis(),
+        })?;
+        Ok((journal, replayed))
+    }
+
+    fn journal(&self, directory: Arc<Directory>) -> Result<Journal, Rejected> {
+        let records = SledRecords::open(&directory.database()).map_err(|error| {
+            tracing::warn!(error = %super::Chain(&error), "the cache's database does not open");
+            Unusable::Unreadable
+        })?;
+        let records: Box<dyn Records> = Box::new(records);
+        Ok(Journal::new(
+            records,
+            directory,
+            self.settings.identity.clone(),
+            self.publishers.clone(),
+            self.bound(),
+        ))
+    }
+
+    /// Between half of the bound and all of it. Not secret, only different from one sidecar and start to the next.
+    fn bound(&self) -> LogBound {
+        let now = self.clock.now_millis().to_be_bytes();
+        let sidecar = self.settings.identity.sidecar.as_bytes();
+        let [draw, ..] = self.publishers.reader().sha256(&[sidecar, &now]);
+        let drawn = |bound: usize| bound / 2 + (bound / 2) * usize::from(draw) / usize::from(u8::MAX);
+        LogBound {
+            deltas: drawn(MAX_LOGGED_DELTAS),
+            bytes: drawn(MAX_LOGGED_BYTES),
+        }
+    }
+
+    fn cache(&self, worker: Worker, directory: Arc<Directory>, durable_epoch: Epoch) -> TrustCache {
+        TrustCache::on_disk(worker, directory, self.settings.save_patience, durable_epoch)
+    }
+}
+
+const fn opened(cache: TrustCache, found: Found, floor: Option<Floor>) -> Opened {
+    Opened { cache, found, floor }
+}
+
+const fn known(floor: floor::Found) -> Option<Floor> {
+    match floor {
+        floor::Found::Floor(floor) => Some(floor),
+        floor::Found::Nothing | floor::Found::Unreadable => None,
+    }
+}
+
+fn higher(one: Option<Floor>, other: Option<Floor>) -> Option<Floor> {
+    one.into_iter().chain(other).max_by_key(|floor| floor.epoch)
+}

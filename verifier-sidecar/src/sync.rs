@@ -1,0 +1,116 @@
+//! How trust comes here: one stream to the authority, for the sidecar's whole life.
+//!
+//! A stream's life is a state machine without I/O ([`session`]); the [`Supervisor`] drives it, one stream after another,
+//! with growing random pauses while the authority is away. Everything that comes is verified before it is parsed
+//! ([`Publishers`]), saved before it is in force, and in force before it is acknowledged. Whatever fails, the last good
+//! state stays, and its age tells how long ago that was.
+//!
+//! ```text
+//! cache -> TrustStore        at the start, with the age that the last heartbeat gives
+//! authority -> session -> cache -> TrustStore -> Ack
+//! ```
+
+mod metrics;
+mod pings;
+mod publishers;
+mod repeats;
+mod resync;
+#[cfg(test)]
+pub(crate) mod scripted;
+mod session;
+mod supervisor;
+
+use std::time::Duration;
+
+pub use metrics::{ByReason, Reason, SyncMetrics};
+pub use publishers::Publishers;
+pub use supervisor::{Dial, DialError, Supervisor};
+
+/// How far the authority's clock and this one may be apart. A statement from farther away is ignored: its clock or ours is
+/// wrong, and one that is replayed is old. Kerberos has lived well with the same bound.
+pub const MAX_CLOCK_DIFFERENCE: Duration = Duration::from_secs(5 * 60);
+
+/// How often a heartbeat is asked for, unless configured otherwise.
+pub const HEARTBEAT_PERIOD: Duration = Duration::from_secs(2);
+
+/// How the stream behaves.
+#[derive(Clone, Debug)]
+pub struct SyncSettings {
+    /// Random per process start.
+    pub instance_id: String,
+    /// How often a heartbeat is asked for. Three without an answer end the stream.
+    pub heartbeat_period: Duration,
+    /// The longest pause between two attempts to open a stream.
+    pub longest_pause: Duration,
+    /// A stream is opened anew after this long, so that new certificates and trust roots come into use.
+    pub longest_session: Duration,
+}
+
+impl SyncSettings {
+    /// The usual settings.
+    #[must_use]
+    pub const fn new(instance_id: String) -> Self {
+        Self {
+            instance_id,
+            heartbeat_period: HEARTBEAT_PERIOD,
+            // With full jitter, everybody is back half a minute after the authority at the latest.
+            longest_pause: Duration::from_secs(15),
+            longest_session: Duration::from_secs(3600),
+        }
+    }
+}
+
+/// Why a stream ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// No way to the authority could be prepared.
+    Dial,
+    /// The authority did not answer the opening in time.
+    OpenTimeout,
+    /// The authority cannot be reached, or said that it is not available.
+    Unavailable,
+    /// The authority does not admit this sidecar.
+    NotAdmitted,
+    /// The authority has too many streams, or too many of this identity.
+    TooMany,
+    /// The authority ended it with an error.
+    Failed,
+    /// The authority ended it.
+    Closed,
+    /// No answer for three heartbeat periods.
+    NoAnswer,
+    /// The authority does not read.
+    SendBlocked,
+    /// The log on disk is full: the next stream asks for a snapshot.
+    LogFull,
+    /// It was open for as long as one may be.
+    Renewed,
+    /// The sidecar is shutting down.
+    Stopped,
+}
+
+impl Ended {
+    /// The stable name for logs and metrics.
+    #[must_use]
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Self::Dial => "dial",
+            Self::OpenTimeout => "open_timeout",
+            Self::Unavailable => "unavailable",
+            Self::NotAdmitted => "not_admitted",
+            Self::TooMany => "too_many_streams",
+            Self::Failed => "failed",
+            Self::Closed => "closed",
+            Self::NoAnswer => "no_answer",
+            Self::SendBlocked => "send_blocked",
+            Self::LogFull => "log_full",
+            Self::Renewed => "renewed",
+            Self::Stopped => "stopped",
+        }
+    }
+
+    /// Whether this side ended it with nothing being wrong.
+    const fn is_orderly(self) -> bool {
+        matches!(self, Self::LogFull | Self::Renewed | Self::Stopped)
+    }
+}

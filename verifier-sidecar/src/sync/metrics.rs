@@ -1,0 +1,53 @@
+//! What the trust stream counts. `metrics.rs` of the sidecar registers these under their names.
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+
+/// A stable snake_case reason as a label. Every value is a constant of the program.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Reason {
+    /// The reason.
+    pub reason: &'static str,
+}
+
+/// Counters by reason.
+pub type ByReason = Family<Reason, Counter>;
+
+/// The counters and gauges of the stream and the cache. Cloning gives the same ones.
+#[derive(Clone, Debug, Default)]
+pub struct SyncMetrics {
+    /// Updates put in force: snapshots and deltas.
+    pub updates_installed: Counter,
+    /// Updates that lead to the state in force or an earlier one: repetitions.
+    pub updates_repeated: Counter,
+    /// Updates refused, by reason ([`countersign_core::trust::UpdateRefused::reason`]; `message_unknown` for messages of
+    /// another kind).
+    pub updates_refused: ByReason,
+    /// Snapshots asked for because the state in force could not be continued.
+    pub resyncs: Counter,
+    /// Heartbeats that confirmed the state in force.
+    pub heartbeats_accepted: Counter,
+    /// Heartbeats not taken for a confirmation, by reason.
+    pub heartbeats_refused: ByReason,
+    /// Streams begun.
+    pub sessions: Counter,
+    /// Streams ended, by reason ([`super::Ended::reason`]).
+    pub sessions_ended: ByReason,
+    /// 1 while a stream is open.
+    pub connected: Gauge,
+    /// Saves that are on disk.
+    pub cache_saves: Counter,
+    /// Saves that are not, by reason ([`crate::cache::NotDurable::reason`]).
+    pub cache_failures: ByReason,
+    /// 1 while the state in force is on disk, 0 while it is in memory only.
+    pub cache_durable: Gauge,
+}
+
+impl SyncMetrics {
+    /// Counts one in `family`.
+    pub(super) fn count(family: &ByReason, reason: &'static str) {
+        family.get_or_create(&Reason { reason }).inc();
+    }
+}

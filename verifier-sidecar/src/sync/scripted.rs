@@ -1,0 +1,211 @@
+//! An authority for tests: it signs as the real one does, and says what the test tells it to say.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use countersign_core::Timestamp;
+use countersign_core::freshness::StalenessBudget;
+use countersign_core::key_set::{KeySet, KeyTimes, PublishedKey};
+use countersign_core::names::{Issuer, TokenId};
+use countersign_core::ports::{Clock, KeyReader as _};
+use countersign_core::revocation::{Revocation, RevocationList, RevokedSubject};
+use countersign_core::trust::{Change, TrustState, Update, UpdateContent, UpdateRules};
+use countersign_crypto::publishing::{self, Context, PinnedKeys};
+use countersign_crypto::test_util::DeterministicSigner;
+use countersign_crypto::{AwsLc, SigningKey};
+use countersign_proto::trust::v1::Signed;
+use countersign_wire::trust::{Heartbeat, write_heartbeat, write_update};
+
+use super::Publishers;
+use crate::trust::TrustStore;
+
+/// When tests begin.
+pub(crate) const START: u64 = 1_800_000_000;
+
+pub(crate) const ISSUER: &str = "https://auth.example.com";
+
+/// A clock that stands still until it is moved.
+#[derive(Debug)]
+pub(crate) struct TestClock(Mutex<(u64, Duration)>);
+
+impl TestClock {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self(Mutex::new((START * 1000, Duration::from_secs(100)))))
+    }
+
+    /// Time passes.
+    pub(crate) fn advance(&self, duration: Duration) {
+        let mut now = self.0.lock().unwrap();
+        now.0 += u64::try_from(duration.as_millis()).unwrap();
+        now.1 += duration;
+    }
+
+    /// Somebody sets the wall clock.
+    pub(crate) fn set_millis(&self, millis: u64) {
+        self.0.lock().unwrap().0 = millis;
+    }
+}
+
+impl Clock for TestClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_seconds(self.now_millis() / 1000)
+    }
+
+    fn now_millis(&self) -> u64 {
+        self.0.lock().unwrap().0
+    }
+
+    fn elapsed(&self) -> Duration {
+        self.0.lock().unwrap().1
+    }
+}
+
+pub(crate) fn rules() -> UpdateRules {
+    UpdateRules {
+        issuer: Issuer::parse(ISSUER).unwrap(),
+        max_revocations: 1_000_000,
+        max_revocation_life: Duration::from_secs(2 * 3600),
+        leeway: Duration::from_secs(5),
+    }
+}
+
+pub(crate) const BUDGET: StalenessBudget = StalenessBudget {
+    warn_after: Duration::from_secs(60),
+    refuse_after: Duration::from_secs(900),
+};
+
+pub(crate) fn store(clock: &Arc<TestClock>) -> TrustStore {
+    let clock: Arc<TestClock> = Arc::clone(clock);
+    TrustStore::new(rules(), BUDGET, clock)
+}
+
+/// A revocation of the token with this `jti`, which matters for an hour.
+pub(crate) fn revocation(token_id: &str) -> Revocation {
+    Revocation {
+        subject: RevokedSubject::Token(TokenId::parse(token_id).unwrap()),
+        issued_before: Timestamp::default(),
+        expires_at: Timestamp::from_seconds(START + 3600),
+    }
+}
+
+/// What the test speaks through.
+#[derive(Debug)]
+pub(crate) struct ScriptedAuthority {
+    key: SigningKey,
+    pub(crate) state: TrustState,
+    pub(crate) sequence: u64,
+}
+
+impl ScriptedAuthority {
+    /// An authority at epoch 1, with one active token key.
+    pub(crate) fn new() -> Self {
+        let issuer = Issuer::parse(ISSUER).unwrap();
+        Self {
+            key: SigningKey::generate(publishing::ALGORITHM).unwrap(),
+            state: TrustState::new(issuer, 1, key_set("one"), RevocationList::default(), &AwsLc),
+            sequence: 0,
+        }
+    }
+
+    /// What a verifier pins.
+    pub(crate) fn publishers(&self) -> Publishers {
+        let jwks = countersign_core::jwk::write_set([self.key.jwk()]);
+        let pinned = PinnedKeys::read(jwks.as_bytes(), &AwsLc).unwrap();
+        Publishers::new(pinned, Arc::new(AwsLc))
+    }
+
+    pub(crate) fn sign(&self, context: Context, payload: Vec<u8>) -> Signed {
+        Signed {
+            signature: publishing::sign(&self.key, context, &payload).unwrap(),
+            key_id: self.key.key_id().to_string(),
+            payload,
+        }
+    }
+
+    pub(crate) fn sign_update(&self, update: &Update) -> Signed {
+        self.sign(Context::Update, write_update(update))
+    }
+
+    /// The update that leads to the present state, with this content.
+    pub(crate) fn update(&self, content: UpdateContent) -> Update {
+        Update {
+            issuer: self.state.issuer().clone(),
+            epoch: self.state.epoch(),
+            state_digest: *self.state.digest(),
+            published_at: Timestamp::from_seconds(START),
+            content,
+        }
+    }
+
+    /// The present state, whole.
+    pub(crate) fn snapshot(&self) -> Signed {
+        self.sign_update(&self.update(UpdateContent::Snapshot {
+            key_set: Arc::clone(self.state.keys()),
+            revocations: self.state.revocations().iter().cloned().collect(),
+        }))
+    }
+
+    /// Makes `change`, and signs the delta.
+    pub(crate) fn publish(&mut self, change: Change) -> Signed {
+        let base = self.state.clone();
+        self.state = base.next(&change, &AwsLc);
+        self.sign_update(&self.update(UpdateContent::Delta {
+            base_epoch: base.epoch(),
+            base_digest: *base.digest(),
+            change,
+        }))
+    }
+
+    /// Revokes a token, and signs the delta.
+    pub(crate) fn revoke(&mut self, token_id: &str) -> Signed {
+        self.publish(Change {
+            revoked: vec![revocation(token_id)],
+            ..Change::default()
+        })
+    }
+
+    /// Revokes many tokens at once, `prefix`0 and on.
+    pub(crate) fn revoke_many(&mut self, prefix: &str, count: usize) -> Signed {
+        self.publish(Change {
+            revoked: (0..count).map(|n| revocation(&format!("{prefix}{n}"))).collect(),
+            ..Change::default()
+        })
+    }
+
+    /// What it says about the present state at `now_millis`.
+    pub(crate) fn statement(&mut self, now_millis: u64) -> Heartbeat {
+        self.sequence += 1;
+        Heartbeat {
+            issuer: self.state.issuer().clone(),
+            epoch: self.state.epoch(),
+            state_digest: *self.state.digest(),
+            authority_time_millis: now_millis,
+            sequence: self.sequence,
+            revocation_count: u64::try_from(self.state.revocations().len()).unwrap(),
+        }
+    }
+
+    pub(crate) fn sign_heartbeat(&self, heartbeat: &Heartbeat) -> Signed {
+        self.sign(Context::Heartbeat, write_heartbeat(heartbeat))
+    }
+
+    pub(crate) fn heartbeat(&mut self, now_millis: u64) -> Signed {
+        let statement = self.statement(now_millis);
+        self.sign_heartbeat(&statement)
+    }
+}
+
+/// A set of one active key.
+pub(crate) fn key_set(seed: &str) -> Arc<KeySet> {
+    let jwk = DeterministicSigner::from_seed(seed).unwrap().jwk().clone();
+    let prepared_at = Timestamp::from_seconds(START - 100);
+    Arc::new(KeySet::new(vec![PublishedKey {
+        public_key: AwsLc.public_key(&jwk).unwrap(),
+        jwk,
+        times: KeyTimes {
+            prepared_at,
+            active_from: Some(prepared_at),
+            ..KeyTimes::default()
+        },
+    }]))
+}

@@ -1,0 +1,1 @@
+//! The stream, as an authority of the test drives it.

@@ -1,0 +1,283 @@
+//! Keeps a stream to the authority open: the loop around [`super::session`].
+//!
+//! Every stream has a connection of its own, so that a frozen one is left behind with it, and new certificates are used.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use countersign_proto::sync::v1::sync_request::Message;
+use countersign_proto::sync::v1::sync_service_client::SyncServiceClient;
+use countersign_proto::sync::v1::{SyncRequest, SyncResponse};
+use countersign_runtime::backoff::{Backoff, Jitter};
+use countersign_wire::MAX_UPDATE_LENGTH;
+use tokio::sync::mpsc;
+use tokio::time::{MissedTickBehavior, interval_at, timeout};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
+use tonic::{Code, Status, Streaming};
+
+use super::metrics::SyncMetrics;
+use super::repeats::Repeats;
+use super::session::{Beginning, Effect, Parts, Session};
+use super::{Ended, Publishers, SyncSettings};
+use crate::cache::{NotDurable, Saved, TrustCache};
+use crate::trust::TrustStore;
+
+/// No connection could be prepared.
+pub type DialError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Prepares a new connection to the authority, which is made when it is used. Asked once for every stream, so it may name
+/// another authority each time.
+pub type Dial = Arc<dyn Fn() -> Result<Channel, DialError> + Send + Sync>;
+
+/// The first pause; the longest one is configured.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(200);
+
+/// The authority answers an opening at once; this is for the handshake on a bad link.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A stream that lived this long counts as recovery: the pauses begin anew. Less, and a flapping link is a failing one.
+const HEALTHY_AFTER: Duration = Duration::from_secs(10);
+
+/// Messages that the authority has not read yet. More, and it does not read at all.
+const OUTGOING: usize = 64;
+
+/// A stream is not ended more often than this to shorten the log on disk.
+const LOG_PAUSE: Duration = Duration::from_secs(10 * 60);
+
+/// Keeps the trust up to date, for as long as the sidecar runs.
+pub struct Supervisor {
+    parts: Parts,
+    dial: Dial,
+    cache: Arc<TrustCache>,
+    backoff: Backoff,
+    failures: Repeats,
+    may_end_for_log_from: Duration,
+}
+
+impl fmt::Debug for Supervisor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Supervisor")
+            .field("parts", &self.parts)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Supervisor {
+    /// A supervisor that feeds `trust` from where `dial` leads, and keeps it in `cache`.
+    #[must_use]
+    pub fn new(
+        settings: SyncSettings,
+        dial: Dial,
+        publishers: Publishers,
+        trust: Arc<TrustStore>,
+        cache: Arc<TrustCache>,
+        metrics: SyncMetrics,
+    ) -> Self {
+        let durable = cache.problem().is_none();
+        metrics.cache_durable.set(i64::from(durable));
+        let backoff = Backoff::new(SHORTEST_PAUSE, settings.longest_pause, Jitter::unpredictable());
+        Self {
+            parts: Parts {
+                settings,
+                trust,
+                publishers,
+                metrics,
+            },
+            dial,
+            cache,
+            backoff,
+            failures: Repeats::default(),
+            may_end_for_log_from: Duration::ZERO,
+        }
+    }
+
+    /// Runs until `stop`.
+    pub async fn run(mut self, stop: CancellationToken) {
+        while !stop.is_cancelled() {
+            let ended = tokio::select! {
+                () = stop.cancelled() => Ended::Stopped,
+                ended = self.stream() => ended,
+            };
+            self.parts.metrics.connected.set(0);
+            SyncMetrics::count(&self.parts.metrics.sessions_ended, ended.reason());
+            let pause = self.after(ended);
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    /// How long to wait now.
+    fn after(&mut self, ended: Ended) -> Duration {
+        if ended == Ended::LogFull {
+            self.may_end_for_log_from = self.parts.trust.clock().elapsed().saturating_add(LOG_PAUSE);
+        }
+        if ended.is_orderly() {
+            tracing::debug!(reason = ended.reason(), "the trust stream ended");
+            return Duration::ZERO;
+        }
+        let pause = self.backoff.next_delay();
+        let pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
+        if self.failures.is_news(ended.reason()) {
+            tracing::warn!(
+                reason = ended.reason(),
+                pause_ms,
+                "no trust stream; the last good trust is used"
+            );
+        } else {
+            tracing::debug!(reason = ended.reason(), pause_ms, "no trust stream");
+        }
+        pause
+    }
+
+    /// One stream, from opening to end.
+    async fn stream(&mut self) -> Ended {
+        let epoch = self.parts.trust.epoch();
+        let mut session = Session::new(
+            self.parts.clone(),
+            Beginning {
+                durable: epoch != 0 && self.cache.durable_epoch() == epoch,
+                replaces_log: self.cache.wants_snapshot(),
+                may_end_for_log_from: self.may_end_for_log_from,
+            },
+        );
+        let (outgoing, requests) = mpsc::channel(OUTGOING);
+        let effects = session.begin();
+        if let Some(ended) = self.perform(&mut session, &outgoing, effects).await {
+            return ended;
+        }
+        let responses = match self.open(requests).await {
+            Ok(responses) => responses,
+            Err(ended) => return ended,
+        };
+        self.parts.metrics.sessions.inc();
+        self.parts.metrics.connected.set(1);
+        self.drive(&mut session, &outgoing, responses).await
+    }
+
+    async fn open(&self, requests: mpsc::Receiver<SyncRequest>) -> Result<Streaming<SyncResponse>, Ended> {
+        let channel = (self.dial)().map_err(|error| {
+            tracing::debug!(%error, "the connection to the authority cannot be prepared");
+            Ended::Dial
+        })?;
+        let mut client = SyncServiceClient::new(channel).max_decoding_message_size(MAX_UPDATE_LENGTH);
+        let opening = client.sync(ReceiverStream::new(requests));
+        let opened = timeout(OPEN_TIMEOUT, opening)
+            .await
+            .map_err(|_elapsed| Ended::OpenTimeout)?;
+        opened
+            .map(tonic::Response::into_inner)
+            .map_err(|status| ended_by(&status))
+    }
+
+    async fn drive(
+        &mut self,
+        session: &mut Session,
+        outgoing: &mpsc::Sender<SyncRequest>,
+        mut responses: Streaming<SyncResponse>,
+    ) -> Ended {
+        let period = self.parts.settings.heartbeat_period;
+        let mut ticks = interval_at(tokio::time::Instant::now() + period, period);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let effects = tokio::select! {
+                message = responses.message() => match message {
+                    Ok(Some(response)) => session.receive(response),
+                    Ok(None) => return Ended::Closed,
+                    Err(status) => return ended_by(&status),
+                },
+                _ = ticks.tick() => session.tick(),
+            };
+            if let Some(ended) = self.perform(session, outgoing, effects).await {
+                return ended;
+            }
+            self.note_health(session);
+        }
+    }
+
+    /// Does what the session asks for. The end, when that is what it asks for.
+    async fn perform(
+        &self,
+        session: &mut Session,
+        outgoing: &mpsc::Sender<SyncRequest>,
+        effects: Vec<Effect>,
+    ) -> Option<Ended> {
+        let mut effects = VecDeque::from(effects);
+        while let Some(effect) = effects.pop_front() {
+            match effect {
+                Effect::Send(message) => {
+                    if let Err(ended) = send(outgoing, message) {
+                        return Some(ended);
+                    }
+                }
+                Effect::Save(accepted) => {
+                    let saved = self
+                        .cache
+                        .save_update(&accepted.signed, accepted.snapshot, accepted.leads_to)
+                        .await;
+                    self.count(saved);
+                    effects.extend(session.saved(*accepted, saved));
+                }
+                Effect::Keep(kept) => {
+                    let saved = self
+                        .cache
+                        .save_heartbeat(&kept.signed, kept.epoch, kept.sent_at_millis)
+                        .await;
+                    self.count(saved);
+                    effects.extend(session.kept(saved));
+                }
+                Effect::End(ended) => return Some(ended),
+            }
+        }
+        None
+    }
+
+    fn count(&self, saved: Saved) {
+        let metrics = &self.parts.metrics;
+        metrics.cache_durable.set(i64::from(saved.durable));
+        if saved.durable {
+            metrics.cache_saves.inc();
+        } else {
+            let problem = self.cache.problem().unwrap_or(NotDurable::Failed);
+            SyncMetrics::count(&metrics.cache_failures, problem.reason());
+        }
+    }
+
+    fn note_health(&mut self, session: &Session) {
+        if session.is_confirmed() && session.age() >= HEALTHY_AFTER {
+            self.backoff.reset();
+            if self.failures.recovered() {
+                tracing::info!(epoch = self.parts.trust.epoch(), "the trust stream is back");
+            }
+        }
+    }
+}
+
+fn send(outgoing: &mpsc::Sender<SyncRequest>, message: Message) -> Result<(), Ended> {
+    let request = SyncRequest {
+        message: Some(message),
+    };
+    outgoing.try_send(request).map_err(|error| match error {
+        mpsc::error::TrySendError::Full(_) => Ended::SendBlocked,
+        mpsc::error::TrySendError::Closed(_) => Ended::Closed,
+    })
+}
+
+fn ended_by(status: &Status) -> Ended {
+    tracing::debug!(code = ?status.code(), message = status.message(), "the authority ended the trust stream");
+    let code = status.code();
+    if [Code::Unavailable, Code::DeadlineExceeded].contains(&code) {
+        Ended::Unavailable
+    } else if [Code::PermissionDenied, Code::Unauthenticated].contains(&code) {
+        Ended::NotAdmitted
+    } else if code == Code::ResourceExhausted {
+        Ended::TooMany
+    } else {
+        Ended::Failed
+    }
+}
