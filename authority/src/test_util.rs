@@ -7,10 +7,11 @@ use std::time::Duration;
 use countersign_core::Timestamp;
 use countersign_core::client::{Grant, Registration};
 use countersign_core::jose::Algorithm;
-use countersign_core::names::{Audience, ClientId, Issuer, Scope};
+use countersign_core::names::{Audience, CertificateThumbprint, ClientId, Issuer, Scope};
 use countersign_core::ports::Clock;
 use countersign_core::spiffe::{SpiffeId, TrustDomain};
 use countersign_crypto::Envelope;
+use countersign_mtls::{Peer, PeerIdentity};
 
 use crate::alarm::Alarm;
 use crate::fleet::{Fleet, FleetLimits};
@@ -151,5 +152,22 @@ pub(crate) fn registration(path: Option<&str>) -> Registration {
         }],
         spiffe_ids: path.into_iter().map(spiffe_id).collect(),
         thumbprints: Vec::new(),
+    }
+}
+
+/// Who shows a certificate with this SPIFFE ID, told apart by one byte, valid until `not_after`.
+pub(crate) fn identity(spiffe_id: Option<&str>, thumbprint: u8, not_after: u64) -> PeerIdentity {
+    PeerIdentity {
+        spiffe_id: spiffe_id.map(|id| SpiffeId::parse(id).expect("valid")),
+        thumbprint: CertificateThumbprint::new([thumbprint; 32]),
+        not_after: Timestamp::from_seconds(not_after),
+    }
+}
+
+/// The same at the other end of a connection.
+pub(crate) fn peer(spiffe_id: Option<&str>, thumbprint: u8, not_after: u64) -> Peer {
+    Peer {
+        remote: ([127, 0, 0, 1], 1).into(),
+        identity: Some(Arc::new(identity(spiffe_id, thumbprint, not_after))),
     }
 }

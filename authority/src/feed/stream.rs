@@ -57,6 +57,7 @@ impl Feed {
     /// # Errors
     /// [`JoinRefused`].
     pub async fn join(&self, epoch: Epoch, digest: StateDigest) -> Result<Joined, JoinRefused> {
+        self.look_at(epoch, &digest);
         loop {
             if let Some(joined) = self.try_join(epoch, digest)? {
                 return Ok(joined);
@@ -67,6 +68,18 @@ impl Feed {
         }
     }
 
+    /// Says aloud when somebody holds what was never published here.
+    fn look_at(&self, epoch: Epoch, digest: &StateDigest) {
+        let state = self.lock();
+        let current = (state.trust.epoch(), *state.trust.digest());
+        drop(state);
+        if epoch > current.0 {
+            Alarm::VerifierAhead.raise(&self.0.metrics, &epoch);
+        } else if epoch == current.0 && *digest != current.1 {
+            Alarm::Fork.raise(&self.0.metrics, &epoch);
+        }
+    }
+
     /// Nothing when a snapshot has to be made first.
     fn try_join(&self, epoch: Epoch, digest: StateDigest) -> Result<Option<Joined>, JoinRefused> {
         let mut state = self.lock();
@@ -74,11 +87,7 @@ impl Feed {
             return Err(JoinRefused::Draining);
         }
         if epoch > state.trust.epoch() {
-            Alarm::VerifierAhead.raise(&self.0.metrics, &epoch);
             return Err(JoinRefused::Ahead);
-        }
-        if epoch == state.trust.epoch() && digest != *state.trust.digest() {
-            Alarm::Fork.raise(&self.0.metrics, &epoch);
         }
         let backlog: Option<Vec<Frame>> = state
             .deltas_after(epoch, &digest)

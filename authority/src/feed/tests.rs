@@ -1,1 +1,297 @@
+//! Streams that begin anywhere, that are slow, that lie.
 
+use std::time::Duration;
+
+use countersign_core::Timestamp;
+use countersign_core::key_set::KeySet;
+use countersign_core::names::{Issuer, TokenId};
+use countersign_core::revocation::{Revocation, RevocationList, RevokedSubject};
+use countersign_core::trust::Change;
+use countersign_crypto::AwsLc;
+use countersign_proto::sync::v1::sync_response::Message;
+use countersign_wire::trust::{read_heartbeat, read_update};
+use futures_util::{FutureExt as _, StreamExt as _};
+
+use super::*;
+use crate::test_util::Bench;
+
+/// A feed with its state, moved on by revocations.
+struct Authority {
+    bench: Bench,
+    feed: Feed,
+    states: Vec<TrustState>,
+}
+
+impl Authority {
+    fn new() -> Self {
+        let bench = Bench::new();
+        // A real key set, because the border refuses an empty one.
+        let key = SigningKey::generate(publishing::ALGORITHM).expect("generates");
+        let status = countersign_core::key_set::KeyTimes {
+            prepared_at: Timestamp::from_seconds(1),
+            ..Default::default()
+        };
+        let jwks = countersign_core::jwk::write_set([key.jwk()]);
+        let keys =
+            KeySet::read(jwks.as_bytes(), &[(key.key_id().clone(), status)], &AwsLc).expect("a key set");
+        let issuer = Issuer::parse("https://auth.example.org").expect("valid");
+        let trust = TrustState::new(issuer, 1, Arc::new(keys), RevocationList::default(), &AwsLc);
+        let clock: Arc<dyn Clock> = Arc::<crate::test_util::ManualClock>::clone(&bench.clock);
+        let feed = Feed::new(
+            Publisher::new(key),
+            trust.clone(),
+            1000,
+            clock,
+            bench.fleet.clone(),
+            Arc::clone(&bench.metrics),
+        );
+        Self {
+            bench,
+            feed,
+            states: vec![trust],
+        }
+    }
+
+    fn current(&self) -> &TrustState {
+        self.states.last().expect("never empty")
+    }
+
+    fn advance(&mut self) {
+        let base = self.current().clone();
+        let token = TokenId::parse(&format!("1.{}", base.epoch())).expect("valid");
+        let now = self.bench.clock.now();
+        let change = Change {
+            revoked: vec![Revocation {
+                subject: RevokedSubject::Token(token),
+                issued_before: Timestamp::default(),
+                expires_at: now.saturating_add(Duration::from_secs(60)),
+            }],
+            ..Change::default()
+        };
+        let next = base.next(&change, &AwsLc);
+        let update = Update {
+            issuer: next.issuer().clone(),
+            epoch: next.epoch(),
+            state_digest: *next.digest(),
+            published_at: now,
+            content: UpdateContent::Delta {
+                base_epoch: base.epoch(),
+                base_digest: *base.digest(),
+                change,
+            },
+        };
+        self.feed.publish(&update, next.clone());
+        self.states.push(next);
+    }
+
+    async fn join(&self, epoch: usize) -> Joined {
+        let digest = match epoch {
+            0 => [0; 32],
+            epoch => *self.states[epoch - 1].digest(),
+        };
+        let epoch = u64::try_from(epoch).expect("small");
+        self.feed.join(epoch, digest).await.expect("joins")
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Seen {
+    Snapshot(Epoch),
+    Delta(Epoch),
+    Pong(u64, Epoch, u64),
+}
+
+/// Everything that waits on a stream.
+fn waiting(stream: &mut Subscription) -> Vec<Seen> {
+    std::iter::from_fn(|| stream.next().now_or_never())
+        .map(|message| seen(message.expect("goes on").expect("goes on")))
+        .collect()
+}
+
+fn seen(response: sync::SyncResponse) -> Seen {
+    match response.message.expect("a message") {
+        Message::Update(signed) => {
+            let update = read_update(&signed.payload, &AwsLc).expect("reads");
+            match update.content {
+                UpdateContent::Snapshot { .. } => Seen::Snapshot(update.epoch),
+                UpdateContent::Delta { .. } => Seen::Delta(update.epoch),
+            }
+        }
+        Message::Pong(pong) => {
+            let signed = pong.heartbeat.expect("a heartbeat");
+            let heartbeat = read_heartbeat(&signed.payload).expect("reads");
+            Seen::Pong(pong.ping_sequence, heartbeat.epoch, heartbeat.sequence)
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_newcomer_is_given_a_snapshot_and_one_who_comes_back_the_deltas_it_lacks() {
+    let mut authority = Authority::new();
+    authority.advance();
+    authority.advance();
+    for (holds, expected) in [
+        (0, vec![Seen::Snapshot(3)]),
+        (1, vec![Seen::Delta(2), Seen::Delta(3)]),
+        (2, vec![Seen::Delta(3)]),
+        (3, vec![]),
+    ] {
+        let mut joined = authority.join(holds).await;
+        assert_eq!(waiting(&mut joined.subscription), expected, "{holds}");
+        assert_eq!(joined.holds, holds != 0);
+    }
+}
+
+/// F31, F32: the snapshot is made once, and goes on being used with the deltas behind it.
+#[tokio::test]
+async fn a_snapshot_is_made_once_and_used_with_the_deltas_since() {
+    let mut authority = Authority::new();
+    let mut first = authority.join(0).await.subscription;
+    assert_eq!(waiting(&mut first), [Seen::Snapshot(1)]);
+    authority.advance();
+    let mut second = authority.join(0).await.subscription;
+    assert_eq!(waiting(&mut second), [Seen::Snapshot(1), Seen::Delta(2)]);
+    assert_eq!(waiting(&mut first), [Seen::Delta(2)]);
+    // Once its deltas are gone, it is made anew.
+    for _ in 0..=MAX_DELTAS {
+        authority.advance();
+        waiting(&mut first);
+    }
+    let current = authority.current().epoch();
+    let mut third = authority.join(0).await.subscription;
+    assert_eq!(waiting(&mut third), [Seen::Snapshot(current)]);
+    let mut fourth = authority.join(1).await.subscription;
+    assert_eq!(waiting(&mut fourth), [Seen::Snapshot(current)], "too far behind");
+}
+
+/// G45: a verifier that claims to be ahead, or at another state of the same epoch.
+#[tokio::test]
+async fn who_holds_what_we_never_published_is_noticed() {
+    let mut authority = Authority::new();
+    authority.advance();
+    for epoch in [3, u64::MAX] {
+        let refused = authority.feed.join(epoch, [0; 32]).await.expect_err("is refused");
+        assert_eq!(refused, JoinRefused::Ahead);
+    }
+    assert_eq!(authority.bench.alarms(Alarm::VerifierAhead), 2);
+    let mut forked = authority.feed.join(2, [9; 32]).await.expect("joins");
+    assert!(!forked.holds);
+    assert_eq!(waiting(&mut forked.subscription), [Seen::Snapshot(2)]);
+    assert_eq!(authority.bench.alarms(Alarm::Fork), 1);
+    let mut other = authority.feed.join(1, [9; 32]).await.expect("joins");
+    assert_eq!(waiting(&mut other.subscription), [Seen::Snapshot(2)]);
+}
+
+/// G47: nobody acknowledges what was not sent to it, nor with another digest.
+#[tokio::test]
+async fn only_what_was_sent_can_be_acknowledged() {
+    let mut authority = Authority::new();
+    let joined = authority.join(1).await;
+    let handle = joined.subscription.handle();
+    authority.advance();
+    authority.advance();
+    let digest = |epoch: usize| *authority.states[epoch - 1].digest();
+    assert_eq!(handle.acknowledge(1, &digest(1)), Ok(()));
+    assert_eq!(handle.acknowledge(4, &digest(3)), Err(AckRefused::NotSent));
+    assert_eq!(handle.acknowledge(3, &digest(2)), Err(AckRefused::NotSent));
+    assert_eq!(handle.acknowledge(3, &[]), Err(AckRefused::NotSent));
+    assert_eq!(handle.acknowledge(3, &digest(3)), Ok(()));
+    assert_eq!(handle.acknowledge(3, &digest(3)), Ok(()), "twice is no offence");
+    assert_eq!(handle.acknowledge(2, &digest(2)), Err(AckRefused::NotSent));
+    assert_eq!(authority.bench.alarms(Alarm::AckNotSent), 4);
+    drop(joined);
+    assert_eq!(handle.acknowledge(3, &digest(3)), Err(AckRefused::Ended));
+}
+
+#[tokio::test]
+async fn a_heartbeat_is_signed_once_a_second_and_once_an_epoch() {
+    let mut authority = Authority::new();
+    let mut a = authority.join(1).await.subscription;
+    let mut b = authority.join(1).await.subscription;
+    a.handle().answer(7);
+    b.handle().answer(8);
+    assert_eq!(waiting(&mut a), [Seen::Pong(7, 1, 1001)]);
+    assert_eq!(waiting(&mut b), [Seen::Pong(8, 1, 1001)]);
+    authority.advance();
+    a.handle().answer(9);
+    assert_eq!(waiting(&mut a), [Seen::Delta(2), Seen::Pong(9, 2, 1002)]);
+    authority.bench.clock.advance(Duration::from_secs(1));
+    a.handle().answer(10);
+    assert_eq!(waiting(&mut a), [Seen::Pong(10, 2, 1003)]);
+}
+
+/// F78: who does not read is cut, its memory freed, and the others have everything.
+#[tokio::test]
+async fn a_slow_stream_is_cut_and_the_others_do_not_notice() {
+    let mut authority = Authority::new();
+    let mut slow = authority.join(1).await.subscription;
+    let mut good = authority.join(1).await.subscription;
+    let mut count = 0;
+    while authority.feed.streams() == 2 {
+        authority.advance();
+        count += waiting(&mut good).len();
+        assert!(count < 10_000, "is cut some time");
+    }
+    assert_eq!(slow.next().await, Some(Err(Ended::TooSlow)));
+    authority.advance();
+    assert_eq!(waiting(&mut good), [Seen::Delta(authority.current().epoch())]);
+}
+
+#[tokio::test]
+async fn a_stream_that_leaves_an_update_lying_is_cut_after_a_while() {
+    let mut authority = Authority::new();
+    let mut slow = authority.join(1).await.subscription;
+    let mut idle = authority.join(1).await.subscription;
+    authority.advance();
+    waiting(&mut idle);
+    authority.bench.clock.advance(MAX_WAIT);
+    authority.feed.cut_the_slow();
+    assert_eq!(authority.feed.streams(), 2);
+    authority.bench.clock.advance(Duration::from_secs(1));
+    authority.feed.cut_the_slow();
+    assert_eq!(slow.next().await, Some(Err(Ended::TooSlow)));
+    assert_eq!(authority.feed.streams(), 1);
+}
+
+/// A verifier that reads and never acknowledges keeps no more than its share of memory.
+#[tokio::test]
+async fn a_stream_that_never_acknowledges_is_cut() {
+    let mut authority = Authority::new();
+    let mut silent = authority.join(1).await.subscription;
+    for _ in 0..MAX_UNACKNOWLEDGED {
+        waiting(&mut silent);
+        authority.advance();
+    }
+    assert_eq!(silent.next().await, Some(Err(Ended::TooSlow)));
+}
+
+/// F71: draining ends every stream and lets nobody in.
+#[tokio::test]
+async fn draining_ends_every_stream() {
+    let authority = Authority::new();
+    let mut stream = authority.join(1).await.subscription;
+    authority.feed.drain();
+    assert_eq!(stream.next().await, Some(Err(Ended::Draining)));
+    let refused = authority.feed.join(0, [0; 32]).await.expect_err("is refused");
+    assert_eq!(refused, JoinRefused::Draining);
+}
+
+#[tokio::test]
+async fn a_verifier_that_asks_for_it_is_sent_a_snapshot_again() {
+    let mut authority = Authority::new();
+    authority.advance();
+    let mut stream = authority.join(2).await.subscription;
+    stream.handle().resync().await.expect("is sent");
+    assert_eq!(waiting(&mut stream), [Seen::Snapshot(2)]);
+    let digest = *authority.current().digest();
+    assert_eq!(stream.handle().acknowledge(2, &digest), Ok(()));
+}
+
+#[tokio::test]
+async fn a_dropped_stream_is_forgotten() {
+    let authority = Authority::new();
+    let stream = authority.join(1).await.subscription;
+    assert_eq!(authority.feed.streams(), 1);
+    drop(stream);
+    assert_eq!(authority.feed.streams(), 0);
+}

@@ -14,8 +14,6 @@ pub(crate) enum Fault {
     Before,
     /// It was done, and the answer was lost.
     After,
-    /// Another writer came first.
-    Conflict,
 }
 
 /// Wraps a store.
@@ -85,7 +83,6 @@ impl Store for FaultyStore {
         match self.due() {
             None => self.store.commit(commit).await,
             Some(Fault::Before) => Err(unavailable()),
-            Some(Fault::Conflict) => Err(StoreError::Conflict),
             Some(Fault::After) => {
                 self.store.commit(commit).await?;
                 Err(unavailable())

@@ -54,7 +54,10 @@ async fn activation_hands_over_at_one_moment() {
     bench.clock.advance(Duration::from_secs(1));
     ledger.drop_key(old, retention).await.expect("drops");
     assert_eq!(
-        store::read_all(bench.store.as_ref(), "signers/").await.len(),
+        read_all(bench.store.as_ref(), "signers/")
+            .await
+            .expect("reads")
+            .len(),
         1,
         "the private half goes too"
     );

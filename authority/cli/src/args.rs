@@ -1,0 +1,175 @@
+//! The command line as a whole: what every command has in common, and the list of commands.
+
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+
+use crate::commands::client::ClientCommand;
+use crate::commands::completions::CompletionsArgs;
+use crate::commands::fleet::FleetArgs;
+use crate::commands::key::KeyCommand;
+use crate::commands::revoke::RevokeCommand;
+use crate::commands::run::RunArgs;
+use crate::commands::status::StatusArgs;
+use crate::commands::token::TokenCommand;
+use crate::dev::DevArgs;
+use crate::output::ColourChoice;
+
+const AFTER_HELP: &str = "\
+Exit codes:
+  0   it worked
+  1   it did not work
+  2   the command line makes no sense
+  3   refused: a token is not good, or the caller may not
+  4   unavailable: somebody cannot be reached or cannot answer now; try again
+  64  a configuration file is not acceptable
+
+Try it out:
+  countersign dev                           # starts everything, and prints commands to try
+  countersign token get --client orders     # in another terminal";
+
+/// Issues, rotates and revokes access tokens for gRPC services.
+#[derive(Debug, Parser)]
+#[command(name = "countersign", version, propagate_version = true, after_help = AFTER_HELP, max_term_width = 100)]
+pub struct Cli {
+    /// Write JSON for programs instead of text for people
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+
+    /// When to use colour
+    #[arg(long, global = true, value_enum, value_name = "WHEN", default_value_t)]
+    pub(crate) color: ColourChoice,
+
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    #[command(flatten)]
+    Talk(Box<Talk>),
+    /// Run one part of an environment
+    #[command(hide = true)]
+    Run(RunArgs),
+}
+
+/// The commands of this program itself.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Talk {
+    /// Start a whole development environment: authority, sidecar and a demo service
+    Dev(DevArgs),
+    /// Get tokens, and see what is wrong with one
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// Register the clients that may ask for tokens
+    #[command(subcommand)]
+    Client(ClientCommand),
+    /// Move signing keys through their life
+    #[command(subcommand)]
+    Key(KeyCommand),
+    /// Take tokens back
+    #[command(subcommand)]
+    Revoke(RevokeCommand),
+    /// Show the verifiers, and at which epoch each is
+    Fleet(FleetArgs),
+    /// Show whether the parts of an environment run and agree
+    Status(StatusArgs),
+    /// Write a completion script for a shell
+    Completions(CompletionsArgs),
+}
+
+impl Talk {
+    /// The command's name, for traces.
+    pub(crate) const fn name(&self) -> &'static str {
+        match self {
+            Self::Dev(_) => "countersign dev",
+            Self::Token(_) => "countersign token",
+            Self::Client(_) => "countersign client",
+            Self::Key(_) => "countersign key",
+            Self::Revoke(_) => "countersign revoke",
+            Self::Fleet(_) => "countersign fleet",
+            Self::Status(_) => "countersign status",
+            Self::Completions(_) => "countersign completions",
+        }
+    }
+}
+
+/// Reads a duration as configuration files write it: `90s`, `15m`, `2h30m`.
+///
+/// # Errors
+/// The text to show when it is none.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text)
+        .map_err(|_invalid| "write a duration such as `90s`, `15m` or `2h30m`".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+    use crate::failure::Exit;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn help_names_every_exit_code() {
+        let help = Cli::command().render_long_help().to_string();
+        for exit in Exit::ALL {
+            assert!(
+                help.contains(&format!("\n  {:<3}", exit.number())),
+                "{exit:?}: {help}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_roles_that_dev_starts_are_not_advertised() {
+        let help = Cli::command().render_help().to_string();
+        for shown in [
+            "dev",
+            "token",
+            "client",
+            "key",
+            "revoke",
+            "fleet",
+            "status",
+            "completions",
+        ] {
+            assert!(help.contains(&format!("\n  {shown}")), "{shown}: {help}");
+        }
+        assert!(!help.contains("\n  run"), "{help}");
+    }
+
+    /// A secret on the command line is in everybody's process list.
+    #[test]
+    fn no_option_takes_a_secret() {
+        fn visit(command: &clap::Command) {
+            for argument in command.get_arguments() {
+                let name = argument.get_id().as_str();
+                let harmless = ["secret_file", "with_secret", "secret_id"].contains(&name);
+                assert!(
+                    !name.contains("secret") || harmless,
+                    "{}: {name}",
+                    command.get_name()
+                );
+                assert!(!name.contains("password"), "{}: {name}", command.get_name());
+            }
+            command.get_subcommands().for_each(visit);
+        }
+        visit(&Cli::command());
+    }
+
+    #[test]
+    fn durations_have_a_unit() {
+        assert_eq!(duration("2h30m"), Ok(Duration::from_secs(9000)));
+        for wrong in ["5", "-1s", "soon", ""] {
+            assert!(duration(wrong).is_err(), "{wrong}");
+        }
+    }
+}

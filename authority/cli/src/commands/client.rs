@@ -1,0 +1,540 @@
+//! `countersign client`: who may ask for tokens, and for which.
+
+mod registration;
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+use countersign_proto::admin::v1;
+use serde::Serialize;
+
+use crate::connection::{Connection, ConnectionArgs};
+use crate::failure::{Exit, Failure};
+use crate::files;
+use crate::output::{Output, Paint, Text, Tone};
+use crate::present;
+use registration::RegistrationArgs;
+
+/// What to do with clients.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ClientCommand {
+    /// Register a client
+    Create(CreateArgs),
+    /// Show all clients
+    List(ListArgs),
+    /// Show one client
+    Show(OneArgs),
+    /// Change what a client may ask for, or how it authenticates. What is not named stays
+    Update(UpdateArgs),
+    /// Stop a client: it gets no tokens, and those it has are revoked
+    Disable(OneArgs),
+    /// Let a disabled client ask for tokens again. Those revoked stay revoked
+    Enable(OneArgs),
+    /// Remove a client for good, and revoke its tokens
+    Delete(DeleteArgs),
+    /// Add and retire secrets
+    #[command(subcommand)]
+    Secret(SecretCommand),
+}
+
+/// What to do with a client's secrets.
+#[derive(Debug, Subcommand)]
+pub(crate) enum SecretCommand {
+    /// Make a new secret. Earlier ones stay valid until they are retired; there are two at most
+    Add(AddSecretArgs),
+    /// End a secret at once
+    Retire(RetireSecretArgs),
+}
+
+/// A new client.
+#[derive(Debug, Args)]
+pub(crate) struct CreateArgs {
+    #[command(flatten)]
+    connection: ConnectionArgs,
+
+    /// The client's identifier: 1 to 64 of `a-z`, `0-9`, `.`, `_`, `-`
+    #[arg(value_name = "CLIENT")]
+    client_id: String,
+
+    #[command(flatten)]
+    registration: RegistrationArgs,
+
+    /// Make a first secret
+    #[arg(long)]
+    with_secret: bool,
+
+    /// Where to write the secret: a new file, or `-` for stdout
+    #[arg(long, value_name = "FILE", default_value = "-", requires = "with_secret")]
+    secret_file: PathBuf,
+}
+
+/// Where.
+#[derive(Debug, Args)]
+pub(crate) struct ListArgs {
+    #[command(flatten)]
+    connection: ConnectionArgs,
+}
+
+/// One client.
+#[derive(Debug, Args)]
+pub(crate) struct OneArgs {
+    #[command(flatten)]
+    connection: ConnectionArgs,
+
+    /// The client
+    #[arg(value_name = "CLIENT")]
+    client_id: String,
+}
+
+/// A change.
+#[derive(Debug, Args)]
+pub(crate) struct UpdateArgs {
+    #[command(flatten)]
+    connection: ConnectionArgs,
+
+    /// The client
+    #[arg(value_name = "CLIENT")]
+    client_id: String,
+
+    #[command(flatten)]
+    registration: RegistrationArgs,
+
+    /// Take away all SPIFFE IDs
+    #[arg(long, conflicts_with = "spiffe_ids")]
+    no_spiffe_ids: bool,
+
+    /// Take away all certificates
+    #[arg(long, conflicts_with_all = ["certificates", "thumbprints"])]
+    no_certificates: bool,
+}
+
+/// Which client.
+#[derive(Debug, Args)]
+pub(crate) struct DeleteArgs {
+    #[command(flatten)]
+    one: OneArgs,
+
+    /// Do not ask
+    #[arg(long)]
+    yes: bool,
+}
+
+/// Whose secret.
+#[derive(Debug, Args)]
+pub(crate) struct AddSecretArgs {
+    #[command(flatten)]
+    one: OneArgs,
+
+    /// Where to write the secret: a new file, or `-` for stdout
+    #[arg(long, value_name = "FILE", default_value = "-")]
+    secret_file: PathBuf,
+}
+
+/// Which secret.
+#[derive(Debug, Args)]
+pub(crate) struct RetireSecretArgs {
+    #[command(flatten)]
+    one: OneArgs,
+
+    /// The secret's identifier, as `client show` lists it
+    secret_id: String,
+}
+
+#[derive(Debug, Serialize)]
+struct Client {
+    client_id: String,
+    description: String,
+    disabled: bool,
+    grants: Vec<Grant>,
+    spiffe_ids: Vec<String>,
+    certificate_thumbprints: Vec<String>,
+    secrets: Vec<Secret>,
+    version: u64,
+    created_at: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Grant {
+    audience: String,
+    scopes: Vec<String>,
+    default_scopes: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Secret {
+    secret_id: String,
+    created_at: Option<String>,
+}
+
+/// Registers, shows, changes clients.
+///
+/// # Errors
+/// [`Failure`].
+pub(crate) async fn run(command: ClientCommand, output: Output) -> Result<(), Failure> {
+    match command {
+        ClientCommand::Create(args) => create(args, output).await,
+        ClientCommand::List(args) => list(&args.connection, output).await,
+        ClientCommand::Show(args) => show(&args, output).await,
+        ClientCommand::Update(args) => update(args, output).await,
+        ClientCommand::Disable(args) => disable(args, output).await,
+        ClientCommand::Enable(args) => enable(args, output).await,
+        ClientCommand::Delete(args) => delete(args, output).await,
+        ClientCommand::Secret(SecretCommand::Add(args)) => add_secret(args, output).await,
+        ClientCommand::Secret(SecretCommand::Retire(args)) => retire_secret(args, output).await,
+    }
+}
+
+async fn create(args: CreateArgs, output: Output) -> Result<(), Failure> {
+    let registration = args.registration.read(v1::Client::default())?;
+    if registration.grants.is_empty() {
+        return Err(Failure::usage("a client that may ask for nothing is no use")
+            .next("name an audience and its scopes: `--grant AUDIENCE=SCOPE,SCOPE`"));
+    }
+    may_create(&args.secret_file)?;
+    let connection = Connection::operator(&args.connection).await?;
+    let request = v1::CreateClientRequest {
+        client_id: args.client_id.clone(),
+        description: registration.description,
+        grants: registration.grants,
+        spiffe_ids: registration.spiffe_ids,
+        certificate_thumbprints: registration.certificate_thumbprints,
+        with_secret: args.with_secret,
+    };
+    let answer = connection.clients().create_client(request).await;
+    let doing = format!("cannot register `{}`", args.client_id);
+    let answer = answer
+        .map_err(|status| Failure::answered(&doing, &status))?
+        .into_inner();
+    let client = Client::read(answer.client)?;
+    if args.with_secret {
+        let what = format!("registered `{}`", args.client_id);
+        return hand_over(&what, &answer.client_secret, &args.secret_file, &client, output);
+    }
+    output.data(&client, |paint| client.details(paint))
+}
+
+/// Gives a new secret to whoever asked: to a file or, by itself, on stdout. It cannot be shown again.
+fn hand_over<T: Serialize>(
+    what: &str,
+    secret: &str,
+    to: &Path,
+    about: &T,
+    output: Output,
+) -> Result<(), Failure> {
+    let on_stdout = to == Path::new("-");
+    if !on_stdout {
+        files::create_secret(to, secret.as_bytes())?;
+    }
+    if output.is_json() {
+        let mut json =
+            serde_json::to_value(about).map_err(|error| Failure::because("cannot write JSON", &error))?;
+        if let (true, Some(object)) = (on_stdout, json.as_object_mut()) {
+            object.insert("client_secret".to_owned(), secret.into());
+        }
+        return output.data(&json, |_| String::new());
+    }
+    if on_stdout {
+        output.note(&format!("{what}; its secret follows, and cannot be shown again"));
+        output.raw(secret)
+    } else {
+        output.note(&format!("{what}; its secret is in `{}`", to.display()));
+        Ok(())
+    }
+}
+
+/// Looks before anything is made that could then not be handed over.
+fn may_create(path: &Path) -> Result<(), Failure> {
+    if path != Path::new("-") && path.exists() {
+        let message = format!(
+            "`{}` exists; a secret is only written to a new file",
+            path.display()
+        );
+        return Err(Failure::new(Exit::Failure, message));
+    }
+    Ok(())
+}
+
+/// The largest page that the authority gives.
+const PAGE: i32 = 1000;
+
+async fn list(args: &ConnectionArgs, output: Output) -> Result<(), Failure> {
+    let connection = Connection::operator(args).await?;
+    let mut clients = Vec::new();
+    let mut page_token = String::new();
+    loop {
+        let request = v1::ListClientsRequest {
+            page_size: PAGE,
+            page_token,
+        };
+        let page = connection.clients().list_clients(request).await;
+        let page = page
+            .map_err(|status| Failure::answered("cannot list the clients", &status))?
+            .into_inner();
+        if page.clients.is_empty() && !page.next_page_token.is_empty() {
+            return Err(Failure::new(
+                Exit::Failure,
+                "the authority lists pages without end",
+            ));
+        }
+        for client in page.clients {
+            clients.push(Client::read(Some(client))?);
+        }
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            break;
+        }
+    }
+    output.data(&clients, |paint| table(&clients, paint))
+}
+
+async fn find(connection: &Connection, client_id: &str) -> Result<v1::Client, Failure> {
+    let request = v1::GetClientRequest {
+        client_id: client_id.to_owned(),
+    };
+    let answer = connection.clients().get_client(request).await;
+    let doing = format!("cannot show `{client_id}`");
+    let answer = answer
+        .map_err(|status| Failure::answered(&doing, &status))?
+        .into_inner();
+    answer.client.ok_or_else(nothing)
+}
+
+async fn show(args: &OneArgs, output: Output) -> Result<(), Failure> {
+    let connection = Connection::operator(&args.connection).await?;
+    let client = Client::read(Some(find(&connection, &args.client_id).await?))?;
+    output.data(&client, |paint| client.details(paint))
+}
+
+async fn update(args: UpdateArgs, output: Output) -> Result<(), Failure> {
+    let connection = Connection::operator(&args.connection).await?;
+    let mut current = find(&connection, &args.client_id).await?;
+    if args.no_spiffe_ids {
+        current.spiffe_ids.clear();
+    }
+    if args.no_certificates {
+        current.certificate_thumbprints.clear();
+    }
+    let version = current.version;
+    let changed = args.registration.read(current)?;
+    let request = v1::UpdateClientRequest {
+        client_id: args.client_id.clone(),
+        version,
+        description: changed.description,
+        grants: changed.grants,
+        spiffe_ids: changed.spiffe_ids,
+        certificate_thumbprints: changed.certificate_thumbprints,
+    };
+    let answer = connection.clients().update_client(request).await;
+    let doing = format!("cannot change `{}`", args.client_id);
+    let answer = answer
+        .map_err(|status| Failure::answered(&doing, &status))?
+        .into_inner();
+    let client = Client::read(answer.client)?;
+    output.data(&client, |paint| client.details(paint))
+}
+
+async fn disable(args: OneArgs, output: Output) -> Result<(), Failure> {
+    let connection = Connection::operator(&args.connection).await?;
+    let client_id = args.client_id.clone();
+    let answer = connection
+        .clients()
+        .disable_client(v1::DisableClientRequest { client_id })
+        .await;
+    let doing = format!("cannot disable `{}`", args.client_id);
+    let epoch = answer
+        .map_err(|status| Failure::answered(&doing, &status))?
+        .into_inner()
+        .epoch;
+    done("disabled", &args.client_id, Some(epoch), output)
+}
+
+async fn enable(args: OneArgs, output: Output) -> Result<(), Failure> {
+    let connection = Connection::operator(&args.connection).await?;
+    let client_id = args.client_id.clone();
+    let answer = connection
+        .clients()
+        .enable_client(v1::EnableClientRequest { client_id })
+        .await;
+    let doing = format!("cannot enable `{}`", args.client_id);
+    answer.map_err(|status| Failure::answered(&doing, &status))?;
+    done("enabled", &args.client_id, None, output)
+}
+
+async fn delete(args: DeleteArgs, output: Output) -> Result<(), Failure> {
+    let client_id = args.one.client_id.clone();
+    let consequence =
+        "the client is removed for good and its tokens are revoked; its name is not given out again";
+    output.confirm(consequence, &client_id, args.yes)?;
+    let connection = Connection::operator(&args.one.connection).await?;
+    let answer = connection
+        .clients()
+        .delete_client(v1::DeleteClientRequest { client_id })
+        .await;
+    let doing = format!("cannot delete `{}`", args.one.client_id);
+    let epoch = answer
+        .map_err(|status| Failure::answered(&doing, &status))?
+        .into_inner()
+        .epoch;
+    done("deleted", &args.one.client_id, Some(epoch), output)
+}
+
+fn done(what: &str, client_id: &str, epoch: Option<u64>, output: Output) -> Result<(), Failure> {
+    let value = serde_json::json!({ "client_id": client_id, what: true, "epoch": epoch });
+    output.data(&value, |_| match epoch {
+        Some(epoch) => format!("{what} `{client_id}`; its tokens are refused from epoch {epoch} on"),
+        None => format!("{what} `{client_id}`"),
+    })
+}
+
+async fn add_secret(args: AddSecretArgs, output: Output) -> Result<(), Failure> {
+    may_create(&args.secret_file)?;
+    let connection = Connection::operator(&args.one.connection).await?;
+    let client_id = args.one.client_id.clone();
+    let answer = connection
+        .clients()
+        .add_secret(v1::AddSecretRequest { client_id })
+        .await;
+    let doing = format!("cannot add a secret to `{}`", args.one.client_id);
+    let answer = answer
+        .map_err(|status| Failure::answered(&doing, &status))?
+        .into_inner();
+    let secret = Secret::read(answer.secret.ok_or_else(nothing)?);
+    let what = format!("`{}` has a new secret `{}`", args.one.client_id, secret.secret_id);
+    hand_over(&what, &answer.client_secret, &args.secret_file, &secret, output)
+}
+
+async fn retire_secret(args: RetireSecretArgs, output: Output) -> Result<(), Failure> {
+    let connection = Connection::operator(&args.one.connection).await?;
+    let request = v1::RetireSecretRequest {
+        client_id: args.one.client_id.clone(),
+        secret_id: args.secret_id.clone(),
+    };
+    let answer = connection.clients().retire_secret(request).await;
+    let doing = format!("cannot retire secret `{}`", args.secret_id);
+    answer.map_err(|status| Failure::answered(&doing, &status))?;
+    let value =
+        serde_json::json!({ "client_id": args.one.client_id, "secret_id": args.secret_id, "retired": true });
+    output.data(&value, |_| {
+        format!("retired secret `{}` of `{}`", args.secret_id, args.one.client_id)
+    })
+}
+
+fn nothing() -> Failure {
+    Failure::new(Exit::Failure, "the authority answered without the client")
+}
+
+impl Client {
+    fn read(client: Option<v1::Client>) -> Result<Self, Failure> {
+        let client = client.ok_or_else(nothing)?;
+        let grants = client.grants.into_iter().map(|grant| Grant {
+            audience: grant.audience,
+            scopes: grant.scopes,
+            default_scopes: grant.default_scopes,
+        });
+        Ok(Self {
+            client_id: client.client_id,
+            description: client.description,
+            disabled: client.disabled,
+            grants: grants.collect(),
+            spiffe_ids: client.spiffe_ids,
+            certificate_thumbprints: client.certificate_thumbprints,
+            secrets: client.secrets.into_iter().map(Secret::read).collect(),
+            version: client.version,
+            created_at: present::wire_time(client.created_at.as_ref()),
+        })
+    }
+
+    fn state(&self) -> Text {
+        if self.disabled {
+            Text::toned("disabled", Tone::Bad)
+        } else {
+            Text::toned("enabled", Tone::Good)
+        }
+    }
+
+    /// The client for people, one fact in a row.
+    fn details(&self, paint: Paint) -> String {
+        let mut rows: Vec<Vec<Text>> = vec![
+            vec!["client".into(), self.client_id.as_str().into()],
+            vec!["state".into(), self.state()],
+            vec![
+                "description".into(),
+                present::optional(Some(self.description.clone()).filter(|d| !d.is_empty())),
+            ],
+        ];
+        for grant in &self.grants {
+            let scopes = grant.scopes.iter().map(|scope| {
+                let default = if grant.default_scopes.contains(scope) {
+                    " (default)"
+                } else {
+                    ""
+                };
+                format!("{scope}{default}")
+            });
+            let scopes = scopes.collect::<Vec<_>>().join(", ");
+            rows.push(vec![
+                "grant".into(),
+                format!("{}: {scopes}", grant.audience).into(),
+            ]);
+        }
+        let mut each = |name: &str, values: &[String]| {
+            rows.extend(
+                values
+                    .iter()
+                    .map(|value| vec![name.into(), value.as_str().into()]),
+            );
+        };
+        each("spiffe id", &self.spiffe_ids);
+        each("certificate", &self.certificate_thumbprints);
+        for secret in &self.secrets {
+            let since = secret.created_at.clone().unwrap_or_default();
+            rows.push(vec![
+                "secret".into(),
+                format!("{} since {since}", secret.secret_id).into(),
+            ]);
+        }
+        rows.push(vec!["version".into(), self.version.to_string().into()]);
+        rows.push(vec![
+            "registered".into(),
+            present::optional(self.created_at.clone()),
+        ]);
+        paint.table(&["FACT", "VALUE"], rows)
+    }
+}
+
+impl Secret {
+    fn read(secret: v1::ClientSecret) -> Self {
+        Self {
+            created_at: present::wire_time(secret.created_at.as_ref()),
+            secret_id: secret.secret_id,
+        }
+    }
+}
+
+fn table(clients: &[Client], paint: Paint) -> String {
+    if clients.is_empty() {
+        return "no client is registered".to_owned();
+    }
+    let rows = clients.iter().map(|client| {
+        let audiences: Vec<String> = client.grants.iter().map(|grant| grant.audience.clone()).collect();
+        vec![
+            client.client_id.as_str().into(),
+            client.state(),
+            present::list(&audiences),
+            (client.spiffe_ids.len() + client.certificate_thumbprints.len())
+                .to_string()
+                .into(),
+            client.secrets.len().to_string().into(),
+            present::optional(client.created_at.clone()),
+        ]
+    });
+    let heading = [
+        "CLIENT",
+        "STATE",
+        "AUDIENCES",
+        "IDENTITIES",
+        "SECRETS",
+        "REGISTERED",
+    ];
+    paint.table(&heading, rows.collect())
+}

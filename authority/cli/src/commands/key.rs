@@ -1,0 +1,348 @@
+//! `countersign key`: signing keys and their life.
+
+mod rotate;
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use countersign_proto::admin::v1;
+use serde::Serialize;
+
+use crate::connection::{Connection, ConnectionArgs};
+use crate::failure::{Exit, Failure};
+use crate::files::{self, Audience};
+use crate::output::{Output, Paint, Text, Tone};
+use crate::present;
+use rotate::RotateArgs;
+
+/// What to do with keys.
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeyCommand {
+    /// Show the keys that verifiers hold
+    List(ListArgs),
+    /// Make a key and publish it; it does not sign yet
+    Prepare(PrepareArgs),
+    /// Let the prepared key sign
+    Activate(ActivateArgs),
+    /// Prepare a key, wait until every verifier has it, activate it, and wait until it signs
+    Rotate(RotateArgs),
+    /// Withdraw a prepared key that never signed
+    Retire(RetireArgs),
+    /// Declare a key compromised: every token under it is refused, and another key signs at once
+    Compromise(CompromiseArgs),
+    /// Write the keys that sign trust updates: what a sidecar's `publishing_keys` names
+    Publishing(PublishingArgs),
+}
+
+/// Where.
+#[derive(Debug, Args)]
+pub(crate) struct ListArgs {
+    #[command(flatten)]
+    connection: ConnectionArgs,
+}
+
+/// Which kind.
+#[derive(Debug, Args)]
+pub(crate) struct PrepareArgs {
+    #[command(flatten)]
+    connection: ConnectionArgs,
+
+    /// `ES256`, `EdDSA` or `RS256`. Left out: the algorithm of the authority's configuration
+    #[arg(long)]
+    algorithm: Option<String>,
+}
+
+/// Which key.
+#[derive(Debug, Args)]
+pub(crate) struct ActivateArgs {
+    #[command(flatten)]
+    connection: ConnectionArgs,
+
+    /// The key's `kid`. Left out: the prepared one
+    kid: Option<String>,
+}
+
+/// Which key.
+#[derive(Debug, Args)]
+pub(crate) struct RetireArgs {
+    #[command(flatten)]
+    connection: ConnectionArgs,
+
+    /// The key's `kid`
+    kid: String,
+}
+
+/// Which key, and why.
+#[derive(Debug, Args)]
+pub(crate) struct CompromiseArgs {
+    #[command(flatten)]
+    connection: ConnectionArgs,
+
+    /// The key's `kid`
+    kid: String,
+
+    /// Why; goes into the audit record
+    #[arg(long)]
+    reason: String,
+
+    /// Do not ask
+    #[arg(long)]
+    yes: bool,
+}
+
+/// Where to.
+#[derive(Debug, Args)]
+pub(crate) struct PublishingArgs {
+    #[command(flatten)]
+    connection: ConnectionArgs,
+
+    /// The file to write. Left out: stdout
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+}
+
+#[derive(Debug, Serialize)]
+struct Keys {
+    epoch: u64,
+    keys: Vec<Key>,
+}
+
+#[derive(Debug, Serialize)]
+struct Key {
+    kid: String,
+    algorithm: String,
+    state: &'static str,
+    prepared_at: Option<String>,
+    active_from: Option<String>,
+    retired_from: Option<String>,
+    compromised_at: Option<String>,
+    acknowledged_by: u32,
+    verifiers: u32,
+    jwk: Option<serde_json::Value>,
+}
+
+/// What one step did.
+#[derive(Debug, Serialize)]
+struct Step {
+    epoch: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<Key>,
+}
+
+/// Shows keys and moves them.
+///
+/// # Errors
+/// [`Failure`].
+pub(crate) async fn run(command: KeyCommand, output: Output) -> Result<(), Failure> {
+    match command {
+        KeyCommand::List(args) => list(&args.connection, output).await,
+        KeyCommand::Prepare(args) => prepare(args, output).await,
+        KeyCommand::Activate(args) => activate(args, output).await,
+        KeyCommand::Rotate(args) => rotate::run(args, output).await,
+        KeyCommand::Retire(args) => retire(args, output).await,
+        KeyCommand::Compromise(args) => compromise(args, output).await,
+        KeyCommand::Publishing(args) => publishing(args, output).await,
+    }
+}
+
+async fn list(args: &ConnectionArgs, output: Output) -> Result<(), Failure> {
+    let connection = Connection::operator(args).await?;
+    let listed = listed(&connection).await?;
+    let keys = Keys {
+        epoch: listed.epoch,
+        keys: listed.keys.into_iter().map(Key::read).collect(),
+    };
+    output.data(&keys, |paint| keys.table(paint))
+}
+
+async fn listed(connection: &Connection) -> Result<v1::ListKeysResponse, Failure> {
+    let listed = connection.keys().list_keys(v1::ListKeysRequest {}).await;
+    let listed = listed.map_err(|status| Failure::answered("cannot list the keys", &status))?;
+    Ok(listed.into_inner())
+}
+
+async fn prepared(connection: &Connection, algorithm: Option<String>) -> Result<(v1::Key, u64), Failure> {
+    let algorithm = algorithm.unwrap_or_default();
+    let answer = connection
+        .keys()
+        .prepare_key(v1::PrepareKeyRequest { algorithm })
+        .await;
+    let answer = answer
+        .map_err(|status| Failure::answered("cannot prepare a key", &status))?
+        .into_inner();
+    Ok((answer.key.ok_or_else(nothing)?, answer.epoch))
+}
+
+async fn activated(connection: &Connection, kid: String) -> Result<(v1::Key, u64), Failure> {
+    let answer = connection
+        .keys()
+        .activate_key(v1::ActivateKeyRequest { kid })
+        .await;
+    let answer = answer
+        .map_err(|status| Failure::answered("cannot activate the key", &status))?
+        .into_inner();
+    Ok((answer.key.ok_or_else(nothing)?, answer.epoch))
+}
+
+async fn prepare(args: PrepareArgs, output: Output) -> Result<(), Failure> {
+    let connection = Connection::operator(&args.connection).await?;
+    let (key, epoch) = prepared(&connection, args.algorithm).await?;
+    let kid = key.kid.clone();
+    let step = Step {
+        epoch,
+        key: Some(Key::read(key)),
+    };
+    output.data(&step, |_| {
+        format!("prepared {kid} at epoch {epoch}; it does not sign yet")
+    })
+}
+
+async fn activate(args: ActivateArgs, output: Output) -> Result<(), Failure> {
+    let connection = Connection::operator(&args.connection).await?;
+    let (key, epoch) = activated(&connection, args.kid.unwrap_or_default()).await?;
+    let kid = key.kid.clone();
+    let from = present::wire_time(key.active_from.as_ref()).unwrap_or_default();
+    let step = Step {
+        epoch,
+        key: Some(Key::read(key)),
+    };
+    output.data(&step, |_| {
+        format!("activated {kid} at epoch {epoch}; it signs from {from}")
+    })
+}
+
+async fn retire(args: RetireArgs, output: Output) -> Result<(), Failure> {
+    let connection = Connection::operator(&args.connection).await?;
+    let kid = args.kid.clone();
+    let answer = connection.keys().retire_key(v1::RetireKeyRequest { kid }).await;
+    let epoch = answer
+        .map_err(|status| Failure::answered("cannot retire the key", &status))?
+        .into_inner()
+        .epoch;
+    output.data(&Step { epoch, key: None }, |_| {
+        format!("withdrew {} at epoch {epoch}", args.kid)
+    })
+}
+
+async fn compromise(args: CompromiseArgs, output: Output) -> Result<(), Failure> {
+    output.confirm(
+        "every token under this key is refused from now on, everywhere",
+        &args.kid,
+        args.yes,
+    )?;
+    let connection = Connection::operator(&args.connection).await?;
+    let request = v1::CompromiseKeyRequest {
+        kid: args.kid.clone(),
+        reason: args.reason,
+    };
+    let answer = connection.keys().compromise_key(request).await;
+    let doing = "cannot declare the key compromised";
+    let answer = answer
+        .map_err(|status| Failure::answered(doing, &status))?
+        .into_inner();
+    let signing = answer
+        .signing_key
+        .as_ref()
+        .map(|key| key.kid.clone())
+        .unwrap_or_default();
+    let step = Step {
+        epoch: answer.epoch,
+        key: answer.signing_key.map(Key::read),
+    };
+    let kid = args.kid;
+    output.data(&step, |_| {
+        format!(
+            "{kid} is compromised: its tokens are refused from epoch {} on\n{signing} signs now",
+            step.epoch
+        )
+    })
+}
+
+async fn publishing(args: PublishingArgs, output: Output) -> Result<(), Failure> {
+    let connection = Connection::operator(&args.connection).await?;
+    let jwks = publishing_keys(&connection).await?;
+    match args.out {
+        None => output.raw(&jwks),
+        Some(path) => {
+            files::write(&path, format!("{jwks}\n").as_bytes(), Audience::Everybody)?;
+            output.note(&format!("wrote `{}`", path.display()));
+            Ok(())
+        }
+    }
+}
+
+/// The keys that sign trust updates, as a JWK Set.
+///
+/// # Errors
+/// When the authority does not answer.
+pub(crate) async fn publishing_keys(connection: &Connection) -> Result<String, Failure> {
+    let answer = connection
+        .keys()
+        .get_publishing_keys(v1::GetPublishingKeysRequest {})
+        .await;
+    let answer = answer.map_err(|status| Failure::answered("cannot get the publishing keys", &status))?;
+    Ok(answer.into_inner().jwks)
+}
+
+fn nothing() -> Failure {
+    Failure::new(Exit::Failure, "the authority answered without the key")
+}
+
+impl Key {
+    fn read(key: v1::Key) -> Self {
+        let time = |time: &Option<prost_types::Timestamp>| present::wire_time(time.as_ref());
+        Self {
+            state: match key.state() {
+                v1::KeyState::Unspecified => "unknown",
+                v1::KeyState::Prepared => "prepared",
+                v1::KeyState::Active => "active",
+                v1::KeyState::Retired => "retired",
+                v1::KeyState::Compromised => "compromised",
+            },
+            prepared_at: time(&key.prepared_at),
+            active_from: time(&key.active_from),
+            retired_from: time(&key.retired_from),
+            compromised_at: time(&key.compromised_at),
+            acknowledged_by: key.acknowledged_by,
+            verifiers: key.verifiers,
+            jwk: serde_json::from_str(&key.jwk).ok(),
+            kid: key.kid,
+            algorithm: key.algorithm,
+        }
+    }
+}
+
+impl Keys {
+    fn table(&self, paint: Paint) -> String {
+        let rows = self.keys.iter().map(|key| {
+            let tone = match key.state {
+                "active" => Tone::Good,
+                "compromised" => Tone::Bad,
+                _ => Tone::Plain,
+            };
+            vec![
+                key.kid.as_str().into(),
+                key.algorithm.as_str().into(),
+                Text::toned(key.state, tone),
+                present::optional(key.prepared_at.clone()),
+                present::optional(key.active_from.clone()),
+                present::optional(key.retired_from.clone()),
+                format!("{} of {}", key.acknowledged_by, key.verifiers).into(),
+            ]
+        });
+        let heading = [
+            "KEY",
+            "ALGORITHM",
+            "STATE",
+            "PREPARED",
+            "SIGNS FROM",
+            "SIGNED UNTIL",
+            "HELD BY",
+        ];
+        format!(
+            "{}\n\nepoch {}",
+            paint.table(&heading, rows.collect()),
+            self.epoch
+        )
+    }
+}

@@ -1,0 +1,373 @@
+//! `countersign revoke`: takes tokens back, and says how far it has come.
+
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use countersign_core::Timestamp;
+use countersign_core::ports::Clock as _;
+use countersign_proto::admin::v1;
+use countersign_proto::admin::v1::revoke_request::Subject;
+use countersign_runtime::SystemClock;
+use serde::Serialize;
+
+use super::fleet::{self, Reach};
+use super::token;
+use crate::args::duration;
+use crate::connection::{Connection, ConnectionArgs};
+use crate::failure::{Exit, Failure};
+use crate::output::{Output, Paint, Text};
+use crate::present;
+
+/// What to revoke.
+#[derive(Debug, Subcommand)]
+pub(crate) enum RevokeCommand {
+    /// Revoke one token
+    Token(RevokeTokenArgs),
+    /// Revoke every token that a client was issued until now
+    Client(RevokeClientArgs),
+    /// Revoke every token under a signing key, by declaring the key compromised
+    Key(RevokeKeyArgs),
+    /// Revoke every token that was issued at or before a time
+    IssuedBefore(RevokeIssuedBeforeArgs),
+    /// Show the revocations in force
+    List(RevokeListArgs),
+}
+
+/// Which token.
+#[derive(Debug, Args)]
+pub(crate) struct RevokeTokenArgs {
+    #[command(flatten)]
+    common: Common,
+
+    /// The token, or `-` to read it from stdin
+    #[arg(required_unless_present = "id", conflicts_with = "id")]
+    token: Option<String>,
+
+    /// The token's `jti`, when the token itself is not at hand
+    #[arg(long, value_name = "JTI")]
+    id: Option<String>,
+}
+
+/// Which client.
+#[derive(Debug, Args)]
+pub(crate) struct RevokeClientArgs {
+    #[command(flatten)]
+    common: Common,
+
+    /// The client
+    #[arg(value_name = "CLIENT")]
+    client_id: String,
+}
+
+/// Which key.
+#[derive(Debug, Args)]
+pub(crate) struct RevokeKeyArgs {
+    #[command(flatten)]
+    common: Common,
+
+    /// The key's `kid`
+    kid: String,
+
+    /// Do not ask
+    #[arg(long)]
+    yes: bool,
+}
+
+/// Until when.
+#[derive(Debug, Args)]
+pub(crate) struct RevokeIssuedBeforeArgs {
+    #[command(flatten)]
+    common: Common,
+
+    /// The time: RFC 3339 in UTC (`2027-01-15T08:00:00Z`), seconds since 1970, or `now`
+    #[arg(value_parser = moment)]
+    time: Moment,
+
+    /// Do not ask
+    #[arg(long)]
+    yes: bool,
+}
+
+/// Where.
+#[derive(Debug, Args)]
+pub(crate) struct RevokeListArgs {
+    #[command(flatten)]
+    connection: ConnectionArgs,
+}
+
+#[derive(Debug, Args)]
+struct Common {
+    #[command(flatten)]
+    connection: ConnectionArgs,
+
+    /// Why; goes into the audit record
+    #[arg(long, default_value = "")]
+    reason: String,
+
+    /// How long to wait until every connected verifier refuses; `0s` not to wait
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
+    wait: Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Moment {
+    Now,
+    At(Timestamp),
+}
+
+fn moment(text: &str) -> Result<Moment, String> {
+    if text == "now" {
+        return Ok(Moment::Now);
+    }
+    let seconds = match text.parse::<u64>() {
+        Ok(seconds) => Some(seconds),
+        Err(_not_a_number) => humantime::parse_rfc3339(text)
+            .ok()
+            .and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok())
+            .map(|since| since.as_secs()),
+    };
+    seconds
+        .map(|seconds| Moment::At(Timestamp::from_seconds(seconds)))
+        .ok_or_else(|| "write `2027-01-15T08:00:00Z`, seconds since 1970, or `now`".to_owned())
+}
+
+#[derive(Debug, Serialize)]
+struct Revoked {
+    revoked: String,
+    epoch: u64,
+    verifiers: usize,
+    in_force: usize,
+    complete: bool,
+    behind: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token_id: Option<String>,
+    already: bool,
+}
+
+/// Revokes, or shows what is revoked.
+///
+/// # Errors
+/// [`Failure`].
+pub(crate) async fn run(command: RevokeCommand, output: Output) -> Result<(), Failure> {
+    match command {
+        RevokeCommand::Token(args) => {
+            let subject = match (args.token, args.id) {
+                (_, Some(id)) => Subject::TokenId(id),
+                (Some(token), None) => Subject::Token(token::read(&token)?),
+                (None, None) => return Err(Failure::usage("name a token, or `--id`")),
+            };
+            revoke("token", subject, &args.common, output).await
+        }
+        RevokeCommand::Client(args) => {
+            let what = format!("tokens of client {}", args.client_id);
+            revoke(&what, Subject::ClientId(args.client_id), &args.common, output).await
+        }
+        RevokeCommand::Key(args) => {
+            let consequence = "every token under this key is refused from now on, everywhere";
+            output.confirm(consequence, &args.kid, args.yes)?;
+            let what = format!("tokens under key {}", args.kid);
+            revoke(&what, Subject::KeyId(args.kid), &args.common, output).await
+        }
+        RevokeCommand::IssuedBefore(args) => {
+            let time = match args.time {
+                Moment::Now => SystemClock.now(),
+                Moment::At(time) => time,
+            };
+            let consequence = format!(
+                "every token issued until {} is refused, whoever holds it",
+                present::time(time)
+            );
+            output.confirm(&consequence, "everything", args.yes)?;
+            let what = format!("all tokens issued until {}", present::time(time));
+            let subject = Subject::IssuedBefore(countersign_wire::write_time(time));
+            revoke(&what, subject, &args.common, output).await
+        }
+        RevokeCommand::List(args) => list(&args.connection, output).await,
+    }
+}
+
+async fn revoke(what: &str, subject: Subject, common: &Common, output: Output) -> Result<(), Failure> {
+    let connection = Connection::operator(&common.connection).await?;
+    let request = v1::RevokeRequest {
+        reason: common.reason.clone(),
+        subject: Some(subject),
+    };
+    let answer = connection.revocations().revoke(request).await;
+    let answer = answer
+        .map_err(|status| Failure::answered(&format!("cannot revoke {what}"), &status))?
+        .into_inner();
+    let reach = fleet::reached(&connection, answer.epoch, common.wait, output).await;
+    let reach = reach.unwrap_or_else(|failure| {
+        // The revocation stands; only how far it has come is not known.
+        output.warn(&failure.message);
+        Reach {
+            verifiers: usize::try_from(answer.verifiers).unwrap_or(usize::MAX),
+            in_force: usize::try_from(answer.in_force).unwrap_or(usize::MAX),
+            behind: Vec::new(),
+        }
+    });
+    let revoked = Revoked {
+        revoked: what.to_owned(),
+        epoch: answer.epoch,
+        verifiers: reach.verifiers,
+        in_force: reach.in_force,
+        complete: reach.in_force == reach.verifiers,
+        behind: reach.behind,
+        token_id: Some(answer.token_id).filter(|id| !id.is_empty()),
+        already: answer.already,
+    };
+    output.data(&revoked, |_| revoked.sentence())?;
+    if !revoked.complete {
+        output.warn(&format!(
+            "not yet on: {}. It follows as soon as they can; until then they stop deciding by themselves when their \
+             staleness budget ends",
+            revoked.behind.join(", ")
+        ));
+    }
+    Ok(())
+}
+
+impl Revoked {
+    fn sentence(&self) -> String {
+        let what = match &self.token_id {
+            Some(id) => format!("{} {id}", self.revoked),
+            None => self.revoked.clone(),
+        };
+        let already = if self.already {
+            " (nothing to do: already without effect)"
+        } else {
+            ""
+        };
+        let reach = match self.verifiers {
+            0 => "no verifier is connected".to_owned(),
+            verifiers => format!("in force on {} of {verifiers} verifiers", self.in_force),
+        };
+        format!("revoked {what}{already}\nepoch {}: {reach}", self.epoch)
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct Revocations {
+    total: u64,
+    revocations: Vec<Revocation>,
+}
+
+#[derive(Debug, Serialize)]
+struct Revocation {
+    kind: &'static str,
+    subject: Option<String>,
+    issued_before: Option<String>,
+    forgotten_at: Option<String>,
+}
+
+async fn list(args: &ConnectionArgs, output: Output) -> Result<(), Failure> {
+    let connection = Connection::operator(args).await?;
+    let records = all(&connection).await?;
+    let listed = Revocations {
+        total: u64::try_from(records.len()).unwrap_or(u64::MAX),
+        revocations: records.into_iter().filter_map(Revocation::read).collect(),
+    };
+    output.data(&listed, |paint| listed.table(paint))
+}
+
+/// The largest page that the authority gives.
+const PAGE: i32 = 1000;
+
+/// Every revocation in force.
+///
+/// # Errors
+/// When the authority does not answer.
+pub(crate) async fn all(connection: &Connection) -> Result<Vec<v1::RevocationRecord>, Failure> {
+    let mut client = connection.revocations();
+    let mut records = Vec::new();
+    let mut page_token = String::new();
+    loop {
+        let request = v1::ListRevocationsRequest {
+            page_size: PAGE,
+            page_token,
+        };
+        let page = client.list_revocations(request).await;
+        let page = page
+            .map_err(|status| Failure::answered("cannot list the revocations", &status))?
+            .into_inner();
+        if page.revocations.is_empty() && !page.next_page_token.is_empty() {
+            return Err(Failure::new(
+                Exit::Failure,
+                "the authority lists pages without end",
+            ));
+        }
+        records.extend(page.revocations);
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            return Ok(records);
+        }
+    }
+}
+
+impl Revocation {
+    fn read(record: v1::RevocationRecord) -> Option<Self> {
+        use v1::revocation_record::Subject;
+        let (kind, subject) = match record.subject? {
+            Subject::TokenId(id) => ("token", Some(id)),
+            Subject::ClientId(id) => ("client", Some(id)),
+            Subject::Everything(_) => ("everything", None),
+        };
+        Some(Self {
+            kind,
+            subject,
+            issued_before: present::wire_time(record.issued_before.as_ref()),
+            forgotten_at: present::wire_time(record.expires_at.as_ref()),
+        })
+    }
+}
+
+impl Revocations {
+    fn table(&self, paint: Paint) -> String {
+        if self.revocations.is_empty() {
+            return "nothing is revoked".to_owned();
+        }
+        let rows = self.revocations.iter().map(|revocation| {
+            vec![
+                Text::from(revocation.kind),
+                present::optional(revocation.subject.clone()),
+                present::optional(revocation.issued_before.clone()),
+                present::optional(revocation.forgotten_at.clone()),
+            ]
+        });
+        paint.table(&["KIND", "WHOSE", "ISSUED UNTIL", "KEPT UNTIL"], rows.collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_moment_is_written_in_three_ways() {
+        let at = Moment::At(Timestamp::from_seconds(1_800_000_000));
+        assert_eq!(moment("now"), Ok(Moment::Now));
+        assert_eq!(moment("1800000000"), Ok(at));
+        assert_eq!(moment("2027-01-15T08:00:00Z"), Ok(at));
+        for wrong in ["", "yesterday", "-5", "1969-01-01T00:00:00Z"] {
+            assert!(moment(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_answer_says_how_far_it_has_come() {
+        let revoked = Revoked {
+            revoked: "token".to_owned(),
+            epoch: 7,
+            verifiers: 2,
+            in_force: 1,
+            complete: false,
+            behind: vec!["spiffe://dev.test/b".to_owned()],
+            token_id: Some("1.0".to_owned()),
+            already: false,
+        };
+        assert_eq!(
+            revoked.sentence(),
+            "revoked token 1.0\nepoch 7: in force on 1 of 2 verifiers"
+        );
+    }
+}

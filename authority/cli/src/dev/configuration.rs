@@ -1,0 +1,96 @@
+//! The configuration files of an environment: as an operator would write them, with comments, for people read them too.
+
+use std::fmt::Display;
+use std::path::Path;
+
+use super::layout::{AUDIENCE, AUTHORITY_ID, ISSUER, Layout, SCOPE, TRUST_DOMAIN, identity};
+use crate::demo;
+use crate::failure::Failure;
+use crate::files::{self, Audience};
+
+/// Writes both files anew. The sealing key is made once and kept.
+///
+/// # Errors
+/// When they cannot be written.
+pub(super) fn write(layout: &Layout) -> Result<(), Failure> {
+    let store = |path: &Path, text: String| files::write(path, text.as_bytes(), Audience::Everybody);
+    store(&layout.sidecar_config, sidecar(layout)?)
+}
+
+/// A value as TOML writes it.
+fn quoted(value: impl Display) -> toml::Value {
+    toml::Value::String(value.to_string())
+}
+
+fn path(path: &Path) -> toml::Value {
+    quoted(path.display())
+}
+
+fn sidecar(layout: &Layout) -> Result<String, Failure> {
+    let ports = layout.ports;
+    let tls = format!(
+        "{{ certificate = {}, private_key = {}, trust_roots = {} }}",
+        path(&layout.sidecar.certificate),
+        path(&layout.sidecar.key),
+        path(&layout.trust_roots)
+    );
+    Ok(format!(
+        r#"# The sidecar of a development environment. Written by `countersign dev` at each start.
+issuer = {issuer}
+trust_domain = {trust_domain}
+audience = {audience}
+publishing_keys = {publishing_keys}
+state_dir = {state_dir}
+upstream = {upstream}
+admin = {admin}
+# So that grpcurl can look around without a token.
+open_health = true
+open_reflection = true
+
+[authority]
+uri = {authority}
+spiffe_id = {authority_id}
+certificate = {certificate}
+private_key = {private_key}
+trust_roots = {trust_roots}
+
+# As in production: callers show a certificate.
+[[listener]]
+address = {proxy}
+tls = {tls}
+
+# For quick tries with tokens that are bound to no certificate.
+[[listener]]
+address = {proxy_plaintext}
+plaintext = true
+# Everybody here may know why a call is refused.
+disclose_reasons = true
+
+[[method]]
+path = {methods}
+scopes = [{scope}]
+
+[verify]
+unix = {verify_socket}
+grpc = {verify}
+"#,
+        issuer = quoted(ISSUER),
+        trust_domain = quoted(TRUST_DOMAIN),
+        audience = quoted(AUDIENCE),
+        publishing_keys = path(&layout.publishing_keys),
+        state_dir = path(&layout.sidecar_state),
+        upstream = quoted(format_args!("http://{}", ports.demo())),
+        admin = quoted(ports.admin()),
+        authority = quoted(format_args!("https://{}", ports.authority())),
+        authority_id = quoted(identity(AUTHORITY_ID)?),
+        certificate = path(&layout.sidecar.certificate),
+        private_key = path(&layout.sidecar.key),
+        trust_roots = path(&layout.trust_roots),
+        proxy = quoted(ports.proxy()),
+        proxy_plaintext = quoted(ports.proxy_plaintext()),
+        methods = quoted(format_args!("/{}/*", demo::SERVICE)),
+        scope = quoted(SCOPE),
+        verify_socket = path(&layout.verify_socket),
+        verify = quoted(ports.verify()),
+    ))
+}

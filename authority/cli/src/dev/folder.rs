@@ -1,0 +1,224 @@
+//! The environment's folder: ours and nobody else's, used by one run at a time.
+
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
+use rustix::process::geteuid;
+
+use crate::environment::{self, Environment};
+use crate::failure::{Exit, Failure};
+use crate::files::{self, Audience, cannot};
+use crate::output::Output;
+
+/// Marks a folder as ours.
+const MARK: &str = ".countersign-dev";
+
+/// Held by the run that uses the folder.
+const LOCK: &str = "dev.lock";
+
+/// Where `dev.json` goes when nothing runs any more, so that the next run finds the ports again.
+const EARLIER: &str = "dev.earlier.json";
+
+/// Everything that a run makes, apart from mark and lock: what `--reset` removes. What else lies in the folder stays.
+pub(super) const MADE: [&str; 10] = [
+    environment::FILE,
+    EARLIER,
+    "authority.toml",
+    "sidecar.toml",
+    "publishing-keys.json",
+    "pki",
+    "secrets",
+    "authority",
+    "sidecar",
+    "logs",
+];
+
+/// A folder that this run may use.
+#[derive(Debug)]
+pub(super) struct Folder {
+    path: PathBuf,
+    /// The lock, released when the file is closed.
+    _lock: File,
+}
+
+/// The last run.
+#[derive(Debug)]
+pub(super) struct Earlier {
+    pub(super) environment: Environment,
+    /// Whether it stopped its parts. Otherwise it was killed, and they may be about to notice.
+    pub(super) stopped: bool,
+}
+
+impl Folder {
+    /// Takes the folder, and makes it when it is not there.
+    ///
+    /// # Errors
+    /// When it is somebody else's, something else's, or in use.
+    pub(super) fn open(path: &Path) -> Result<Self, Failure> {
+        files::folder(path)?;
+        let path = path.canonicalize().map_err(|error| cannot("use", path, &error))?;
+        check_owner(&path)?;
+        check_mark(&path)?;
+        let lock = lock(&path)?;
+        files::write(
+            &path.join(MARK),
+            b"A development environment of countersign.\n",
+            Audience::Everybody,
+        )?;
+        Ok(Self { path, _lock: lock })
+    }
+
+    /// The folder, as an absolute path.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Removes what earlier runs made.
+    ///
+    /// # Errors
+    /// When something cannot be removed, or a part of an earlier run still runs.
+    pub(super) fn reset(&self, output: Output) -> Result<(), Failure> {
+        for name in MADE {
+            let path = self.path.join(name);
+            let removed = match fs::symlink_metadata(&path) {
+                Ok(found) if found.is_dir() => fs::remove_dir_all(&path),
+                Ok(_) => fs::remove_file(&path),
+                Err(_not_there) => continue,
+            };
+            removed.map_err(|error| cannot("remove", &path, &error))?;
+        }
+        output.note(&format!("`{}` is empty again", self.path.display()));
+        Ok(())
+    }
+
+    /// The environment of the last run. A file that cannot be read is as good as none: only ports are taken from it.
+    pub(super) fn earlier(&self) -> Option<Earlier> {
+        let read = |name: &str| serde_json::from_slice(&fs::read(self.path.join(name)).ok()?).ok();
+        let of = |name: &str, stopped| read(name).map(|environment| Earlier { environment, stopped });
+        of(environment::FILE, false).or_else(|| of(EARLIER, true))
+    }
+
+    /// Takes `dev.json` away, because what it says is no longer so.
+    ///
+    /// # Errors
+    /// When it cannot be moved.
+    pub(super) fn withdraw(&self) -> Result<(), Failure> {
+        let path = self.path.join(environment::FILE);
+        match fs::rename(&path, self.path.join(EARLIER)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(cannot("move", &path, &error)),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+}
+
+/// In a folder for everybody's temporary files, somebody else may have been there before.
+fn check_owner(path: &Path) -> Result<(), Failure> {
+    let found = fs::metadata(path).map_err(|error| cannot("look at", path, &error))?;
+    let (mode, name) = (found.permissions().mode(), path.display());
+    if found.uid() != geteuid().as_raw() {
+        let message = format!("`{name}` belongs to another user");
+        return Err(Failure::new(Exit::Failure, message).next("choose another folder: `--dir DIR`"));
+    }
+    if mode & 0o022 != 0 {
+        let message = format!("others may write to `{name}`");
+        return Err(Failure::new(Exit::Failure, message)
+            .next(format!("`chmod 700 {name}`, or choose another: `--dir DIR`")));
+    }
+    Ok(())
+}
+
+/// A folder is ours when it is marked, and may become ours when it is empty.
+fn check_mark(path: &Path) -> Result<(), Failure> {
+    if path.join(MARK).is_file() {
+        return Ok(());
+    }
+    let mut entries = fs::read_dir(path).map_err(|error| cannot("look at", path, &error))?;
+    // A run that was broken off before it made the mark has left the lock.
+    let foreign = entries.find(|entry| !entry.as_ref().is_ok_and(|entry| entry.file_name() == LOCK));
+    match foreign {
+        None => Ok(()),
+        Some(_) => {
+            let message = format!(
+                "`{}` is not empty and holds no development environment",
+                path.display()
+            );
+            Err(Failure::new(Exit::Failure, message).next("choose an empty or new folder: `--dir DIR`"))
+        }
+    }
+}
+
+fn lock(path: &Path) -> Result<File, Failure> {
+    let file_path = path.join(LOCK);
+    let opened = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&file_path);
+    let file = opened.map_err(|error| cannot("open", &file_path, &error))?;
+    flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|_in_use| {
+        let message = format!("a development environment runs already in `{}`", path.display());
+        Failure::new(Exit::Failure, message)
+            .next("use that one, stop it, or choose another folder: `--dir DIR`")
+    })?;
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::output::ColourChoice;
+
+    #[test]
+    fn a_folder_is_used_by_one_run_at_a_time() {
+        let temporary = tempfile::tempdir().expect("a folder");
+        let path = temporary.path().join("dev");
+        let first = Folder::open(&path).expect("ours");
+        let second = Folder::open(&path).expect_err("in use");
+        assert!(second.message.contains("runs already"), "{second}");
+        drop(first);
+        Folder::open(&path).expect("free again");
+    }
+
+    #[test]
+    fn a_folder_with_something_else_in_it_is_left_alone() {
+        let temporary = tempfile::tempdir().expect("a folder");
+        fs::write(temporary.path().join("thesis.txt"), "important").expect("written");
+        let refused = Folder::open(temporary.path()).expect_err("not ours");
+        assert!(refused.message.contains("not empty"), "{refused}");
+    }
+
+    #[test]
+    fn reset_removes_what_is_ours_and_nothing_else() {
+        let temporary = tempfile::tempdir().expect("a folder");
+        let path = temporary.path().join("dev");
+        let folder = Folder::open(&path).expect("ours");
+        fs::create_dir_all(path.join("pki")).expect("made");
+        for name in ["pki/ca.pem", "authority.toml", "notes.txt"] {
+            fs::write(path.join(name), "x").expect("written");
+        }
+        let outside = temporary.path().join("outside");
+        fs::create_dir(&outside).expect("made");
+        fs::write(outside.join("kept"), "x").expect("written");
+        std::os::unix::fs::symlink(&outside, path.join("logs")).expect("linked");
+        folder
+            .reset(Output::new(true, ColourChoice::Never))
+            .expect("reset");
+        assert!(!path.join("pki").exists() && !path.join("authority.toml").exists());
+        assert!(!path.join("logs").exists(), "the link is gone");
+        assert!(outside.join("kept").exists(), "and what it led to is not");
+        assert!(path.join("notes.txt").exists());
+    }
+
+    #[test]
+    fn others_must_not_be_able_to_write_there() {
+        let temporary = tempfile::tempdir().expect("a folder");
+        let path = temporary.path().join("dev");
+        fs::create_dir(&path).expect("made");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).expect("set");
+        let refused = Folder::open(&path).expect_err("open to all");
+        assert!(refused.message.contains("others may write"), "{refused}");
+    }
+}

@@ -1,0 +1,317 @@
+//! What the user sees: data on stdout, messages on stderr. The only module that writes to either.
+//!
+//! Every command gives its data twice: as JSON for programs (`--json`) and as text for people. Colour is for terminals
+//! only, and only when the user has nothing against it.
+
+use std::io::{self, IsTerminal as _, Write as _};
+
+use comfy_table::presets;
+use comfy_table::{Cell, Color, ContentArrangement, Table};
+use serde::Serialize;
+
+use crate::failure::{Exit, Failure};
+use crate::settings;
+
+/// When to use colour.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum ColourChoice {
+    /// On a terminal, unless `NO_COLOR` is set.
+    #[default]
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// What a piece of text means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tone {
+    /// Nothing in particular.
+    Plain,
+    /// As it should be.
+    Good,
+    /// Worth a look.
+    Warning,
+    /// Not as it should be.
+    Bad,
+    /// In the background.
+    Faint,
+    /// A heading.
+    Strong,
+}
+
+/// Text with its meaning.
+#[derive(Clone, Debug)]
+pub(crate) struct Text {
+    text: String,
+    tone: Tone,
+}
+
+impl Text {
+    /// `text` with a meaning.
+    #[must_use]
+    pub(crate) fn toned(text: impl Into<String>, tone: Tone) -> Self {
+        Self {
+            text: text.into(),
+            tone,
+        }
+    }
+}
+
+impl From<String> for Text {
+    fn from(text: String) -> Self {
+        Self::toned(text, Tone::Plain)
+    }
+}
+
+impl From<&str> for Text {
+    fn from(text: &str) -> Self {
+        Self::toned(text, Tone::Plain)
+    }
+}
+
+/// Renders text for one of the two streams.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Paint {
+    colour: bool,
+}
+
+impl Paint {
+    /// Without colour.
+    #[cfg(test)]
+    pub(crate) const fn plain() -> Self {
+        Self { colour: false }
+    }
+
+    /// `text` as its tone looks here.
+    #[must_use]
+    pub(crate) fn text(self, tone: Tone, text: &str) -> String {
+        let code = match tone {
+            Tone::Plain => return text.to_owned(),
+            Tone::Good => "32",
+            Tone::Warning => "33",
+            Tone::Bad => "31",
+            Tone::Faint => "2",
+            Tone::Strong => "1",
+        };
+        if self.colour {
+            format!("\u{1b}[{code}m{text}\u{1b}[0m")
+        } else {
+            text.to_owned()
+        }
+    }
+
+    /// Rows under a heading, in columns, without a final line break.
+    #[must_use]
+    pub(crate) fn table(self, heading: &[&str], rows: Vec<Vec<Text>>) -> String {
+        let mut table = Table::new();
+        table.load_style(presets::NOTHING);
+        table.set_content_arrangement(ContentArrangement::Disabled);
+        if self.colour {
+            table.enforce_styling();
+        } else {
+            table.force_no_tty();
+        }
+        table.set_header(heading.iter().map(|title| cell(title, Tone::Strong)));
+        for row in rows {
+            table.add_row(row.iter().map(|text| cell(&text.text, text.tone)));
+        }
+        for (index, column) in table.column_iter_mut().enumerate() {
+            column.set_padding((if index == 0 { 0 } else { 1 }, 1));
+        }
+        table.trim_fmt()
+    }
+}
+
+fn cell(text: &str, tone: Tone) -> Cell {
+    let cell = Cell::new(text);
+    match tone {
+        Tone::Plain => cell,
+        Tone::Good => cell.fg(Color::Green),
+        Tone::Warning => cell.fg(Color::Yellow),
+        Tone::Bad => cell.fg(Color::Red),
+        Tone::Faint => cell.fg(Color::DarkGrey),
+        Tone::Strong => cell.add_attribute(comfy_table::Attribute::Bold),
+    }
+}
+
+/// The two streams and how the user wants them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Output {
+    json: bool,
+    out: Paint,
+    err: Paint,
+}
+
+impl Output {
+    /// For this process's stdout and stderr.
+    #[must_use]
+    pub(crate) fn new(json: bool, choice: ColourChoice) -> Self {
+        let paint = |terminal: bool| Paint {
+            colour: match choice {
+                ColourChoice::Auto => terminal && !settings::no_color(),
+                ColourChoice::Always => true,
+                ColourChoice::Never => false,
+            },
+        };
+        Self {
+            json,
+            out: paint(io::stdout().is_terminal()),
+            err: paint(io::stderr().is_terminal()),
+        }
+    }
+
+    /// Whether a program reads.
+    #[must_use]
+    pub(crate) const fn is_json(&self) -> bool {
+        self.json
+    }
+
+    /// Whether a person sees stderr as it is written.
+    #[must_use]
+    pub(crate) fn is_watched(&self) -> bool {
+        !self.json && io::stderr().is_terminal()
+    }
+
+    /// Whether somebody is there to answer a question.
+    #[must_use]
+    pub(crate) fn can_ask(&self) -> bool {
+        self.is_watched() && io::stdin().is_terminal()
+    }
+
+    /// Gives the command's data: `value` to programs, `text` to people.
+    ///
+    /// # Errors
+    /// When stdout cannot be written.
+    pub(crate) fn data<T: Serialize>(
+        &self,
+        value: &T,
+        text: impl FnOnce(Paint) -> String,
+    ) -> Result<(), Failure> {
+        if self.json {
+            let json = serde_json::to_string_pretty(value)
+                .map_err(|error| Failure::because("cannot write JSON", &error))?;
+            self.raw(&json)
+        } else {
+            self.raw(&text(self.out))
+        }
+    }
+
+    /// Writes `text` and a line break on stdout, nothing else.
+    ///
+    /// # Errors
+    /// When stdout cannot be written.
+    pub(crate) fn raw(&self, text: &str) -> Result<(), Failure> {
+        let mut stdout = io::stdout().lock();
+        let written = writeln!(stdout, "{text}").and_then(|()| stdout.flush());
+        match written {
+            // Whoever read has seen enough.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            Err(error) => Err(Failure::because("cannot write to stdout", &error)),
+            Ok(()) => Ok(()),
+        }
+    }
+
+    /// Tells the user something that is not data.
+    pub(crate) fn note(&self, text: &str) {
+        self.say(text);
+    }
+
+    /// Tells the user something that needs attention.
+    pub(crate) fn warn(&self, text: &str) {
+        let mark = self.err.text(Tone::Warning, "warning:");
+        self.say(&format!("{mark} {text}"));
+    }
+
+    /// Tells how it failed and what to do next.
+    pub(crate) fn failure(&self, failure: &Failure) {
+        if self.json {
+            let report = serde_json::json!({ "error": {
+                "message": failure.message,
+                "reason": failure.reason,
+                "next": failure.next,
+                "exit": failure.exit.number(),
+            }});
+            self.say(&report.to_string());
+            return;
+        }
+        let mark = self.err.text(Tone::Bad, "error:");
+        let reason = match &failure.reason {
+            Some(reason) => format!(" ({reason})"),
+            None => String::new(),
+        };
+        self.say(&format!("{mark} {}{reason}", failure.message));
+        if let Some(next) = &failure.next {
+            let mark = self.err.text(Tone::Strong, "next:");
+            self.say(&format!("{mark} {next}"));
+        }
+    }
+
+    /// Asks the user to type `expected` before something that cannot be undone. Programs are not asked.
+    ///
+    /// # Errors
+    /// When something else is typed.
+    pub(crate) fn confirm(&self, consequence: &str, expected: &str, assumed: bool) -> Result<(), Failure> {
+        if assumed || !self.can_ask() {
+            return Ok(());
+        }
+        self.say(consequence);
+        let mut stderr = io::stderr().lock();
+        // Without the question the answer will be wrong, which is safe.
+        let _unseen = write!(stderr, "type `{expected}` to go on: ").and_then(|()| stderr.flush());
+        drop(stderr);
+        let mut answer = String::new();
+        io::stdin()
+            .read_line(&mut answer)
+            .map_err(|error| Failure::because("cannot read the answer", &error))?;
+        if answer.trim() == expected {
+            Ok(())
+        } else {
+            Err(Failure::new(Exit::Failure, "nothing was done")
+                .next("repeat with `--yes` to skip the question"))
+        }
+    }
+
+    fn say(&self, text: &str) {
+        let mut stderr = io::stderr().lock();
+        // There is nobody left to tell that stderr is gone.
+        let _unseen = writeln!(stderr, "{text}").and_then(|()| stderr.flush());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PLAIN: Paint = Paint::plain();
+    const COLOURED: Paint = Paint { colour: true };
+
+    #[test]
+    fn a_table_is_columns_without_borders() {
+        let table = PLAIN.table(
+            &["NAME", "STATE"],
+            vec![
+                vec!["orders".into(), Text::toned("active", Tone::Good)],
+                vec!["a-long-name".into(), "disabled".into()],
+            ],
+        );
+        assert_eq!(
+            table.lines().collect::<Vec<_>>(),
+            [
+                "NAME         STATE",
+                "orders       active",
+                "a-long-name  disabled",
+            ]
+        );
+    }
+
+    #[test]
+    fn colour_is_there_only_when_asked_for() {
+        assert_eq!(PLAIN.text(Tone::Bad, "x"), "x");
+        assert_eq!(COLOURED.text(Tone::Bad, "x"), "\u{1b}[31mx\u{1b}[0m");
+        assert_eq!(COLOURED.text(Tone::Plain, "x"), "x");
+        let table = |paint: Paint| paint.table(&["A"], vec![vec![Text::toned("b", Tone::Good)]]);
+        assert!(!table(PLAIN).contains('\u{1b}'));
+    }
+}

@@ -1,0 +1,60 @@
+//! Values as they are shown: times, digests, lists.
+
+use std::time::{Duration, UNIX_EPOCH};
+
+use countersign_core::Timestamp;
+
+use crate::output::{Text, Tone};
+
+/// The time as RFC 3339 in UTC.
+#[must_use]
+pub(crate) fn time(time: Timestamp) -> String {
+    let since = Duration::from_secs(time.as_seconds());
+    humantime::format_rfc3339_seconds(UNIX_EPOCH + since).to_string()
+}
+
+/// The time of a message, if it has one.
+#[must_use]
+pub(crate) fn wire_time(time: Option<&prost_types::Timestamp>) -> Option<String> {
+    time.and_then(countersign_wire::read_time).map(self::time)
+}
+
+/// A duration in whole seconds, as people write it.
+#[must_use]
+pub(crate) fn duration(duration: Duration) -> String {
+    humantime::format_duration(Duration::from_secs(duration.as_secs())).to_string()
+}
+
+/// The bytes in hexadecimal.
+#[must_use]
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A list in one cell.
+#[must_use]
+pub(crate) fn list(items: &[String]) -> Text {
+    optional((!items.is_empty()).then(|| items.join(" ")))
+}
+
+/// A value that may not be there.
+#[must_use]
+pub(crate) fn optional(value: Option<String>) -> Text {
+    value.map_or_else(|| Text::toned("-", Tone::Faint), Text::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_rfc_3339() {
+        assert_eq!(
+            time(Timestamp::from_seconds(1_800_000_000)),
+            "2027-01-15T08:00:00Z"
+        );
+        assert_eq!(wire_time(None), None);
+        assert_eq!(duration(Duration::from_millis(90_500)), "1m 30s");
+        assert_eq!(hex(&[0, 255]), "00ff");
+    }
+}
