@@ -27,6 +27,7 @@ use std::time::Duration;
 
 use countersign_core::ports::Clock;
 use countersign_core::trust::{Epoch, TrustState, UpdateRefused, UpdateRules};
+use countersign_proto::trust::v1::Signed;
 use prost::Message as _;
 use serde::{Deserialize, Serialize};
 
@@ -38,11 +39,11 @@ use opening::Opening;
 use worker::Worker;
 
 /// From this many deltas on, a snapshot is asked for. Each sidecar draws its own bound between half of it and all of it,
-/// so that a fleet does not ask at once.
+/// so that a fleet does not ask at once. Half of it is as many as an authority sends after a snapshot.
 pub const MAX_LOGGED_DELTAS: usize = 1024;
 
 /// The same, in bytes.
-pub const MAX_LOGGED_BYTES: usize = 4 * 1024 * 1024;
+pub const MAX_LOGGED_BYTES: usize = 16 * 1024 * 1024;
 
 /// Whose cache it is. A cache of another verifier is not used.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -313,32 +314,33 @@ impl TrustCache {
         self.wants_snapshot.load(Ordering::Relaxed)
     }
 
-    /// Saves the signed update that leads to `leads_to`. A delta is the one after the last update saved.
-    pub async fn save_update(
-        &self,
-        signed: &countersign_proto::trust::v1::Signed,
-        snapshot: bool,
-        leads_to: Floor,
-    ) -> Saved {
-        let signed = signed.encode_to_vec();
-        self.save(Entry::Update {
-            signed,
-            snapshot,
+    /// Saves a signed snapshot and the signed deltas that follow on it, in place of everything before; `leads_to` is the
+    /// state at the end.
+    pub async fn save_snapshot(&self, signed: &Signed, deltas: &[(Epoch, Signed)], leads_to: Floor) -> Saved {
+        let deltas = deltas
+            .iter()
+            .map(|(epoch, signed)| (*epoch, signed.encode_to_vec()));
+        self.save(Entry::Snapshot {
+            signed: signed.encode_to_vec(),
+            deltas: deltas.collect(),
+            leads_to,
+        })
+        .await
+    }
+
+    /// Saves the signed delta that leads from the last state saved to `leads_to`.
+    pub async fn save_delta(&self, signed: &Signed, leads_to: Floor) -> Saved {
+        self.save(Entry::Delta {
+            signed: signed.encode_to_vec(),
             leads_to,
         })
         .await
     }
 
     /// Saves the signed heartbeat for `epoch` that answers a ping sent at `sent_at_millis` of the wall clock.
-    pub async fn save_heartbeat(
-        &self,
-        signed: &countersign_proto::trust::v1::Signed,
-        epoch: Epoch,
-        sent_at_millis: u64,
-    ) -> Saved {
-        let signed = signed.encode_to_vec();
+    pub async fn save_heartbeat(&self, signed: &Signed, epoch: Epoch, sent_at_millis: u64) -> Saved {
         self.save(Entry::Heartbeat {
-            signed,
+            signed: signed.encode_to_vec(),
             epoch,
             sent_at_millis,
         })

@@ -13,6 +13,7 @@
 mod metrics;
 mod pings;
 mod publishers;
+mod rebuild;
 mod repeats;
 mod resync;
 #[cfg(test)]

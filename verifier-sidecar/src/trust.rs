@@ -310,20 +310,24 @@ impl TrustStore {
             epoch: update.epoch,
             digest: update.state_digest,
         };
-        if update.issuer == self.rules.issuer && self.ledger().earlier.contains(&offered) {
+        let is_ours = update.issuer == self.rules.issuer;
+        if is_ours && self.ledger().earlier.contains(&offered) {
             return Ok(Considered::Repeated);
         }
-        let current = self.snapshot();
-        let state = current.as_deref().map(|trust| &trust.state);
-        // Long for a large snapshot, so no lock is held.
-        let outcome = match self
-            .rules
-            .apply(state, floor.epoch, update, self.clock.now(), sha256)
-        {
-            Ok(_) if contradicts(floor, offered) => Err(UpdateRefused::Fork),
-            Ok(Applied::Advanced(next)) => Ok(Considered::Advance(next)),
-            Ok(Applied::Confirmed) => Ok(Considered::InForce),
-            Err(refused) => Err(refused),
+        let outcome = if is_ours && contradicts(floor, offered) {
+            Err(UpdateRefused::Fork)
+        } else {
+            let current = self.snapshot();
+            let state = current.as_deref().map(|trust| &trust.state);
+            // Long for a large snapshot, so no lock is held.
+            match self
+                .rules
+                .apply(state, floor.epoch, update, self.clock.now(), sha256)
+            {
+                Ok(Applied::Advanced(next)) => Ok(Considered::Advance(next)),
+                Ok(Applied::Confirmed) => Ok(Considered::InForce),
+                Err(refused) => Err(refused),
+            }
         };
         outcome.inspect_err(|refused| self.ledger().note(*refused))
     }
@@ -360,6 +364,11 @@ impl TrustStore {
     pub fn confirm(&self, epoch: Epoch, digest: &StateDigest, sent_at: Duration) -> Confirmation {
         let mut ledger = self.ledger();
         let Some(trust) = self.snapshot() else {
+            // Nothing that this authority has can be taken over.
+            if epoch < ledger.floor.epoch {
+                ledger.raise(TrustAlarm::Regressed);
+                return Confirmation::Regressed;
+            }
             return Confirmation::Cold;
         };
         let outcome = trust.compare(epoch, digest, sent_at, ledger.alarm);

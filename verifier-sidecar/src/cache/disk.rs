@@ -46,7 +46,7 @@ pub(super) trait Records: Send {
 }
 
 /// More than the largest snapshot, log and manifest together.
-const MAX_TOTAL: usize = 64 * 1024 * 1024;
+const MAX_TOTAL: usize = 128 * 1024 * 1024;
 
 /// sled splits a page at 16 entries, so a page stays below half of the size from which it goes into its own file.
 const CHUNK: usize = 4 * 1024;

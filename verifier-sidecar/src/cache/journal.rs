@@ -22,12 +22,19 @@ use crate::trust::Floor;
 /// What is to be saved.
 #[derive(Clone, Debug)]
 pub(super) enum Entry {
-    /// A signed update.
-    Update {
+    /// A signed snapshot, in place of everything before it.
+    Snapshot {
         /// The serialized `trust.v1.Signed`.
         signed: Vec<u8>,
-        /// Whether it is a snapshot.
-        snapshot: bool,
+        /// Signed deltas that follow on it, with the epochs that they lead to.
+        deltas: Vec<(Epoch, Vec<u8>)>,
+        /// The state at the end.
+        leads_to: Floor,
+    },
+    /// A signed delta to the last state saved.
+    Delta {
+        /// The serialized `trust.v1.Signed`.
+        signed: Vec<u8>,
         /// The state that it leads to.
         leads_to: Floor,
     },
@@ -46,7 +53,7 @@ impl Entry {
     /// The epoch that it leads to or states.
     pub(super) const fn epoch(&self) -> Epoch {
         match self {
-            Self::Update { leads_to, .. } => leads_to.epoch,
+            Self::Snapshot { leads_to, .. } | Self::Delta { leads_to, .. } => leads_to.epoch,
             Self::Heartbeat { epoch, .. } => *epoch,
         }
     }
@@ -76,7 +83,7 @@ pub(super) struct LogBound {
 }
 
 /// How much longer than asked for the log may be while the snapshot is on its way.
-const HARD: usize = 4;
+const HARD: usize = 2;
 
 /// The records and where they stand.
 pub(super) struct Journal {
@@ -131,16 +138,12 @@ impl Journal {
     /// Saves `entry`.
     pub(super) fn save(&mut self, entry: &Entry) -> Result<Saved, JournalError> {
         let durable = match entry {
-            Entry::Update {
+            Entry::Snapshot {
                 signed,
-                snapshot: true,
+                deltas,
                 leads_to,
-            } => self.snapshot(signed, *leads_to)?,
-            Entry::Update {
-                signed,
-                snapshot: false,
-                leads_to,
-            } => self.delta(signed, *leads_to)?,
+            } => self.snapshot(signed, deltas, *leads_to)?,
+            Entry::Delta { signed, leads_to } => self.delta(signed, *leads_to)?,
             Entry::Heartbeat {
                 signed,
                 epoch,
@@ -153,26 +156,34 @@ impl Journal {
         })
     }
 
-    fn snapshot(&mut self, signed: &[u8], leads_to: Floor) -> Result<bool, JournalError> {
+    fn snapshot(
+        &mut self,
+        signed: &[u8],
+        deltas: &[(Epoch, Vec<u8>)],
+        leads_to: Floor,
+    ) -> Result<bool, JournalError> {
         let identity = replay::write_identity(&self.identity)?;
-        let mut remove: Vec<String> = self.deltas.iter().copied().map(delta_name).collect();
+        let epochs: Vec<Epoch> = deltas.iter().map(|(epoch, _)| *epoch).collect();
+        let gone = self.deltas.iter().filter(|epoch| !epochs.contains(epoch));
+        let mut remove: Vec<String> = gone.copied().map(delta_name).collect();
         // A heartbeat for an epoch before the snapshot can no longer be checked against the chain.
         let keeps_heartbeat = self.heartbeat_epoch == Some(leads_to.epoch);
         if !keeps_heartbeat {
             remove.push(replay::HEARTBEAT.to_owned());
-        }
-        self.records.commit(&Change {
-            put: vec![
-                (replay::IDENTITY.to_owned(), identity.as_slice()),
-                (replay::SNAPSHOT.to_owned(), signed),
-            ],
-            remove,
-        })?;
-        self.deltas.clear();
-        self.bytes = 0;
-        if !keeps_heartbeat {
             self.heartbeat_epoch = None;
         }
+        let mut put = vec![
+            (replay::IDENTITY.to_owned(), identity.as_slice()),
+            (replay::SNAPSHOT.to_owned(), signed),
+        ];
+        put.extend(
+            deltas
+                .iter()
+                .map(|(epoch, signed)| (delta_name(*epoch), signed.as_slice())),
+        );
+        self.records.commit(&Change { put, remove })?;
+        self.deltas = epochs;
+        self.bytes = deltas.iter().map(|(_, signed)| signed.len()).sum();
         self.reached(leads_to)?;
         Ok(true)
     }

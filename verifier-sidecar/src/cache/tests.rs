@@ -6,7 +6,6 @@ use std::path::Path;
 
 use countersign_core::trust::UpdateContent;
 use countersign_crypto::AwsLc;
-use countersign_proto::trust::v1::Signed;
 use tempfile::TempDir;
 
 use super::disk::{Change, DiskError, RecordMap, Records, SledRecords};
@@ -74,13 +73,13 @@ impl Desk {
 
     async fn save_snapshot(&self, cache: &TrustCache) -> Saved {
         cache
-            .save_update(&self.authority.snapshot(), true, self.reached())
+            .save_snapshot(&self.authority.snapshot(), &[], self.reached())
             .await
     }
 
     async fn save_revocation(&mut self, cache: &TrustCache, token_id: &str) -> Saved {
         let delta = self.authority.revoke(token_id);
-        cache.save_update(&delta, false, self.reached()).await
+        cache.save_delta(&delta, self.reached()).await
     }
 
     async fn save_heartbeat(&mut self, cache: &TrustCache) -> Saved {

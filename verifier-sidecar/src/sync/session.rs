@@ -14,14 +14,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use countersign_core::trust::{Applied, Epoch, TrustState, Update, UpdateContent, UpdateRefused};
+use countersign_core::trust::{Epoch, TrustState, Update, UpdateContent, UpdateRefused};
 use countersign_proto::sync::v1::sync_request::Message as Request;
 use countersign_proto::sync::v1::sync_response::Message as Response;
 use countersign_proto::sync::v1::{Ack, Hello, Nack, Ping, Pong, SyncResponse};
 use countersign_proto::trust::v1::Signed;
+use countersign_wire::trust::Heartbeat;
 
 use super::metrics::SyncMetrics;
 use super::pings::{Pings, Sent};
+use super::rebuild::Rebuild;
 use super::repeats::Repeats;
 use super::resync::Resync;
 use super::{Ended, MAX_CLOCK_DIFFERENCE, Publishers, SyncSettings};
@@ -41,17 +43,24 @@ pub(super) enum Effect {
     End(Ended),
 }
 
-/// An update that verified, to be saved and put in force.
+/// What verified, to be saved and put in force.
 #[derive(Debug)]
 pub(super) struct Accepted {
     /// As it was signed.
-    pub(super) signed: Signed,
-    /// Whether it is a snapshot.
-    pub(super) snapshot: bool,
+    pub(super) signed: Signing,
     /// The state that it leads to.
     pub(super) leads_to: Floor,
-    /// That state; nothing when it is in force already, and only the log is to be shortened.
+    /// That state; nothing when it is in force already, and only the log is to be replaced.
     state: Option<TrustState>,
+}
+
+/// Updates as they were signed.
+#[derive(Debug)]
+pub(super) enum Signing {
+    /// A change of the state in force.
+    Delta(Signed),
+    /// A snapshot, and the deltas that follow on it.
+    Snapshot(Signed, Vec<(Epoch, Signed)>),
 }
 
 /// A heartbeat that confirmed the state in force, to be kept for the next start.
@@ -104,41 +113,48 @@ pub(super) struct Session {
     parts: Parts,
     replaces_log: bool,
     may_end_for_log_from: Duration,
+    /// Whether the state in force is on disk.
+    durable: bool,
     began: Duration,
     pings: Pings,
     resync: Resync,
-    sequence: Option<u64>,
+    rebuild: Option<Rebuild>,
+    /// The number of the last heartbeat, and whether it confirmed the state in force.
+    last_heartbeat: Option<(u64, bool)>,
     behind: u32,
     kept_at: Option<Duration>,
-    acknowledged: Option<(Epoch, bool)>,
     heard: bool,
+    acknowledged: bool,
     confirmed: bool,
     refusals: Repeats,
+    ignored: Repeats,
 }
 
 impl Session {
     /// A session that begins now.
     pub(super) fn new(parts: Parts, beginning: Beginning) -> Self {
         let began = parts.trust.clock().elapsed();
-        let epoch = parts.trust.epoch();
         Self {
             parts,
             replaces_log: beginning.replaces_log,
             may_end_for_log_from: beginning.may_end_for_log_from,
+            durable: beginning.durable,
             began,
             pings: Pings::new(began),
             resync: Resync::new(),
-            sequence: None,
+            rebuild: None,
+            last_heartbeat: None,
             behind: 0,
             kept_at: None,
-            acknowledged: (epoch != 0).then_some((epoch, beginning.durable)),
             heard: false,
+            acknowledged: false,
             confirmed: false,
             refusals: Repeats::default(),
+            ignored: Repeats::default(),
         }
     }
 
-    /// The first messages. What is in force already is acknowledged, so that the authority knows whether it is durable.
+    /// The first messages.
     pub(super) fn begin(&mut self) -> Vec<Effect> {
         let in_force = if self.replaces_log {
             Floor::default()
@@ -151,16 +167,7 @@ impl Session {
             epoch: in_force.epoch,
             state_digest: wire_digest(in_force),
         };
-        let mut effects = vec![Effect::Send(Request::Hello(hello))];
-        if self.acknowledged.is_some() {
-            effects.push(self.acknowledge(self.is_durable()));
-        }
-        effects.push(self.ping());
-        effects
-    }
-
-    fn is_durable(&self) -> bool {
-        self.acknowledged.is_some_and(|(_, durable)| durable)
+        vec![Effect::Send(Request::Hello(hello)), self.ping()]
     }
 
     /// Whether the authority confirmed the state in force on this stream.
@@ -210,15 +217,17 @@ impl Session {
             Ok(update) => update,
             Err(refused) => return self.refuse(0, refused),
         };
+        match self.rebuild(&signed, &update) {
+            Ok(Some(effects)) => return effects,
+            Ok(None) => {}
+            Err(refused) => return self.refuse(update.epoch, refused),
+        }
         let reader = self.parts.publishers.reader();
         match self.parts.trust.consider(&update, reader) {
-            Ok(Considered::Advance(state)) => vec![Effect::Save(accepted(signed, &update, Some(state)))],
-            Ok(Considered::InForce) if self.replaces_log && is_snapshot(&update) => {
-                self.replace_log(signed, &update)
-            }
+            Ok(Considered::Advance(state)) => vec![save(accept(signed, &update, Some(state)))],
             Ok(Considered::InForce) => {
                 self.parts.metrics.updates_repeated.inc();
-                vec![self.acknowledge(self.is_durable())]
+                vec![self.acknowledge()]
             }
             Ok(Considered::Repeated) => {
                 self.parts.metrics.updates_repeated.inc();
@@ -228,16 +237,43 @@ impl Session {
         }
     }
 
-    /// A snapshot of the very state that is in force is worth saving, if its content is what it says.
-    fn replace_log(&mut self, signed: Signed, update: &Update) -> Vec<Effect> {
-        let now = self.parts.trust.clock().now();
-        let reader = self.parts.publishers.reader();
-        match self.parts.trust.rules().apply(None, 0, update, now, reader) {
-            Ok(Applied::Advanced(_) | Applied::Confirmed) => {
-                vec![Effect::Save(accepted(signed, update, None))]
-            }
-            Err(refused) => self.refuse(update.epoch, refused),
+    /// Takes `update` for a part of the way from a snapshot up to the state in force, or to the floor. Nothing when it is
+    /// none, and to be considered for itself.
+    fn rebuild(&mut self, signed: &Signed, update: &Update) -> Result<Option<Vec<Effect>>, UpdateRefused> {
+        let trust = &self.parts.trust;
+        let target = trust.floor();
+        let in_force = trust.epoch();
+        let contradicts = update.epoch == target.epoch && update.state_digest != target.digest;
+        if update.epoch > target.epoch || contradicts || update.issuer != *trust.issuer() {
+            return Ok(None);
         }
+        let rebuild = match (&update.content, self.rebuild.take()) {
+            (UpdateContent::Snapshot { .. }, _) => {
+                let wanted = in_force == 0 || self.replaces_log || self.resync.is_pending();
+                if !wanted || (update.epoch == target.epoch && in_force == 0) {
+                    return Ok(None);
+                }
+                Rebuild::begin(signed, update, trust, self.parts.publishers.reader())?
+            }
+            (UpdateContent::Delta { .. }, Some(rebuild)) if update.epoch <= rebuild.epoch() => {
+                self.parts.metrics.updates_repeated.inc();
+                rebuild
+            }
+            (UpdateContent::Delta { .. }, Some(rebuild)) => {
+                rebuild.follow(signed, update, trust, self.parts.publishers.reader())?
+            }
+            (UpdateContent::Delta { .. }, None) => return Ok(None),
+        };
+        if rebuild.epoch() < target.epoch {
+            self.rebuild = Some(rebuild);
+            return Ok(Some(Vec::new()));
+        }
+        let (signed, state) = rebuild.finish();
+        Ok(Some(vec![save(Accepted {
+            signed,
+            leads_to: target,
+            state: (in_force != target.epoch).then_some(state),
+        })]))
     }
 
     /// `accepted` was saved as well as could be.
@@ -248,26 +284,27 @@ impl Session {
             }
             self.parts.metrics.updates_installed.inc();
         }
+        self.durable = saved.durable;
         self.resync.succeeded();
         self.behind = 0;
         self.refusals.recovered();
-        if accepted.snapshot {
+        if let Signing::Snapshot(..) = accepted.signed {
             self.replaces_log = false;
             self.kept_at = None;
         }
         // A ping at once: what was put in force first has no age until it is confirmed.
-        let mut effects = vec![self.acknowledge(saved.durable), self.ping()];
+        let mut effects = vec![self.acknowledge(), self.ping()];
         effects.extend(self.log_is_full(saved));
         effects
     }
 
     /// A heartbeat was saved as well as could be.
     pub(super) fn kept(&mut self, saved: Saved) -> Vec<Effect> {
-        // Everything before it in the queue to the disk is written, too.
-        let epoch = self.parts.trust.epoch();
         let mut effects = Vec::new();
-        if saved.durable && self.acknowledged == Some((epoch, false)) {
-            effects.push(self.acknowledge(true));
+        // Everything before it in the queue to the disk is written, too.
+        if saved.durable && !self.durable {
+            self.durable = true;
+            effects.push(self.acknowledge());
         }
         effects.extend(self.log_is_full(saved));
         effects
@@ -296,6 +333,7 @@ impl Session {
     fn heartbeat(&mut self, signed: Signed, sent: Sent) -> Vec<Effect> {
         let epoch = match self.judge(&signed, sent) {
             Ok(epoch) => epoch,
+            Err(Ignored::Repeated) => return Vec::new(),
             Err(Ignored::Behind(epoch)) => return self.fell_behind(epoch),
             Err(Ignored::For(reason)) => {
                 self.ignore(reason);
@@ -306,24 +344,30 @@ impl Session {
         self.heard = true;
         self.confirmed = true;
         self.behind = 0;
+        self.ignored.recovered();
+        let mut effects = Vec::new();
+        // What was in force before the stream began: the authority knows it now, so it can be acknowledged.
+        if !self.acknowledged {
+            effects.push(self.acknowledge());
+        }
         let now = self.now();
         if self
             .kept_at
-            .is_some_and(|kept| now.saturating_sub(kept) < KEEP_EVERY)
+            .is_none_or(|kept| now.saturating_sub(kept) >= KEEP_EVERY)
         {
-            return Vec::new();
+            self.kept_at = Some(now);
+            effects.push(Effect::Keep(Box::new(Kept {
+                signed,
+                epoch,
+                sent_at_millis: sent.at_millis,
+            })));
         }
-        self.kept_at = Some(now);
-        vec![Effect::Keep(Box::new(Kept {
-            signed,
-            epoch,
-            sent_at_millis: sent.at_millis,
-        }))]
+        effects
     }
 
     /// The epoch that the heartbeat confirms.
     fn judge(&mut self, signed: &Signed, sent: Sent) -> Result<Epoch, Ignored> {
-        let trust = &self.parts.trust;
+        let trust = Arc::clone(&self.parts.trust);
         let heartbeat = self
             .parts
             .publishers
@@ -332,23 +376,27 @@ impl Session {
         if heartbeat.issuer != *trust.issuer() {
             return Err(Ignored::For(UpdateRefused::Issuer.reason()));
         }
-        if self.sequence.is_some_and(|last| heartbeat.sequence <= last) {
-            return Err(Ignored::For("heartbeat_sequence"));
+        match self.last_heartbeat {
+            Some((last, _)) if heartbeat.sequence < last => return Err(Ignored::For("heartbeat_sequence")),
+            // The authority answers pings of one second with one heartbeat. What it confirmed it cannot confirm later
+            // than that, or whoever repeats it could keep this verifier from growing old.
+            Some((last, true)) if heartbeat.sequence == last => return Err(Ignored::Repeated),
+            Some(_) | None => self.last_heartbeat = Some((heartbeat.sequence, false)),
         }
-        self.sequence = Some(heartbeat.sequence);
         let apart = heartbeat
             .authority_time_millis
             .abs_diff(trust.clock().now_millis());
         if Duration::from_millis(apart) > MAX_CLOCK_DIFFERENCE {
             return Err(Ignored::For("heartbeat_time"));
         }
-        let status = trust.status();
-        let counts = u64::try_from(status.revocations).is_ok_and(|count| count == heartbeat.revocation_count);
-        if status.epoch == heartbeat.epoch && status.digest == heartbeat.state_digest && !counts {
+        if counts_otherwise(&trust, &heartbeat) {
             return Err(Ignored::For("heartbeat_count"));
         }
         match trust.confirm(heartbeat.epoch, &heartbeat.state_digest, sent.at) {
-            Confirmation::Confirmed => Ok(heartbeat.epoch),
+            Confirmation::Confirmed => {
+                self.last_heartbeat = Some((heartbeat.sequence, true));
+                Ok(heartbeat.epoch)
+            }
             Confirmation::Behind | Confirmation::Cold => Err(Ignored::Behind(heartbeat.epoch)),
             Confirmation::Superseded => Err(Ignored::For("heartbeat_superseded")),
             Confirmation::Regressed => Err(Ignored::For(UpdateRefused::Regressed.reason())),
@@ -390,7 +438,15 @@ impl Session {
 
     fn ignore(&mut self, reason: &'static str) {
         SyncMetrics::count(&self.parts.metrics.heartbeats_refused, reason);
-        tracing::debug!(reason, "a heartbeat confirms nothing");
+        let happens = ["heartbeat_ahead", "heartbeat_superseded"].contains(&reason);
+        if !happens && self.ignored.is_news(reason) {
+            tracing::warn!(
+                reason,
+                "a heartbeat confirms nothing; the trust in force grows old"
+            );
+        } else {
+            tracing::debug!(reason, "a heartbeat confirms nothing");
+        }
     }
 
     fn nack(&self, epoch: Epoch, refused: UpdateRefused, resync: bool) -> Effect {
@@ -405,13 +461,13 @@ impl Session {
         }))
     }
 
-    fn acknowledge(&mut self, durable: bool) -> Effect {
+    fn acknowledge(&mut self) -> Effect {
         let in_force = self.in_force();
-        self.acknowledged = Some((in_force.epoch, durable));
+        self.acknowledged = true;
         Effect::Send(Request::Ack(Ack {
             epoch: in_force.epoch,
             state_digest: wire_digest(in_force),
-            durable,
+            durable: self.durable,
         }))
     }
 
@@ -443,24 +499,38 @@ impl Session {
 enum Ignored {
     /// For this reason.
     For(&'static str),
+    /// It has confirmed the state before.
+    Repeated,
     /// The authority is at this later epoch.
     Behind(Epoch),
 }
 
-fn accepted(signed: Signed, update: &Update, state: Option<TrustState>) -> Box<Accepted> {
-    Box::new(Accepted {
-        signed,
-        snapshot: is_snapshot(update),
+/// Whether the heartbeat is about the state in force and states another number of revocations.
+fn counts_otherwise(trust: &TrustStore, heartbeat: &Heartbeat) -> bool {
+    trust.current().in_force().is_some_and(|trust| {
+        let count = u64::try_from(trust.state.revocations().len()).unwrap_or(u64::MAX);
+        trust.state.epoch() == heartbeat.epoch
+            && *trust.state.digest() == heartbeat.state_digest
+            && count != heartbeat.revocation_count
+    })
+}
+
+fn accept(signed: Signed, update: &Update, state: Option<TrustState>) -> Accepted {
+    Accepted {
+        signed: match update.content {
+            UpdateContent::Snapshot { .. } => Signing::Snapshot(signed, Vec::new()),
+            UpdateContent::Delta { .. } => Signing::Delta(signed),
+        },
         leads_to: Floor {
             epoch: update.epoch,
             digest: update.state_digest,
         },
         state,
-    })
+    }
 }
 
-const fn is_snapshot(update: &Update) -> bool {
-    matches!(update.content, UpdateContent::Snapshot { .. })
+fn save(accepted: Accepted) -> Effect {
+    Effect::Save(Box::new(accepted))
 }
 
 /// A digest as messages carry it: empty for none.

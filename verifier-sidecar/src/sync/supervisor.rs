@@ -21,7 +21,7 @@ use tonic::{Code, Status, Streaming};
 
 use super::metrics::SyncMetrics;
 use super::repeats::Repeats;
-use super::session::{Beginning, Effect, Parts, Session};
+use super::session::{Accepted, Beginning, Effect, Parts, Session, Signing};
 use super::{Ended, Publishers, SyncSettings};
 use crate::cache::{NotDurable, Saved, TrustCache};
 use crate::trust::TrustStore;
@@ -216,10 +216,7 @@ impl Supervisor {
                     }
                 }
                 Effect::Save(accepted) => {
-                    let saved = self
-                        .cache
-                        .save_update(&accepted.signed, accepted.snapshot, accepted.leads_to)
-                        .await;
+                    let saved = self.save(&accepted).await;
                     self.count(saved);
                     effects.extend(session.saved(*accepted, saved));
                 }
@@ -235,6 +232,14 @@ impl Supervisor {
             }
         }
         None
+    }
+
+    async fn save(&self, accepted: &Accepted) -> Saved {
+        let leads_to = accepted.leads_to;
+        match &accepted.signed {
+            Signing::Snapshot(signed, deltas) => self.cache.save_snapshot(signed, deltas, leads_to).await,
+            Signing::Delta(signed) => self.cache.save_delta(signed, leads_to).await,
+        }
     }
 
     fn count(&self, saved: Saved) {

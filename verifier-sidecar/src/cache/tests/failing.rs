@@ -153,7 +153,7 @@ async fn a_full_log_asks_for_a_snapshot() {
     let (cache, resume) = faulty(&desk, Fault::Stalls);
     resume.send(()).unwrap();
     assert!(!desk.save_snapshot(&cache).await.wants_snapshot);
-    for n in 1..=16 {
+    for n in 1..=8 {
         let saved = desk.save_revocation(&cache, &format!("t{n}")).await;
         assert_eq!((saved.durable, saved.wants_snapshot), (true, n >= 4), "{n}");
     }
