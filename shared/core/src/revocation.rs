@@ -51,6 +51,18 @@ impl Revocation {
         ])
     }
 
+    /// The entry as every holder writes it: a single token has no watermark.
+    fn normal(self) -> Self {
+        let issued_before = match &self.subject {
+            RevokedSubject::Token(_) => Timestamp::default(),
+            RevokedSubject::Client(_) | RevokedSubject::Everything => self.issued_before,
+        };
+        Self {
+            issued_before,
+            ..self
+        }
+    }
+
     /// This entry and an earlier one for the same subject as one: the stricter watermark, the longer life.
     fn strictest(self, earlier: Option<&Self>) -> Self {
         let Some(earlier) = earlier else { return self };
@@ -97,7 +109,7 @@ impl RevocationList {
     #[must_use]
     pub fn with(&self, revocation: Revocation, sha256: &dyn Sha256) -> Self {
         let earlier = self.entries.get(&revocation.subject);
-        let entry = revocation.strictest(earlier);
+        let entry = revocation.normal().strictest(earlier);
         let mut sum = self.sum;
         if let Some(earlier) = earlier {
             sum.subtract(&earlier.digest(sha256));

@@ -283,7 +283,7 @@ impl Setting {
         vec![
             entry(
                 RevokedSubject::Token(TokenId::parse(REVOKED_TOKEN).expect("a token id")),
-                self.now,
+                Timestamp::default(),
             ),
             entry(
                 RevokedSubject::Client(ClientId::parse(WATERMARKED_CLIENT).expect("a client id")),

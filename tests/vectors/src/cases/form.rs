@@ -79,34 +79,30 @@ fn add_characters(table: &mut Table<'_>) {
     let [header, payload, signature] = segments(&token);
     let with = |what: &str| {
         [
-            format!("{header}{what}.{payload}.{signature}"),
-            format!("{header}.{payload}{what}.{signature}"),
-            format!("{header}.{payload}.{signature}{what}"),
+            ("header", format!("{header}{what}.{payload}.{signature}")),
+            ("payload", format!("{header}.{payload}{what}.{signature}")),
+            ("signature", format!("{header}.{payload}.{signature}{what}")),
         ]
     };
-    for padded in with("=").into_iter().chain(with("==")) {
-        table.token("T13", "padding", padded, MALFORMED);
-    }
-    for (name, what) in [("plus", "+"), ("slash", "/")] {
-        for standard in with(what) {
-            table.token("T14", name, standard, MALFORMED);
-        }
-    }
-    for (name, what) in [
-        ("a space", " "),
-        ("a line feed", "\n"),
-        ("CR LF", "\r\n"),
-        ("NUL", "\0"),
-        ("a question mark", "?"),
-        ("a tab", "\t"),
-        ("DEL", "\x7f"),
+    for (id, name, what) in [
+        ("T13", "`=`", "="),
+        ("T13", "`==`", "=="),
+        ("T14", "a plus", "+"),
+        ("T14", "a slash", "/"),
+        ("T15", "a space", " "),
+        ("T15", "a line feed", "\n"),
+        ("T15", "CR LF", "\r\n"),
+        ("T15", "NUL", "\0"),
+        ("T15", "a question mark", "?"),
+        ("T15", "a tab", "\t"),
+        ("T15", "DEL", "\x7f"),
     ] {
-        for damaged in with(what) {
-            table.token("T15", &format!("{name} after a segment"), damaged, MALFORMED);
+        for (segment, damaged) in with(what) {
+            table.token(id, &format!("{name} after the {segment}"), damaged, MALFORMED);
         }
         table.token(
-            "T15",
-            &format!("{name} before"),
+            id,
+            &format!("{name} before the token"),
             format!("{what}{token}"),
             MALFORMED,
         );

@@ -1,0 +1,170 @@
+//! K20 to K22 on the bytes: what is published is believed as a whole, signed, or not at all.
+#![expect(clippy::expect_used, reason = "helpers of tests")]
+
+use countersign_core::Timestamp;
+use countersign_core::jose::Algorithm;
+use countersign_core::jwk::write_set;
+use countersign_core::trust::{Applied, UpdateRefused, UpdateRules};
+use countersign_crypto::publishing::{Context, PinnedKeys, sign};
+use countersign_crypto::{AwsLc, SigningKey};
+use countersign_proto::trust::v1;
+use countersign_vectors::Setting;
+use countersign_wire::trust::{Heartbeat, read_heartbeat, read_update, write_heartbeat, write_update};
+use prost::Message as _;
+
+struct Publisher {
+    key: SigningKey,
+    pinned: PinnedKeys,
+}
+
+impl Publisher {
+    fn new() -> Self {
+        let key = SigningKey::generate(Algorithm::EdDsa).expect("generated");
+        let pinned = PinnedKeys::read(write_set([key.jwk()]).as_bytes(), &AwsLc).expect("pinned");
+        Self { key, pinned }
+    }
+
+    fn verify(&self, context: Context, payload: &[u8], signature: &[u8]) -> Result<(), UpdateRefused> {
+        self.pinned
+            .verify(self.key.key_id().as_str(), context, payload, signature)
+    }
+}
+
+fn setting() -> Setting {
+    Setting::at(Timestamp::from_seconds(1_800_000_000))
+}
+
+/// What a setting publishes arrives as it was, and gives the state that the authority has.
+#[test]
+fn a_published_snapshot_arrives_whole() {
+    let setting = setting();
+    let update = read_update(&write_update(&setting.snapshot(7)), &AwsLc).expect("read");
+    let rules = UpdateRules {
+        issuer: setting.issuer.clone(),
+        max_revocations: 10,
+        max_revocation_life: setting.max_lifetime,
+        leeway: setting.leeway,
+    };
+    match rules.apply(None, 0, &update, setting.now, &AwsLc) {
+        Ok(Applied::Advanced(state)) => assert_eq!(state.digest(), setting.trust_state_at(7).digest()),
+        other => panic!("not advanced: {other:?}"),
+    }
+}
+
+/// K20: cut at any byte, or with any byte changed, it is no longer what was signed; and reading it all the same ends in an
+/// answer.
+#[test]
+fn a_snapshot_that_is_cut_or_changed_is_refused() {
+    let publisher = Publisher::new();
+    let payload = write_update(&setting().snapshot(7));
+    let signature = sign(&publisher.key, Context::Update, &payload).expect("signed");
+    assert_eq!(publisher.verify(Context::Update, &payload, &signature), Ok(()));
+    let whole = read_update(&payload, &AwsLc).expect("read");
+    for index in 0..payload.len() {
+        let cut = &payload[..index];
+        let mut changed = payload.clone();
+        changed[index] ^= 0x04;
+        for bytes in [cut, &changed] {
+            let verdict = publisher.verify(Context::Update, bytes, &signature);
+            assert_eq!(verdict, Err(UpdateRefused::Signature), "{index}");
+        }
+        if index % 16 == 0 {
+            let unsigned = read_update(cut, &AwsLc);
+            assert!(unsigned.is_err() || whole.epoch == 7, "{index}");
+        }
+    }
+    let doubled = payload.repeat(2);
+    assert_eq!(
+        publisher.verify(Context::Update, &doubled, &signature),
+        Err(UpdateRefused::Signature)
+    );
+}
+
+/// K21: a heartbeat is believed under its own signature only.
+#[test]
+fn a_heartbeat_that_is_changed_is_refused() {
+    let setting = setting();
+    let publisher = Publisher::new();
+    let heartbeat = Heartbeat {
+        issuer: setting.issuer.clone(),
+        epoch: 7,
+        state_digest: *setting.trust_state_at(7).digest(),
+        authority_time_millis: setting.now.as_seconds() * 1000,
+        sequence: 12,
+        revocation_count: 3,
+    };
+    let payload = write_heartbeat(&heartbeat);
+    assert_eq!(read_heartbeat(&payload), Ok(heartbeat.clone()));
+    let signature = sign(&publisher.key, Context::Heartbeat, &payload).expect("signed");
+    assert_eq!(publisher.verify(Context::Heartbeat, &payload, &signature), Ok(()));
+    assert_eq!(
+        publisher.verify(Context::Update, &payload, &signature),
+        Err(UpdateRefused::Signature)
+    );
+    let other = Publisher::new();
+    assert_eq!(
+        other.verify(Context::Heartbeat, &payload, &signature),
+        Err(UpdateRefused::Signature)
+    );
+    for index in 0..payload.len() {
+        let mut changed = payload.clone();
+        changed[index] ^= 1;
+        assert!(
+            publisher
+                .verify(Context::Heartbeat, &changed, &signature)
+                .is_err(),
+            "{index}"
+        );
+    }
+    for index in 0..signature.len() {
+        let mut changed = signature.clone();
+        changed[index] ^= 1;
+        assert!(
+            publisher.verify(Context::Heartbeat, &payload, &changed).is_err(),
+            "{index}"
+        );
+    }
+}
+
+/// K22: an entry that is no revocation refuses the update, and with it the state that it would give.
+#[test]
+fn a_malformed_revocation_refuses_the_update() {
+    use v1::revocation::Subject;
+    let good = v1::Revocation {
+        subject: Some(Subject::TokenId("a.1".to_owned())),
+        issued_before: 0,
+        expires_at: 1_800_000_060,
+    };
+    let with = |entry: v1::Revocation| {
+        let payload = write_update(&setting().snapshot(7));
+        let mut update = v1::EpochUpdate::decode(payload.as_slice()).expect("decoded");
+        if let Some(v1::epoch_update::Content::Snapshot(snapshot)) = &mut update.content {
+            snapshot.revocations.push(entry);
+        }
+        read_update(&update.encode_to_vec(), &AwsLc).map(|_| ())
+    };
+    assert_eq!(with(good.clone()), Ok(()));
+    let malformed = |edit: &dyn Fn(&mut v1::Revocation)| {
+        let mut entry = good.clone();
+        edit(&mut entry);
+        entry
+    };
+    let edits: [&dyn Fn(&mut v1::Revocation); 9] = [
+        &|entry| entry.subject = None,
+        &|entry| entry.subject = Some(Subject::TokenId(String::new())),
+        &|entry| entry.subject = Some(Subject::TokenId("a/b\n".to_owned())),
+        &|entry| entry.subject = Some(Subject::TokenId("a".repeat(65))),
+        &|entry| entry.subject = Some(Subject::ClientId("*".to_owned())),
+        &|entry| entry.subject = Some(Subject::ClientId("billing".to_owned())),
+        &|entry| entry.issued_before = 1_800_000_000,
+        &|entry| entry.expires_at = 0,
+        &|entry| entry.expires_at = -1,
+    ];
+    for (number, edit) in edits.into_iter().enumerate() {
+        assert_eq!(
+            with(malformed(edit)),
+            Err(UpdateRefused::Revocation),
+            "edit {number}"
+        );
+    }
+}
