@@ -2,10 +2,12 @@
 
 use std::error::Error;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::{AlertDescription, CertificateError, Error as RustlsError};
+use rustls::{AlertDescription, CertificateError, Error as RustlsError, OtherError};
 
+use crate::identity::IdentityRefused;
 use crate::verifiers::WrongServer;
 
 /// A connection could not be made.
@@ -44,7 +46,7 @@ pub enum ConnectError {
     ServerUntrusted(#[source] RustlsError),
     /// The server is somebody else.
     #[error("the server is not who it should be")]
-    WrongServer(#[source] Box<dyn Error + Send + Sync>),
+    WrongServer(#[source] Arc<dyn Error + Send + Sync>),
     /// The server does not speak HTTP/2.
     #[error("the server does not speak HTTP/2")]
     NoHttp2,
@@ -88,16 +90,17 @@ impl ConnectError {
             },
             RustlsError::NoApplicationProtocol
             | RustlsError::AlertReceived(AlertDescription::NoApplicationProtocol) => Self::NoHttp2,
-            RustlsError::InvalidCertificate(CertificateError::Other(other)) => {
-                match other.0.downcast_ref::<WrongServer>() {
-                    Some(wrong) => Self::WrongServer(wrong.clone().into()),
-                    None => Self::WrongServer(Box::new(other.clone())),
-                }
+            RustlsError::InvalidCertificate(CertificateError::Other(why)) if is_about_identity(why) => {
+                Self::WrongServer(Arc::clone(&why.0))
             }
             RustlsError::InvalidCertificate(_) => Self::ServerUntrusted(rustls.clone()),
             _ => Self::Handshake(error),
         }
     }
+}
+
+fn is_about_identity(why: &OtherError) -> bool {
+    why.0.is::<WrongServer>() || why.0.is::<IdentityRefused>()
 }
 
 const fn is_about_certificate(alert: AlertDescription) -> bool {

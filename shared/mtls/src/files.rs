@@ -132,18 +132,24 @@ pub fn read_secret(path: &Path, limit: u64) -> Result<Zeroizing<Vec<u8>>, FileEr
         .metadata()
         .map_err(|e| refused(FileProblem::Unreadable(e.kind())))?;
     let (owner, mode) = (metadata.uid(), metadata.mode() & 0o777);
-    let user = rustix::process::geteuid().as_raw();
-    if owner != 0 && owner != user {
-        return Err(refused(FileProblem::ForeignOwner { owner }));
-    }
-    let forbidden = if owner == 0 && user != 0 { 0o037 } else { 0o077 };
-    if mode & forbidden != 0 {
-        return Err(refused(FileProblem::ReachableByOthers { mode }));
-    }
+    check_access(owner, mode, rustix::process::geteuid().as_raw()).map_err(refused)?;
     if let Some(folder) = folder_open_to_anybody(path) {
         return Err(refused(FileProblem::OpenFolder { folder }));
     }
     read_bounded(path, &file, limit)
+}
+
+fn check_access(owner: u32, mode: u32, user: u32) -> Result<(), FileProblem> {
+    if owner != 0 && owner != user {
+        return Err(FileProblem::ForeignOwner { owner });
+    }
+    // Only root can give a group of ours the right to read a file that is not ours (as Kubernetes does by `fsGroup`).
+    let forbidden = if owner == 0 && user != 0 { 0o037 } else { 0o077 };
+    if mode & forbidden == 0 {
+        Ok(())
+    } else {
+        Err(FileProblem::ReachableByOthers { mode })
+    }
 }
 
 /// The folder that `path` leads to, when everybody may write there and no sticky bit protects others' files.
@@ -263,3 +269,6 @@ fn at(path: &Path) -> impl FnOnce(FileProblem) -> FileError {
         problem,
     }
 }
+
+#[cfg(test)]
+mod tests;

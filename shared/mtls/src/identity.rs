@@ -123,3 +123,6 @@ fn not_after(certificate: &X509Certificate<'_>) -> Timestamp {
     let seconds = certificate.validity().not_after.timestamp();
     Timestamp::from_seconds(u64::try_from(seconds).unwrap_or_default())
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,6 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustls::{AlertDescription, CertificateError, Error as RustlsError};
 
+use crate::identity::IdentityRefused;
+
 /// Why a connection did not become a peer. The names are stable: they are metric labels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HandshakeFailure {
@@ -87,7 +89,7 @@ impl HandshakeFailure {
             | CertificateError::ExpiredContext { .. }
             | CertificateError::NotValidYet
             | CertificateError::NotValidYetContext { .. } => Self::CertificateNotInForce,
-            CertificateError::Other(_) => Self::IdentityRefused,
+            CertificateError::Other(why) if why.0.is::<IdentityRefused>() => Self::IdentityRefused,
             _ => Self::CertificateUntrusted,
         }
     }
