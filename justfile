@@ -27,4 +27,5 @@ bench:
 
 # One fuzz target for a minute: `just fuzz compact_jws`.
 fuzz target seconds="60":
-    cd tests/fuzz && cargo +nightly fuzz run {{target}} -- -max_total_time={{seconds}}
+    mkdir -p tests/fuzz/corpus/{{target}}
+    cargo +nightly fuzz run --fuzz-dir tests/fuzz {{target}} tests/fuzz/corpus/{{target}} tests/fuzz/seeds/{{target}} -- -max_total_time={{seconds}}
