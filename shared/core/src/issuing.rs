@@ -199,3 +199,6 @@ pub fn sign_token(claims: &Claims, key_id: &KeyId, signer: &dyn Signer) -> Resul
     token.push_str(&encode_segment(&signature));
     Ok(token)
 }
+
+#[cfg(test)]
+mod tests;

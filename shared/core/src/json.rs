@@ -176,3 +176,6 @@ impl<'de> Visitor<'de> for Checked {
         Ok(self)
     }
 }
+
+#[cfg(test)]
+mod tests;

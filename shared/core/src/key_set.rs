@@ -181,3 +181,6 @@ fn digest_line(key: &PublishedKey) -> String {
         time(key.times.compromised_at),
     )
 }
+
+#[cfg(test)]
+mod tests;

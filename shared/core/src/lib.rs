@@ -23,6 +23,8 @@ pub mod requirements;
 pub mod revocation;
 pub mod rotation;
 pub mod spiffe;
+#[cfg(test)]
+mod test_util;
 pub mod time;
 pub mod trust;
 pub mod verifying;

@@ -190,3 +190,6 @@ impl DigestSum {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -108,3 +108,6 @@ pub fn signing_key(keys: &[(KeyId, KeyTimes)], now: Timestamp) -> Option<&KeyId>
         .max_by_key(|(_, times)| times.active_from)
         .map(|(kid, _)| kid)
 }
+
+#[cfg(test)]
+mod tests;

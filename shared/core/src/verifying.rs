@@ -295,3 +295,6 @@ pub fn check_scopes(claims: &Claims, requirements: &Requirements) -> Result<(), 
         Err(Rejection::ScopeInsufficient)
     }
 }
+
+#[cfg(test)]
+mod tests;

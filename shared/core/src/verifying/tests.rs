@@ -1,0 +1,226 @@
+//! The decision: times at their boundaries, and the order of reasons.
+
+use super::*;
+use crate::claims::Subject;
+use crate::issuing::sign_token;
+use crate::names::{ClientId, Scope, TokenId};
+use crate::revocation::{Revocation, RevocationList, RevokedSubject};
+use crate::test_util::{NOW, ToyHash, ToyKey, after, jwk, key_set};
+
+fn expected() -> Expectations {
+    Expectations {
+        issuer: Issuer::parse("https://auth.example.com").expect("an issuer"),
+        trust_domain: TrustDomain::parse("prod.example.com").expect("a trust domain"),
+        audience: Audience::parse("orders").expect("an audience"),
+        max_lifetime: Duration::from_secs(3600),
+        leeway: Duration::from_secs(5),
+        several_audiences: false,
+    }
+}
+
+fn claims() -> Claims {
+    Claims {
+        issuer: "https://auth.example.com".to_owned(),
+        subject: Subject {
+            trust_domain: expected().trust_domain,
+            client_id: ClientId::parse("billing").expect("a client id"),
+        },
+        audiences: vec!["orders".to_owned()],
+        client_id: ClientId::parse("billing").expect("a client id"),
+        expires_at: after(600),
+        issued_at: after(-10),
+        not_before: None,
+        token_id: TokenId::parse("1.2").expect("a token id"),
+        scopes: vec![Scope::parse("read").expect("a scope")],
+        roles: Vec::new(),
+        confirmation: Confirmation::Unbound,
+    }
+}
+
+fn times() -> KeyTimes {
+    KeyTimes {
+        prepared_at: after(-9000),
+        active_from: Some(after(-8000)),
+        ..KeyTimes::default()
+    }
+}
+
+fn state(times: KeyTimes, revocations: RevocationList) -> TrustState {
+    let keys = Arc::new(key_set(&jwk(1), times));
+    TrustState::new(expected().issuer, 1, keys, revocations, &ToyHash)
+}
+
+fn decide_with(claims: &Claims, state: &TrustState, requirements: &Requirements) -> Result<(), Rejection> {
+    let key = jwk(1);
+    let token = sign_token(claims, key.key_id(), &ToyKey::of(&key)).expect("signed");
+    let view = TrustView {
+        state,
+        freshness: Freshness::Fresh,
+    };
+    let presented = Presentation {
+        peer_certificate: None,
+        requirements,
+    };
+    verify(token.as_bytes(), Some(view), &expected(), &presented, NOW).map(|_| ())
+}
+
+fn decide(claims: &Claims) -> Result<(), Rejection> {
+    let state = state(times(), RevocationList::default());
+    decide_with(claims, &state, &Requirements::default())
+}
+
+/// T70: on or after `exp` is too late; there is no leeway.
+#[test]
+fn a_token_ends_with_the_second_before_exp() {
+    for (expires, answer) in [
+        (-6, Err(Rejection::TokenExpired)),
+        (-5, Err(Rejection::TokenExpired)),
+        (-1, Err(Rejection::TokenExpired)),
+        (0, Err(Rejection::TokenExpired)),
+        (1, Ok(())),
+        (6, Ok(())),
+    ] {
+        let claims = Claims {
+            expires_at: after(expires),
+            issued_at: after(-100),
+            ..claims()
+        };
+        assert_eq!(decide(&claims), answer, "now {expires:+}");
+    }
+}
+
+/// T74, T75: `nbf` and `iat` may be ahead by the leeway, and not by a second more.
+#[test]
+fn a_token_may_be_ahead_by_the_leeway() {
+    for (ahead, early, future) in [
+        (-1, Ok(()), Ok(())),
+        (0, Ok(()), Ok(())),
+        (1, Ok(()), Ok(())),
+        (5, Ok(()), Ok(())),
+        (6, Err(Rejection::TokenNotYetValid), Err(Rejection::IatInFuture)),
+    ] {
+        let not_before = Claims {
+            not_before: Some(after(ahead)),
+            ..claims()
+        };
+        assert_eq!(decide(&not_before), early, "nbf: now {ahead:+}");
+        let issued_at = Claims {
+            issued_at: after(ahead),
+            not_before: Some(NOW),
+            ..claims()
+        };
+        assert_eq!(decide(&issued_at), future, "iat: now {ahead:+}");
+    }
+}
+
+/// T73: the longest lifetime is accepted, a second more is not.
+#[test]
+fn a_lifetime_has_a_ceiling() {
+    for (lifetime, answer) in [(3600, Ok(())), (3601, Err(Rejection::LifetimeExcessive))] {
+        let claims = Claims {
+            expires_at: after(-10 + lifetime),
+            ..claims()
+        };
+        assert_eq!(decide(&claims), answer, "{lifetime}");
+    }
+}
+
+/// T51, I-01: a token from before its key was to sign was not made by the authority.
+#[test]
+fn a_token_is_not_older_than_its_key() {
+    for (active, answer) in [(-11, Ok(())), (-10, Ok(())), (-9, Err(Rejection::KeyNotActive))] {
+        let times = KeyTimes {
+            active_from: Some(after(active)),
+            ..times()
+        };
+        let state = state(times, RevocationList::default());
+        assert_eq!(
+            decide_with(&claims(), &state, &Requirements::default()),
+            answer,
+            "{active}"
+        );
+    }
+}
+
+/// The order of the decision: of everything that is wrong at once, the first is told. Each step mends one thing.
+#[test]
+fn the_first_reason_wins() {
+    let everything = RevocationList::default().with(
+        Revocation {
+            subject: RevokedSubject::Everything,
+            issued_before: NOW,
+            expires_at: after(3600),
+        },
+        &ToyHash,
+    );
+    let strict = Requirements {
+        scopes: vec![Scope::parse("write").expect("a scope")],
+        bound: true,
+    };
+    let not_active = KeyTimes {
+        active_from: Some(after(100)),
+        ..times()
+    };
+    let compromised = KeyTimes {
+        compromised_at: Some(NOW),
+        ..not_active
+    };
+    let mut claims = Claims {
+        issuer: "https://other.example.com".to_owned(),
+        audiences: vec!["stock".to_owned()],
+        issued_at: after(-100),
+        expires_at: after(-10),
+        ..claims()
+    };
+    let mut trust = state(compromised, everything.clone());
+    let decide = |claims: &Claims, trust: &TrustState, requirements: &Requirements| {
+        decide_with(claims, trust, requirements).expect_err("refused")
+    };
+    assert_eq!(decide(&claims, &trust, &strict), Rejection::KeyRevoked);
+    trust = state(not_active, everything.clone());
+    assert_eq!(decide(&claims, &trust, &strict), Rejection::KeyNotActive);
+    trust = state(times(), everything);
+    assert_eq!(decide(&claims, &trust, &strict), Rejection::IssMismatch);
+    claims.issuer = expected().issuer.as_str().to_owned();
+    assert_eq!(decide(&claims, &trust, &strict), Rejection::AudMismatch);
+    claims.audiences = vec!["orders".to_owned()];
+    assert_eq!(decide(&claims, &trust, &strict), Rejection::TokenExpired);
+    claims.expires_at = after(10);
+    assert_eq!(decide(&claims, &trust, &strict), Rejection::TokenRevoked);
+    trust = state(times(), RevocationList::default());
+    assert_eq!(decide(&claims, &trust, &strict), Rejection::CnfMissing);
+    let unbound = Requirements {
+        bound: false,
+        ..strict
+    };
+    assert_eq!(decide(&claims, &trust, &unbound), Rejection::ScopeInsufficient);
+    assert_eq!(decide_with(&claims, &trust, &Requirements::default()), Ok(()));
+}
+
+/// The payload is not read before its signature is verified, and nothing is verified without trust.
+#[test]
+fn form_comes_first_then_trust_then_the_signature() {
+    let trust = state(times(), RevocationList::default());
+    let fresh = TrustView {
+        state: &trust,
+        freshness: Freshness::Fresh,
+    };
+    let authenticate = |token: &str, view| authenticate(token.as_bytes(), view).map(|_| ());
+    let header = crate::jose::access_token_header(crate::jose::Algorithm::Es256, jwk(1).key_id());
+    let header = crate::jose::encode_segment(header.as_bytes());
+    let garbage = format!("{header}.AAAA.AAAA");
+    assert_eq!(authenticate("a.b", None).err(), Some(Rejection::TokenMalformed));
+    assert_eq!(authenticate(&garbage, None).err(), Some(Rejection::TrustCold));
+    let stale = TrustView {
+        freshness: Freshness::Expired,
+        ..fresh
+    };
+    assert_eq!(
+        authenticate(&garbage, Some(stale)).err(),
+        Some(Rejection::TrustStale)
+    );
+    assert_eq!(
+        authenticate(&garbage, Some(fresh)).err(),
+        Some(Rejection::SigInvalid)
+    );
+}
