@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use countersign_core::claims::{Claims, Confirmation, Subject};
-use countersign_core::jose::{Algorithm, access_token_header, encode_segment};
+use countersign_core::issuing::sign_token;
+use countersign_core::jose::Algorithm;
 use countersign_core::key_set::{KeySet, KeyTimes, PublishedKey};
 use countersign_core::names::{Audience, ClientId, Issuer, Scope, TokenId};
-use countersign_core::ports::{KeyReader as _, Signer as _};
+use countersign_core::ports::KeyReader as _;
 use countersign_core::requirements::Requirements;
 use countersign_core::revocation::{Revocation, RevocationList, RevokedSubject};
 use countersign_core::spiffe::TrustDomain;
@@ -18,9 +19,15 @@ use countersign_crypto::{AwsLc, SigningKey};
 
 use crate::Failure;
 
-const ISSUER: &str = "https://authority.bench.example";
-const TRUST_DOMAIN: &str = "bench.example";
-const AUDIENCE: &str = "orders.bench.example";
+/// `iss`.
+pub(crate) const ISSUER: &str = "https://authority.bench.example";
+/// The trust domain.
+pub(crate) const TRUST_DOMAIN: &str = "bench.example";
+/// `aud`.
+pub(crate) const AUDIENCE: &str = "orders.bench.example";
+
+/// The scope that the methods ask for.
+pub(crate) const SCOPE: &str = "orders.read";
 
 /// When the tokens are issued.
 pub(crate) const ISSUED_AT: Timestamp = Timestamp::from_seconds(1_800_000_000);
@@ -73,7 +80,7 @@ impl Fixture {
                 several_audiences: false,
             },
             requirements: Requirements {
-                scopes: vec![Scope::parse("orders.read")?],
+                scopes: vec![Scope::parse(SCOPE)?],
                 bound: false,
             },
         })
@@ -94,17 +101,10 @@ impl Fixture {
             issued_at,
             not_before: Some(issued_at),
             token_id: TokenId::parse(&format!("2a.{number:x}"))?,
-            scopes: vec![Scope::parse("orders.read")?, Scope::parse("orders.write")?],
+            scopes: vec![Scope::parse(SCOPE)?, Scope::parse("orders.write")?],
             roles: Vec::new(),
             confirmation: Confirmation::Unbound,
         };
-        let header = access_token_header(self.key.algorithm(), self.key.key_id());
-        let signing_input = format!(
-            "{}.{}",
-            encode_segment(header.as_bytes()),
-            encode_segment(claims.to_json().as_bytes())
-        );
-        let signature = self.key.sign(signing_input.as_bytes())?;
-        Ok(format!("{signing_input}.{}", encode_segment(&signature)))
+        Ok(sign_token(&claims, self.key.key_id(), &self.key)?)
     }
 }

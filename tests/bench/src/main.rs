@@ -11,7 +11,8 @@
 mod fixture;
 mod measure;
 mod report;
-mod verify;
+mod verify_cold;
+mod verify_repeat;
 
 use std::error::Error;
 use std::io::Write as _;
@@ -38,6 +39,8 @@ struct Arguments {
 enum What {
     /// Verification of tokens that are all new, against the raw signature check.
     VerifyCold,
+    /// Verification of tokens that come again, against the least that a memory of them costs.
+    VerifyRepeat,
     /// Everything.
     All,
 }
@@ -47,8 +50,9 @@ fn run(arguments: &Arguments) -> Result<Report, Failure> {
         quick: arguments.quick,
     };
     let comparisons: Vec<Comparison> = match arguments.what {
-        What::VerifyCold => vec![verify::cold(scale)?],
-        What::All => vec![verify::cold(scale)?],
+        What::VerifyCold => vec![verify_cold::cold(scale)?],
+        What::VerifyRepeat => vec![verify_repeat::repeat(scale)?],
+        What::All => vec![verify_cold::cold(scale)?, verify_repeat::repeat(scale)?],
     };
     Ok(Report::new(comparisons))
 }

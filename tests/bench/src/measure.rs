@@ -48,6 +48,11 @@ impl Samples {
     }
 }
 
+/// In nanoseconds.
+pub(crate) fn nanos(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e9
+}
+
 /// In microseconds.
 pub(crate) fn micros(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e6

@@ -1,4 +1,4 @@
-//! Verification: of new tokens, and of tokens that come again.
+//! Verification of tokens that are all new.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
