@@ -1,0 +1,229 @@
+//! The local API: asks for the decision that the proxy would make (`countersign.verify.v1`), with health and reflection.
+//!
+//! For services that are called in other ways than through the proxy. Issuer and audience are the sidecar's own; no
+//! request chooses them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use countersign_core::Rejection;
+use countersign_core::bearer;
+use countersign_core::names::CertificateThumbprint;
+use countersign_core::requirements::MethodPath;
+use countersign_proto::verify::v1;
+use countersign_proto::verify::v1::verify_response::Verdict;
+use countersign_proto::verify::v1::verify_service_server::{VerifyService, VerifyServiceServer};
+use countersign_wire::{MAX_REQUEST_LENGTH, status, verify};
+use http::{Request, Response};
+use hyper::body::Incoming;
+use tonic::body::Body;
+use tonic::service::Routes;
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
+use tower::ServiceExt as _;
+
+use crate::refusal_log::{RefusalLog, Refused};
+use crate::server::Serve;
+use crate::server::listener::Peer;
+use crate::sync::SyncMetrics;
+use crate::trust::TrustStore;
+use crate::verifier::{Admission, Decision, Question, Verifier};
+
+/// The API's handlers.
+#[derive(Debug)]
+pub(crate) struct VerifyApi {
+    pub(crate) verifier: Arc<Verifier>,
+    pub(crate) sync: SyncMetrics,
+    pub(crate) log: Arc<RefusalLog>,
+}
+
+/// The API as one listener serves it.
+#[derive(Clone, Debug)]
+pub(crate) struct ApiService(Routes);
+
+impl ApiService {
+    /// The API with health and reflection. The second value is told whether decisions are made.
+    pub(crate) fn new(api: VerifyApi) -> Result<(Self, HealthReporter), tonic_reflection::server::Error> {
+        let verify = VerifyServiceServer::new(api).max_decoding_message_size(MAX_REQUEST_LENGTH);
+        let (reporter, health) = tonic_health::server::health_reporter();
+        let reflection = || {
+            tonic_reflection::server::Builder::configure()
+                .register_encoded_file_descriptor_set(countersign_proto::FILE_DESCRIPTOR_SET)
+                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+                .with_service_name("countersign.verify.v1.VerifyService")
+                .with_service_name("grpc.health.v1.Health")
+        };
+        let routes = Routes::new(verify)
+            .add_service(health)
+            .add_service(reflection().build_v1()?)
+            .add_service(reflection().build_v1alpha()?)
+            .prepare();
+        Ok((Self(routes), reporter))
+    }
+}
+
+impl Serve for ApiService {
+    type Body = Body;
+
+    async fn call(&self, request: Request<Incoming>, _peer: Arc<Peer>) -> Response<Body> {
+        match self.0.clone().oneshot(request).await {
+            Ok(response) => response,
+            Err(error) => {
+                tracing::error!(%error, "the local API failed");
+                status::failed(status::Failure::Internal).into_http()
+            }
+        }
+    }
+}
+
+/// How often health looks at the clock. Readiness ends by time passing, which nobody announces.
+const HEALTH_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Keeps gRPC health in step with the trust: serving while decisions are made.
+pub(crate) async fn report_health(reporter: HealthReporter, trust: Arc<TrustStore>) {
+    let mut epochs = trust.changed();
+    let mut told = None;
+    loop {
+        let decides = trust.status().decides();
+        if told != Some(decides) {
+            let serving = if decides {
+                ServingStatus::Serving
+            } else {
+                ServingStatus::NotServing
+            };
+            reporter.set_service_status("", serving).await;
+            reporter
+                .set_service_status("countersign.verify.v1.VerifyService", serving)
+                .await;
+            told = Some(decides);
+        }
+        tokio::select! {
+            changed = epochs.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep(HEALTH_INTERVAL) => {}
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl VerifyService for VerifyApi {
+    async fn verify(
+        &self,
+        request: tonic::Request<v1::VerifyRequest>,
+    ) -> Result<tonic::Response<v1::VerifyResponse>, tonic::Status> {
+        let request = request.into_inner();
+        let peer_certificate = thumbprint(&request.peer_certificate_sha256)?;
+        let token = token(&request)?;
+        let method = method(&request.path);
+        let decision = match method {
+            // As the proxy does: the form comes before the token.
+            Err(rejection) => {
+                self.verifier.count_refused(rejection);
+                Decision {
+                    verdict: Err(rejection),
+                    epoch: self.verifier.trust().epoch(),
+                }
+            }
+            Ok(method) => {
+                let question = Question {
+                    token,
+                    method,
+                    peer_certificate,
+                };
+                self.verifier.decide_patiently(&question).await
+            }
+        };
+        if let Err(rejection) = decision.verdict {
+            self.log.tell(&Refused {
+                rejection,
+                method: method.ok().flatten(),
+                remote: None,
+                epoch: decision.epoch,
+            });
+        }
+        Ok(tonic::Response::new(self.write(decision)))
+    }
+
+    async fn get_status(
+        &self,
+        _request: tonic::Request<v1::GetStatusRequest>,
+    ) -> Result<tonic::Response<v1::GetStatusResponse>, tonic::Status> {
+        let status = self.verifier.trust().status();
+        let expected = self.verifier.expected();
+        Ok(tonic::Response::new(v1::GetStatusResponse {
+            issuer: expected.issuer.as_str().to_owned(),
+            audience: expected.audience.as_str().to_owned(),
+            epoch: status.epoch,
+            state_digest: if status.epoch == 0 {
+                Vec::new()
+            } else {
+                status.digest.to_vec()
+            },
+            freshness: status.freshness_name().to_owned(),
+            age_ms: status.age.map(millis),
+            refuses_in_ms: status.refuses_in.map(millis),
+            connected: self.sync.connected.get() != 0,
+            keys: u32::try_from(status.keys).unwrap_or(u32::MAX),
+            revocations: u64::try_from(status.revocations).unwrap_or(u64::MAX),
+        }))
+    }
+}
+
+impl VerifyApi {
+    fn write(&self, decision: Decision) -> v1::VerifyResponse {
+        let verdict = match decision.verdict {
+            Ok(Admission::Open) => Verdict::Allowed(v1::Allowed {
+                open_method: true,
+                ..v1::Allowed::default()
+            }),
+            Ok(Admission::Token(admitted)) => {
+                let audience = self.verifier.expected().audience.as_str();
+                Verdict::Allowed(verify::write_allowed(admitted.claims(), audience))
+            }
+            Err(rejection) => Verdict::Refused(verify::write_refused(rejection)),
+        };
+        v1::VerifyResponse {
+            verdict: Some(verdict),
+            epoch: decision.epoch,
+        }
+    }
+}
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// The credential asked about, in one of its two forms.
+fn token(request: &v1::VerifyRequest) -> Result<Result<&[u8], Rejection>, tonic::Status> {
+    if request.token.is_empty() {
+        let fields = request.authorization.iter().map(Vec::as_slice);
+        return Ok(bearer::from_authorization(fields));
+    }
+    if request.authorization.is_empty() {
+        return Ok(Ok(request.token.as_bytes()));
+    }
+    Err(status::invalid(
+        "authorization",
+        "is not to be given together with `token`",
+    ))
+}
+
+fn method(path: &str) -> Result<Option<MethodPath<'_>>, Rejection> {
+    if path.is_empty() {
+        Ok(None)
+    } else {
+        MethodPath::parse(path).map(Some)
+    }
+}
+
+fn thumbprint(sha256: &[u8]) -> Result<Option<CertificateThumbprint>, tonic::Status> {
+    if sha256.is_empty() {
+        return Ok(None);
+    }
+    let digest = sha256.try_into().map_err(|_length| {
+        status::invalid(
+            "peer_certificate_sha256",
+            "is 32 bytes, or empty for no certificate",
+        )
+    })?;
+    Ok(Some(CertificateThumbprint::new(digest)))
+}

@@ -1,0 +1,34 @@
+//! Where a sidecar listens.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// The addresses of one sidecar, with the ports that the system chose for port 0.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Addresses {
+    /// Where callers connect, in the order of the configuration.
+    pub listeners: Vec<SocketAddr>,
+    /// The local API over TCP.
+    pub verify_grpc: Option<SocketAddr>,
+    /// The local API's socket.
+    pub verify_unix: Option<PathBuf>,
+    /// The admin port.
+    pub admin: SocketAddr,
+}
+
+impl fmt::Display for Addresses {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("listeners")?;
+        for address in &self.listeners {
+            write!(f, " {address}")?;
+        }
+        if let Some(address) = self.verify_grpc {
+            write!(f, ", verify {address}")?;
+        }
+        if let Some(path) = &self.verify_unix {
+            write!(f, ", verify unix://{}", path.display())?;
+        }
+        write!(f, ", admin {}", self.admin)
+    }
+}

@@ -1,0 +1,167 @@
+//! The listeners of a sidecar and what is served on them.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use countersign_core::ports::Clock;
+use countersign_mtls::{ClientCertificates, ClientTls, DEFAULT_WATCH_INTERVAL, ServerTls};
+use countersign_runtime::Shutdown;
+use countersign_wire::status::Disclosure;
+use futures_util::future::join_all;
+use tokio::runtime::Handle;
+use tokio_util::task::TaskTracker;
+use tonic_health::server::HealthReporter;
+
+use super::StartError;
+use crate::api::ApiService;
+use crate::config::{Config, ListenerConfig};
+use crate::metrics::{ConnectionMetrics, TlsParts};
+use crate::proxy::{Proxy, ProxyService};
+use crate::server::listener::Listener;
+use crate::server::{Limits, Serve, Terms, serve};
+
+/// What is served, and what every listener grants.
+pub(super) struct Services {
+    pub(super) proxy: Arc<Proxy>,
+    pub(super) api: ApiService,
+    pub(super) health: HealthReporter,
+    pub(super) connections: ConnectionMetrics,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) limits: Limits,
+}
+
+/// Everything that is bound, the admin port apart.
+pub(super) struct Listeners {
+    proxy: Vec<(Listener, Disclosure)>,
+    api: Vec<Listener>,
+    tls: Vec<Arc<ServerTls>>,
+}
+
+impl Listeners {
+    /// Binds what `config` names. Connections will be accepted on `calls`.
+    pub(super) async fn bind(
+        config: &Config,
+        clock: Arc<dyn Clock>,
+        calls: &Handle,
+    ) -> Result<Self, StartError> {
+        let mut listeners = Self {
+            proxy: Vec::new(),
+            api: Vec::new(),
+            tls: Vec::new(),
+        };
+        for listener in &config.listeners {
+            listeners
+                .bind_proxy(listener, config.limits, &clock, calls)
+                .await?;
+        }
+        if let Some(address) = config.verify.grpc {
+            let binding = Listener::plaintext(address, config.limits);
+            listeners.api.push(bound(calls, binding, address).await?);
+        }
+        if let Some(path) = config.verify.unix.clone() {
+            let (place, limits) = (format!("unix://{}", path.display()), config.limits);
+            let binding = async move { Listener::unix(&path, limits) };
+            listeners.api.push(bound(calls, binding, place).await?);
+        }
+        Ok(listeners)
+    }
+
+    async fn bind_proxy(
+        &mut self,
+        config: &ListenerConfig,
+        limits: Limits,
+        clock: &Arc<dyn Clock>,
+        calls: &Handle,
+    ) -> Result<(), StartError> {
+        let address = config.address;
+        let listener = match &config.tls {
+            None => bound(calls, Listener::plaintext(address, limits), address).await?,
+            Some(files) => {
+                let tls = ServerTls::load(files, ClientCertificates::Required, Arc::clone(clock))?;
+                self.tls.push(Arc::clone(&tls));
+                bound(calls, Listener::tls(address, tls, limits), address).await?
+            }
+        };
+        self.proxy.push((listener, config.disclosure));
+        Ok(())
+    }
+
+    pub(super) fn proxy_addresses(&self) -> Vec<SocketAddr> {
+        self.proxy
+            .iter()
+            .filter_map(|(listener, _)| listener.address())
+            .collect()
+    }
+
+    pub(super) fn api_address(&self) -> Option<SocketAddr> {
+        self.api.iter().find_map(Listener::address)
+    }
+
+    pub(super) fn tls_parts(&self, authority: Arc<ClientTls>, clock: Arc<dyn Clock>) -> TlsParts {
+        let all = self.proxy.iter().map(|(listener, _)| listener).chain(&self.api);
+        TlsParts {
+            authority,
+            listeners: self.tls.clone(),
+            stats: all.filter_map(Listener::stats).collect(),
+            clock,
+        }
+    }
+
+    /// Follows the TLS files until `stop`.
+    pub(super) fn watch(&self, tasks: &TaskTracker, stop: &Shutdown) {
+        for tls in &self.tls {
+            tasks.spawn(tls.watch(DEFAULT_WATCH_INTERVAL, stop.token()));
+        }
+    }
+
+    /// Serves until `shutdown` and until the last connection has ended.
+    pub(super) async fn serve(self, services: Services, calls: &Handle, shutdown: &Shutdown) {
+        let terms = || Terms {
+            limits: services.limits,
+            metrics: services.connections.clone(),
+            clock: Arc::clone(&services.clock),
+            drain: shutdown.token(),
+        };
+        let mut running = Vec::new();
+        for (listener, disclosure) in self.proxy {
+            let service = ProxyService {
+                proxy: Arc::clone(&services.proxy),
+                disclosure,
+            };
+            running.push(spawn(calls, listener, service, terms()));
+        }
+        for listener in self.api {
+            running.push(spawn(calls, listener, services.api.clone(), terms()));
+        }
+        for ended in join_all(running).await {
+            if let Err(error) = ended {
+                tracing::error!(%error, "a listener has failed");
+            }
+        }
+    }
+}
+
+fn spawn<S: Serve>(
+    calls: &Handle,
+    listener: Listener,
+    service: S,
+    terms: Terms,
+) -> tokio::task::JoinHandle<()> {
+    calls.spawn(serve(listener, service, terms))
+}
+
+/// Binds on the runtime that will accept: a socket belongs to one.
+async fn bound(
+    calls: &Handle,
+    binding: impl Future<Output = std::io::Result<Listener>> + Send + 'static,
+    place: impl ToString,
+) -> Result<Listener, StartError> {
+    let listener = calls
+        .spawn(binding)
+        .await
+        .map_err(|_stopped| StartError::Stopped)?;
+    listener.map_err(|source| StartError::Listen {
+        place: place.to_string(),
+        source,
+    })
+}

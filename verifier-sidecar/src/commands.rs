@@ -1,0 +1,128 @@
+//! The command line of the sidecar: for its own binary, and for others that run it in their process.
+
+use std::ffi::OsString;
+use std::fmt::Display;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Parser;
+use countersign_core::ports::Clock;
+use countersign_runtime::{Shutdown, SystemClock, exit, panics, telemetry};
+
+use crate::app::{self, App, StartError};
+use crate::config::Config;
+
+/// Verifies the tokens of the calls to one service.
+#[derive(Debug, Parser)]
+#[command(name = "countersign-sidecar", version, about)]
+struct Args {
+    /// The configuration file (TOML).
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// Only check the configuration, and the files that it names.
+    #[arg(long)]
+    check: bool,
+}
+
+/// Runs the sidecar as its command line `args` say, the program's name first.
+///
+/// Exits with 64 for a wrong command line or configuration, 1 for a start that failed.
+pub fn run(args: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> ExitCode {
+    let args = match Args::try_parse_from(args) {
+        Ok(args) => args,
+        Err(usage) => return explain(&usage),
+    };
+    let config = match Config::load(&args.config) {
+        Ok(config) => config,
+        Err(complaints) => {
+            tell(&complaints);
+            return exit::code(exit::CONFIG);
+        }
+    };
+    if args.check {
+        return check(&config);
+    }
+    match serve(config) {
+        Ok(()) => exit::code(exit::SUCCESS),
+        Err(error) => {
+            tell(&chain(error.as_ref()));
+            exit::code(exit::FAILURE)
+        }
+    }
+}
+
+/// Help and version are no errors.
+fn explain(usage: &clap::Error) -> ExitCode {
+    // Where nobody reads, there is nobody to tell.
+    let _unread = usage.print();
+    exit::code(if usage.use_stderr() {
+        exit::CONFIG
+    } else {
+        exit::SUCCESS
+    })
+}
+
+fn tell(text: &dyn Display) {
+    let _unread = writeln!(std::io::stderr().lock(), "{text}");
+}
+
+/// The error with all its causes.
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+fn check(config: &Config) -> ExitCode {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    // A connection can be prepared only where there is a runtime, although none is made.
+    let errors = match countersign_runtime::build(1) {
+        Ok(runtime) => runtime.block_on(async { app::check(config, &clock) }),
+        Err(error) => {
+            tell(&error);
+            return exit::code(exit::FAILURE);
+        }
+    };
+    if errors.is_empty() {
+        let _unread = writeln!(std::io::stdout().lock(), "the configuration is good");
+        return exit::code(exit::SUCCESS);
+    }
+    for error in &errors {
+        tell(&chain(error));
+    }
+    exit::code(exit::CONFIG)
+}
+
+type Failure = Box<dyn std::error::Error>;
+
+fn serve(config: Config) -> Result<(), Failure> {
+    let guard = telemetry::init(
+        "countersign-sidecar",
+        env!("CARGO_PKG_VERSION"),
+        &config.telemetry,
+    )?;
+    panics::install();
+    let calls = countersign_runtime::build(config.workers)?;
+    let control = countersign_runtime::build(1)?;
+    let handle = calls.handle().clone();
+    // A runtime of one thread works only while somebody waits on it.
+    let (ended, wait) = tokio::sync::oneshot::channel::<()>();
+    let thread = std::thread::Builder::new()
+        .name("countersign-calls".to_owned())
+        .spawn(move || {
+            // Ends with the sender, which says nothing.
+            let _ended = calls.block_on(wait);
+        })?;
+    let outcome = control.block_on(async {
+        let shutdown = Shutdown::on_signals()?;
+        let app = App::build(config, Arc::new(SystemClock), handle).await?;
+        app.run_until(shutdown).await;
+        Ok::<_, Failure>(())
+    });
+    drop(ended);
+    let joined = thread.join();
+    drop(guard);
+    outcome?;
+    joined.map_err(|_panic| StartError::Stopped.into())
+}

@@ -1,0 +1,353 @@
+//! The configuration: text, then what the operator wrote ([`file`]), then only what makes sense ([`Config`]).
+//!
+//! Every complaint is made at once, with file and line. Nothing secret is in a `Config`: keys are paths.
+
+mod access;
+mod addresses;
+mod defaults;
+mod file;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use countersign_core::freshness::StalenessBudget;
+use countersign_core::names::{Audience, Issuer};
+use countersign_core::requirements::MethodTable;
+use countersign_core::spiffe::{SpiffeId, TrustDomain};
+use countersign_core::trust::UpdateRules;
+use countersign_core::verifying::Expectations;
+use countersign_crypto::AwsLc;
+use countersign_crypto::publishing::PinnedKeys;
+use countersign_mtls::TlsFiles;
+use countersign_mtls::files::read_public;
+use countersign_runtime::config::environment::Environment;
+use countersign_runtime::config::{Complaints, PeriodOrZero};
+use countersign_runtime::telemetry::TelemetryConfig;
+use countersign_wire::status::Disclosure;
+
+use crate::proxy::{TokenForwarding, UpstreamAddress};
+use crate::server::Limits;
+use crate::sync::HEARTBEAT_PERIOD;
+use file::File;
+
+/// What a sidecar is built from.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// What is accepted.
+    pub expectations: Expectations,
+    /// The authority.
+    pub authority: AuthorityConfig,
+    /// Where the last trust is kept.
+    pub state_dir: PathBuf,
+    /// How trust is taken over.
+    pub rules: UpdateRules,
+    /// How long it is used without the authority.
+    pub budget: StalenessBudget,
+    /// How often a heartbeat is asked for.
+    pub heartbeat: Duration,
+    /// Where callers connect.
+    pub listeners: Vec<ListenerConfig>,
+    /// What methods ask for.
+    pub methods: MethodTable,
+    /// The methods that are named, for metrics.
+    pub method_patterns: Vec<String>,
+    /// Where the service is, and how many connections to it there may be.
+    pub upstream: (UpstreamAddress, usize),
+    /// Whether the service sees tokens.
+    pub tokens: TokenForwarding,
+    /// The longest deadline that a caller can set.
+    pub longest_timeout: Duration,
+    /// Memory for tokens whose signature was checked before.
+    pub token_cache_bytes: u64,
+    /// Where the local API is.
+    pub verify: VerifyConfig,
+    /// Where the admin port is.
+    pub admin: SocketAddr,
+    /// What each listener grants.
+    pub limits: Limits,
+    /// Threads that serve calls.
+    pub workers: usize,
+    /// Logs and traces.
+    pub telemetry: TelemetryConfig,
+    /// Whether calls are traced.
+    pub traced: bool,
+}
+
+/// The connection to the authority.
+#[derive(Clone, Debug)]
+pub struct AuthorityConfig {
+    /// Where it is.
+    pub uri: String,
+    /// Who must answer there.
+    pub spiffe_id: SpiffeId,
+    /// The name in its certificate, when it is not the host in `uri`.
+    pub server_name: Option<String>,
+    /// Our certificate, and whom to trust.
+    pub files: TlsFiles,
+    /// The keys that publish trust.
+    pub publishers: PinnedKeys,
+}
+
+/// A place where callers connect.
+#[derive(Clone, Debug)]
+pub struct ListenerConfig {
+    /// Where.
+    pub address: SocketAddr,
+    /// With required client certificates, or without TLS.
+    pub tls: Option<TlsFiles>,
+    /// How much refused callers are told.
+    pub disclosure: Disclosure,
+}
+
+/// Where the local API is.
+#[derive(Clone, Debug, Default)]
+pub struct VerifyConfig {
+    /// A unix socket.
+    pub unix: Option<PathBuf>,
+    /// A loopback address.
+    pub grpc: Option<SocketAddr>,
+}
+
+impl Config {
+    /// Reads the file at `path`, and the publishing keys that it names.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn load(path: &Path) -> Result<Self, Complaints> {
+        let (file, complaints) = countersign_runtime::config::read::<File>(path)?;
+        Checker::new(path, complaints).check(file)
+    }
+
+    /// Reads `text` as if it were the file at `path`.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn parse(path: &Path, text: &str) -> Result<Self, Complaints> {
+        let (file, complaints) = countersign_runtime::config::parse::<File>(path, text)?;
+        Checker::new(path, complaints).check(file)
+    }
+}
+
+/// Makes a `Config` of a `File`, complaining where that cannot be.
+struct Checker {
+    folder: PathBuf,
+    complaints: Complaints,
+}
+
+/// The largest JWK Set that is read.
+const MAX_KEYS_BYTES: u64 = 256 * 1024;
+
+impl Checker {
+    fn new(path: &Path, complaints: Complaints) -> Self {
+        Self {
+            folder: path.parent().map(Path::to_owned).unwrap_or_default(),
+            complaints,
+        }
+    }
+
+    /// A path in the file is relative to the file.
+    fn path(&self, path: &Path) -> PathBuf {
+        self.folder.join(path)
+    }
+
+    fn check(mut self, file: File) -> Result<Config, Complaints> {
+        let config = self.config(&file);
+        let complaints = self.complaints;
+        match config {
+            Some(config) => complaints.into_result(config),
+            None => complaints
+                .into_result(())
+                .and_then(|()| Err(Complaints::of(&self.folder))),
+        }
+    }
+
+    /// Nothing only after a complaint. Everything is looked at before anything is given up.
+    fn config(&mut self, file: &File) -> Option<Config> {
+        let expectations = self.expectations(file);
+        let authority = self.authority(file);
+        let budget = self.budget(&file.trust);
+        let listeners = self.listeners(&file.listener);
+        let (methods, method_patterns) = self.methods(file);
+        let upstream = self.upstream(&file.upstream);
+        let verify = self.verify(&file.verify);
+        let admin = self.loopback("admin", &file.admin);
+        let limits = self.limits(&file.limits);
+        let rules = expectations
+            .as_ref()
+            .map(|expectations| self.rules(file, expectations));
+        self.check_distinct(&listeners, verify.grpc, admin);
+        let checked = file.telemetry.check();
+        self.complaints.accept("telemetry", checked);
+        let workers = file.workers.unwrap_or(defaults::WORKERS);
+        self.within("workers", workers, 1, defaults::MAX_WORKERS);
+        let connections = file
+            .limits
+            .upstream_connections
+            .unwrap_or(defaults::UPSTREAM_CONNECTIONS);
+        self.within("limits.upstream_connections", connections, 1, 1024);
+        Some(Config {
+            expectations: expectations?,
+            authority: authority?,
+            state_dir: self.path(&file.state_dir),
+            rules: rules?,
+            budget,
+            heartbeat: file.trust.heartbeat.map_or(HEARTBEAT_PERIOD, Into::into),
+            listeners,
+            methods,
+            method_patterns,
+            upstream: (upstream?, connections),
+            tokens: if file.tokens.forward {
+                TokenForwarding::Forward
+            } else {
+                TokenForwarding::Withhold
+            },
+            longest_timeout: file.limits.timeout.map_or(defaults::LONGEST_TIMEOUT, Into::into),
+            token_cache_bytes: file.tokens.cache_bytes.unwrap_or(defaults::TOKEN_CACHE_BYTES),
+            verify,
+            admin: admin?,
+            limits,
+            workers,
+            traced: is_traced(&file.telemetry),
+            telemetry: file.telemetry.clone(),
+        })
+    }
+
+    fn expectations(&mut self, file: &File) -> Option<Expectations> {
+        let issuer = self.complaints.accept("issuer", Issuer::parse(&file.issuer));
+        let trust_domain = self
+            .complaints
+            .accept("trust_domain", TrustDomain::parse(&file.trust_domain));
+        let audience = self
+            .complaints
+            .accept("audience", Audience::parse(&file.audience));
+        let max_lifetime = file
+            .tokens
+            .max_lifetime
+            .map_or(defaults::MAX_LIFETIME, Into::into);
+        let leeway = file.tokens.leeway.map_or(defaults::LEEWAY, PeriodOrZero::get);
+        if max_lifetime > defaults::MAX_LIFETIME {
+            self.complaints.push("tokens.max_lifetime", "is over 1h");
+        }
+        if leeway > defaults::MAX_LEEWAY {
+            self.complaints.push("tokens.leeway", "is over 1m");
+        }
+        if leeway > max_lifetime / 2 {
+            self.complaints
+                .push("tokens.leeway", "is over half of `tokens.max_lifetime`");
+        }
+        Some(Expectations {
+            issuer: issuer?,
+            trust_domain: trust_domain?,
+            audience: audience?,
+            max_lifetime,
+            leeway,
+            several_audiences: file.tokens.several_audiences,
+        })
+    }
+
+    fn authority(&mut self, file: &File) -> Option<AuthorityConfig> {
+        let authority = &file.authority;
+        let is_https = authority
+            .uri
+            .parse::<http::Uri>()
+            .is_ok_and(|uri| uri.scheme_str() == Some("https") && uri.host().is_some() && uri.path() == "/");
+        if !is_https {
+            self.complaints
+                .push("authority.uri", "is no address of the form `https://host:port`");
+        }
+        let spiffe_id = SpiffeId::parse(&authority.spiffe_id);
+        let spiffe_id = self.complaints.accept("authority.spiffe_id", spiffe_id);
+        let publishers = self.publishers(&file.publishing_keys);
+        Some(AuthorityConfig {
+            uri: authority.uri.clone(),
+            spiffe_id: spiffe_id?,
+            server_name: authority.server_name.clone(),
+            files: TlsFiles {
+                certificate: self.path(&authority.certificate),
+                private_key: self.path(&authority.private_key),
+                trust_roots: self.path(&authority.trust_roots),
+            },
+            publishers: publishers?,
+        })
+    }
+
+    fn publishers(&mut self, path: &Path) -> Option<PinnedKeys> {
+        let key = "publishing_keys";
+        let read = read_public(&self.path(path), MAX_KEYS_BYTES);
+        let jwks = self.complaints.accept(key, read)?;
+        self.complaints.accept(key, PinnedKeys::read(&jwks, &AwsLc))
+    }
+
+    fn budget(&mut self, trust: &file::Trust) -> StalenessBudget {
+        let budget = StalenessBudget {
+            warn_after: trust.warn_after.map_or(defaults::BUDGET.warn_after, Into::into),
+            refuse_after: trust
+                .refuse_after
+                .map_or(defaults::BUDGET.refuse_after, Into::into),
+        };
+        let heartbeat: Duration = trust.heartbeat.map_or(HEARTBEAT_PERIOD, Into::into);
+        if heartbeat.saturating_mul(3) > budget.warn_after {
+            self.complaints.push(
+                "trust.warn_after",
+                "is less than three times `trust.heartbeat`: one lost heartbeat would be an alarm",
+            );
+        }
+        if budget.warn_after >= budget.refuse_after {
+            self.complaints
+                .push("trust.refuse_after", "is not over `trust.warn_after`");
+        }
+        budget
+    }
+
+    fn rules(&mut self, file: &File, expectations: &Expectations) -> UpdateRules {
+        let max_revocations = file.trust.max_revocations.unwrap_or(defaults::MAX_REVOCATIONS);
+        self.within(
+            "trust.max_revocations",
+            max_revocations,
+            1,
+            defaults::MAX_REVOCATIONS,
+        );
+        UpdateRules {
+            issuer: expectations.issuer.clone(),
+            max_revocations,
+            max_revocation_life: defaults::MAX_REVOCATION_LIFE,
+            leeway: expectations.leeway,
+        }
+    }
+
+    fn limits(&mut self, file: &file::Limits) -> Limits {
+        let usual = defaults::LIMITS;
+        let connections = file.connections.unwrap_or(usual.connections);
+        let streams = file.streams.unwrap_or(usual.streams);
+        self.within("limits.connections", connections, 1, 1_000_000);
+        self.within("limits.streams", streams, 1, 65_536);
+        let longest: Duration = file.timeout.map_or(defaults::LONGEST_TIMEOUT, Into::into);
+        if longest > defaults::LONGEST_TIMEOUT {
+            self.complaints.push("limits.timeout", "is over 24h");
+        }
+        Limits {
+            connections,
+            streams,
+            idle: file.idle.map_or(usual.idle, Into::into),
+            age: file.connection_age.map_or(usual.age, Into::into),
+            drain: file.drain.map_or(usual.drain, Into::into),
+        }
+    }
+
+    fn within<N: PartialOrd + std::fmt::Display>(&mut self, key: &str, value: N, least: N, most: N) {
+        if value < least || value > most {
+            self.complaints
+                .push(key, format_args!("is not between {least} and {most}"));
+        }
+    }
+}
+
+/// Whether calls have spans. Without a collector they would only cost time.
+fn is_traced(telemetry: &TelemetryConfig) -> bool {
+    let environment = Environment::read();
+    !environment.otel_disabled && (telemetry.otlp_endpoint.is_some() || environment.otlp_endpoint.is_some())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,120 @@
+//! The configuration file as the operator wrote it. What is optional here has its default in [`super::defaults`].
+
+use std::path::PathBuf;
+
+use countersign_runtime::config::{Period, PeriodOrZero};
+use countersign_runtime::telemetry::TelemetryConfig;
+use serde::Deserialize;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct File {
+    pub(super) issuer: String,
+    pub(super) trust_domain: String,
+    pub(super) audience: String,
+    pub(super) publishing_keys: PathBuf,
+    pub(super) state_dir: PathBuf,
+    pub(super) upstream: String,
+    pub(super) admin: String,
+    pub(super) default_scopes: Option<Vec<String>>,
+    #[serde(default)]
+    pub(super) open_health: bool,
+    #[serde(default)]
+    pub(super) open_reflection: bool,
+    pub(super) workers: Option<usize>,
+    pub(super) authority: Authority,
+    #[serde(default)]
+    pub(super) listener: Vec<Listener>,
+    #[serde(default)]
+    pub(super) method: Vec<Method>,
+    #[serde(default)]
+    pub(super) trust: Trust,
+    #[serde(default)]
+    pub(super) tokens: Tokens,
+    #[serde(default)]
+    pub(super) verify: Verify,
+    #[serde(default)]
+    pub(super) limits: Limits,
+    #[serde(default)]
+    pub(super) telemetry: TelemetryConfig,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Authority {
+    pub(super) uri: String,
+    pub(super) spiffe_id: String,
+    pub(super) server_name: Option<String>,
+    pub(super) certificate: PathBuf,
+    pub(super) private_key: PathBuf,
+    pub(super) trust_roots: PathBuf,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Listener {
+    pub(super) address: String,
+    pub(super) tls: Option<Tls>,
+    #[serde(default)]
+    pub(super) plaintext: bool,
+    pub(super) disclose_reasons: Option<bool>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Tls {
+    pub(super) certificate: PathBuf,
+    pub(super) private_key: PathBuf,
+    pub(super) trust_roots: PathBuf,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Method {
+    pub(super) path: String,
+    #[serde(default)]
+    pub(super) open: bool,
+    pub(super) scopes: Option<Vec<String>>,
+    #[serde(default)]
+    pub(super) bound: bool,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Trust {
+    pub(super) heartbeat: Option<Period>,
+    pub(super) warn_after: Option<Period>,
+    pub(super) refuse_after: Option<Period>,
+    pub(super) max_revocations: Option<usize>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Tokens {
+    pub(super) max_lifetime: Option<Period>,
+    pub(super) leeway: Option<PeriodOrZero>,
+    #[serde(default)]
+    pub(super) several_audiences: bool,
+    #[serde(default)]
+    pub(super) forward: bool,
+    pub(super) cache_bytes: Option<u64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Verify {
+    pub(super) unix: Option<PathBuf>,
+    pub(super) grpc: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Limits {
+    pub(super) connections: Option<usize>,
+    pub(super) streams: Option<u32>,
+    pub(super) idle: Option<Period>,
+    pub(super) connection_age: Option<Period>,
+    pub(super) drain: Option<Period>,
+    pub(super) timeout: Option<Period>,
+    pub(super) upstream_connections: Option<usize>,
+}

@@ -1,0 +1,293 @@
+//! Every metric of the sidecar, its name and its labels, once.
+//!
+//! The registry puts `countersign_` before each name, and `_total` after those of counters. No label holds anything that
+//! a caller chooses: methods that the configuration does not name are `_OTHER`, and clients, tokens and keys are no
+//! labels at all (H10).
+
+mod state;
+
+use std::fmt;
+use std::sync::Arc;
+
+use countersign_core::Rejection;
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+use crate::verifier::Admission;
+
+pub use state::{TlsParts, register_sync, register_tls, register_trust};
+
+/// Decisions, their reasons, and what the memory of tokens saved.
+#[derive(Clone, Debug)]
+pub struct DecisionMetrics {
+    decisions: Family<DecisionLabels, Counter>,
+    // On the way of every good call, hence looked up once.
+    allowed: Counter,
+    open: Counter,
+    recognized: Counter,
+    new_tokens: Counter,
+    waits: Family<WaitLabels, Counter>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DecisionLabels {
+    decision: &'static str,
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LookupLabels {
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WaitLabels {
+    outcome: &'static str,
+}
+
+impl DecisionMetrics {
+    /// Counters that `registry` shows.
+    pub fn register(registry: &mut Registry) -> Self {
+        let decisions = Family::<DecisionLabels, Counter>::default();
+        registry.register(
+            "decisions",
+            "Decisions about requests, by verdict and stable reason",
+            decisions.clone(),
+        );
+        let lookups = Family::<LookupLabels, Counter>::default();
+        registry.register(
+            "token_cache_lookups",
+            "Tokens looked up in the memory of authentic tokens",
+            lookups.clone(),
+        );
+        let waits = Family::<WaitLabels, Counter>::default();
+        registry.register(
+            "epoch_waits",
+            "Requests that waited for a newer epoch because their key was not known or not active",
+            waits.clone(),
+        );
+        let decided = |decision, reason| decisions.get_or_create_owned(&DecisionLabels { decision, reason });
+        let looked_up = |result| lookups.get_or_create_owned(&LookupLabels { result });
+        Self {
+            allowed: decided("allowed", "token_verified"),
+            open: decided("allowed", "method_open"),
+            recognized: looked_up("hit"),
+            new_tokens: looked_up("miss"),
+            decisions,
+            waits,
+        }
+    }
+
+    /// Counts a verdict.
+    pub fn count(&self, verdict: &Result<Admission, Rejection>) {
+        match verdict {
+            Ok(Admission::Token(_)) => self.allowed.inc(),
+            Ok(Admission::Open) => self.open.inc(),
+            Err(rejection) => self
+                .decisions
+                .get_or_create_owned(&DecisionLabels {
+                    decision: "refused",
+                    reason: rejection.reason(),
+                })
+                .inc(),
+        };
+    }
+
+    pub(crate) fn recognized(&self) {
+        self.recognized.inc();
+    }
+
+    pub(crate) fn new_token(&self) {
+        self.new_tokens.inc();
+    }
+
+    pub(crate) fn waited(&self, epoch_came: bool) {
+        let outcome = if epoch_came { "newer_epoch" } else { "timeout" };
+        self.waits.get_or_create_owned(&WaitLabels { outcome }).inc();
+    }
+}
+
+/// What passes through the proxy.
+#[derive(Clone, Debug)]
+pub struct ProxyMetrics {
+    requests: Family<RequestLabels, Counter>,
+    streams: Gauge,
+    upstream_failures: Counter,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    method: MethodLabel,
+    code: &'static str,
+}
+
+/// A method as metrics name it: as the configuration does, or `_OTHER`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct MethodLabel(Arc<str>);
+
+impl MethodLabel {
+    pub(crate) fn new(pattern: &str) -> Self {
+        Self(pattern.into())
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl EncodeLabelValue for MethodLabel {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), fmt::Error> {
+        EncodeLabelValue::encode(&self.as_str(), encoder)
+    }
+}
+
+impl ProxyMetrics {
+    /// Counters that `registry` shows.
+    pub fn register(registry: &mut Registry) -> Self {
+        let requests = Family::<RequestLabels, Counter>::default();
+        registry.register(
+            "requests",
+            "Calls that have ended, by configured method and the gRPC status that the caller saw",
+            requests.clone(),
+        );
+        let streams = Gauge::default();
+        registry.register("active_streams", "Calls in the proxy now", streams.clone());
+        let upstream_failures = Counter::default();
+        registry.register(
+            "upstream_failures",
+            "Calls for which the service behind the sidecar could not be reached",
+            upstream_failures.clone(),
+        );
+        Self {
+            requests,
+            streams,
+            upstream_failures,
+        }
+    }
+
+    /// A call has begun. It ends when the value is dropped.
+    pub(crate) fn begin(self: &Arc<Self>, method: MethodLabel) -> ActiveCall {
+        self.streams.inc();
+        ActiveCall {
+            metrics: Arc::clone(self),
+            method,
+            code: None,
+        }
+    }
+
+    pub(crate) fn upstream_failed(&self) {
+        self.upstream_failures.inc();
+    }
+}
+
+/// A call in the proxy, counted when it ends, however it ends.
+#[derive(Debug)]
+pub(crate) struct ActiveCall {
+    metrics: Arc<ProxyMetrics>,
+    method: MethodLabel,
+    code: Option<&'static str>,
+}
+
+impl ActiveCall {
+    /// Takes note of the status that the caller is sent.
+    pub(crate) fn ended_with(&mut self, code: &'static str) {
+        self.code = Some(code);
+    }
+
+    /// Takes note that the answer ended; unless a status was seen, callers take that for `UNKNOWN`.
+    pub(crate) fn ended_without_status(&mut self) {
+        self.code.get_or_insert("UNKNOWN");
+    }
+}
+
+impl Drop for ActiveCall {
+    fn drop(&mut self) {
+        self.metrics.streams.dec();
+        self.metrics
+            .requests
+            .get_or_create_owned(&RequestLabels {
+                method: self.method.clone(),
+                // No status at all: the caller went away.
+                code: self.code.unwrap_or("CANCELLED"),
+            })
+            .inc();
+    }
+}
+
+/// Open connections, by listener.
+#[derive(Clone, Debug, Default)]
+pub struct ConnectionMetrics {
+    open: Family<ListenerLabels, Gauge>,
+    ended: Family<EndLabels, Counter>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ListenerLabels {
+    listener: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct EndLabels {
+    listener: &'static str,
+    reason: &'static str,
+}
+
+impl ConnectionMetrics {
+    /// Gauges that `registry` shows.
+    pub fn register(registry: &mut Registry) -> Self {
+        let metrics = Self::default();
+        registry.register(
+            "connections",
+            "Open connections, by kind of listener",
+            metrics.open.clone(),
+        );
+        registry.register(
+            "connections_ended",
+            "Connections that have ended, by kind of listener and why",
+            metrics.ended.clone(),
+        );
+        metrics
+    }
+
+    pub(crate) fn opened(&self, listener: &'static str) -> OpenConnection {
+        let gauge = self.open.get_or_create_owned(&ListenerLabels { listener });
+        gauge.inc();
+        OpenConnection {
+            gauge,
+            ended: self.ended.clone(),
+            listener,
+            reason: "error",
+        }
+    }
+}
+
+/// An open connection, counted until it is dropped.
+#[derive(Debug)]
+pub(crate) struct OpenConnection {
+    gauge: Gauge,
+    ended: Family<EndLabels, Counter>,
+    listener: &'static str,
+    reason: &'static str,
+}
+
+impl OpenConnection {
+    /// Takes note of why it ends.
+    pub(crate) fn ends(&mut self, reason: &'static str) {
+        self.reason = reason;
+    }
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.gauge.dec();
+        self.ended
+            .get_or_create_owned(&EndLabels {
+                listener: self.listener,
+                reason: self.reason,
+            })
+            .inc();
+    }
+}

@@ -1,0 +1,186 @@
+//! What is read off other parts whenever somebody asks, and the counters that the trust stream keeps.
+
+use std::fmt;
+use std::sync::Arc;
+
+use countersign_core::ports::Clock;
+use countersign_mtls::{ClientTls, ListenerStats, ServerTls, TlsHealth};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Registry;
+
+use crate::sync::SyncMetrics;
+use crate::trust::TrustStore;
+
+/// Shows the trust in force in `registry`.
+pub fn register_trust(registry: &mut Registry, trust: Arc<TrustStore>) {
+    registry.register_collector(Box::new(TrustGauges(trust)));
+}
+
+#[derive(Debug)]
+struct TrustGauges(Arc<TrustStore>);
+
+impl Collector for TrustGauges {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let status = self.0.status();
+        let encoder = &mut encoder;
+        let epoch = "Epoch of the trust in force, 0 without any";
+        show(encoder, "epoch", epoch, whole(status.epoch))?;
+        let floor = "Highest epoch that was ever in force here";
+        show(encoder, "epoch_floor", floor, whole(status.floor))?;
+        if let Some(age) = status.age {
+            let help = "Time since the authority confirmed the trust in force, absent when it never did";
+            show(encoder, "trust_age_seconds", help, age.as_secs_f64())?;
+        }
+        if let Some(left) = status.refuses_in {
+            let help = "Time until calls are refused if the authority stays away, absent without trust";
+            show(encoder, "trust_refuses_in_seconds", help, left.as_secs_f64())?;
+        }
+        let ready = "1 while calls are decided, 0 while they are refused for want of trust";
+        show(encoder, "ready", ready, i64::from(status.decides()))?;
+        let alarm = "1 while the authority contradicts itself";
+        show(encoder, "trust_alarm", alarm, i64::from(status.alarm.is_some()))?;
+        show(encoder, "keys", "Keys in force", whole(status.keys))?;
+        show(
+            encoder,
+            "revocations",
+            "Revocations in force",
+            whole(status.revocations),
+        )
+    }
+}
+
+fn show<N>(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: N) -> Result<(), fmt::Error>
+where
+    ConstGauge<N>: EncodeMetric,
+{
+    let gauge = ConstGauge::new(value);
+    gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)
+}
+
+fn whole(number: impl TryInto<i64>) -> i64 {
+    number.try_into().unwrap_or(i64::MAX)
+}
+
+/// What there is to ask about TLS.
+#[derive(Debug)]
+pub struct TlsParts {
+    /// The connection to the authority.
+    pub authority: Arc<ClientTls>,
+    /// Where callers connect with TLS.
+    pub listeners: Vec<Arc<ServerTls>>,
+    /// What the listeners counted, those without TLS too.
+    pub stats: Vec<Arc<ListenerStats>>,
+    /// Tells how long certificates are valid yet.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// Shows certificates and refused connections in `registry`.
+pub fn register_tls(registry: &mut Registry, parts: TlsParts) {
+    registry.register_collector(Box::new(parts));
+}
+
+impl TlsParts {
+    fn health(&self) -> impl Iterator<Item = TlsHealth> {
+        let listeners = self.listeners.iter().map(|tls| tls.health());
+        listeners.chain([self.authority.health()])
+    }
+}
+
+impl Collector for TlsParts {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let encoder = &mut encoder;
+        let now = self.clock.now();
+        let first_end = self.health().map(|tls| tls.not_after).min().unwrap_or(now);
+        let help = "Time until the first of our certificates ends";
+        show(
+            encoder,
+            "certificate_valid_seconds",
+            help,
+            first_end.since(now).as_secs_f64(),
+        )?;
+        let failing = self.health().any(|tls| tls.failing);
+        let help = "1 while changed TLS files cannot be used, so that older ones are in force";
+        show(encoder, "tls_reload_failing", help, i64::from(failing))?;
+        let help = "Connections that ended before they were served, by reason";
+        let mut family = encoder.encode_descriptor("handshakes_refused", help, None, MetricType::Counter)?;
+        let totals = self
+            .stats
+            .first()
+            .map(|stats| stats.refused())
+            .unwrap_or_default();
+        for total in totals {
+            let of_all = self.stats.iter().flat_map(|stats| stats.refused());
+            let same = of_all.filter(|one| one.failure == total.failure);
+            let count: u64 = same.map(|one| one.count).sum();
+            ConstCounter::new(count).encode(family.encode_family(&[("reason", total.failure.reason())])?)?;
+        }
+        Ok(())
+    }
+}
+
+/// Shows what the trust stream counts in `registry`.
+pub fn register_sync(registry: &mut Registry, sync: &SyncMetrics) {
+    let (updates, heartbeats) = (sync.clone(), sync.clone());
+    registry.register(
+        "sync_updates_installed",
+        "Updates put in force",
+        updates.updates_installed,
+    );
+    registry.register(
+        "sync_updates_repeated",
+        "Updates that were known",
+        updates.updates_repeated,
+    );
+    registry.register(
+        "sync_updates_refused",
+        "Updates refused, by reason",
+        updates.updates_refused,
+    );
+    registry.register(
+        "sync_resyncs",
+        "Snapshots asked for because the state in force could not be continued",
+        updates.resyncs,
+    );
+    registry.register(
+        "sync_heartbeats_accepted",
+        "Heartbeats that confirmed the state in force",
+        heartbeats.heartbeats_accepted,
+    );
+    registry.register(
+        "sync_heartbeats_refused",
+        "Heartbeats that confirmed nothing, by reason",
+        heartbeats.heartbeats_refused,
+    );
+    let streams = sync.clone();
+    registry.register(
+        "sync_sessions",
+        "Streams to the authority begun",
+        streams.sessions,
+    );
+    registry.register(
+        "sync_sessions_ended",
+        "Streams to the authority ended, by reason",
+        streams.sessions_ended,
+    );
+    registry.register("sync_connected", "1 while a stream is open", streams.connected);
+    let cache = sync.clone();
+    registry.register(
+        "cache_saves",
+        "Saves of trust that are on disk",
+        cache.cache_saves,
+    );
+    registry.register(
+        "cache_failures",
+        "Saves of trust that are not, by reason",
+        cache.cache_failures,
+    );
+    registry.register(
+        "cache_durable",
+        "1 while the trust in force is on disk, 0 while it is in memory only",
+        cache.cache_durable,
+    );
+}

@@ -1,0 +1,24 @@
+//! The reverse proxy before one service: judges every call, and passes on those that are good.
+//!
+//! ```text
+//! form (G01..G12) -> verdict -> headers -> service -> frames and trailers, both ways, as they come
+//! ```
+//!
+//! Nothing of a call reaches the service before the verdict, not even a connection (I-28). What is passed on is what was
+//! judged, less the reserved headers, plus ours (I-27).
+
+mod body;
+mod headers;
+mod labels;
+mod lifetime;
+mod request;
+mod respond;
+mod service;
+mod upstream;
+
+pub use headers::TokenForwarding;
+pub use upstream::UpstreamAddress;
+
+pub(crate) use labels::MethodLabels;
+pub(crate) use service::{Proxy, ProxyService, ProxySettings};
+pub(crate) use upstream::Upstream;

@@ -1,0 +1,115 @@
+//! When a call must end although neither side has ended it: at the caller's deadline, or when its token is no longer good.
+//!
+//! The decision about a long call is made again at the token's expiry, whenever the trust changes, and when the trust is
+//! about to be too old; so a stream outlives its revocation no longer than a new call would (I-29, G31, G32).
+
+use std::future::{Future, pending};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use countersign_core::Rejection;
+use countersign_core::names::CertificateThumbprint;
+use countersign_core::requirements::MethodPath;
+use countersign_wire::status::Failure;
+use futures_util::FutureExt as _;
+use futures_util::future::Shared;
+use http::Uri;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::respond::Refusal;
+use crate::verifier::{Admitted, Verifier};
+
+/// How long a call goes on before its token is looked at again. Nearly every call ends within that, and costs no more
+/// than one timer.
+const SHORT_CALL: Duration = Duration::from_secs(1);
+
+/// The end of a call, with why. Both directions of the call wait for the same.
+pub(crate) type Over = Shared<Pin<Box<dyn Future<Output = Refusal> + Send>>>;
+
+/// What bounds a call.
+#[derive(Debug)]
+pub(crate) struct Lifetime {
+    /// The caller's deadline.
+    pub(crate) deadline: Option<Instant>,
+    /// The token that it was let in with; none for open methods.
+    pub(crate) token: Option<TokenWatch>,
+}
+
+impl Lifetime {
+    /// The end. It never comes for a call that may go on for ever.
+    pub(crate) fn over(self) -> Over {
+        let end: Pin<Box<dyn Future<Output = Refusal> + Send>> = Box::pin(self.end());
+        end.shared()
+    }
+
+    async fn end(self) -> Refusal {
+        let refused = async {
+            match self.token {
+                Some(token) => token.refused().await,
+                None => pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            rejection = refused => rejection.into(),
+            () = at(self.deadline) => Failure::DeadlineExceeded.into(),
+        }
+    }
+}
+
+async fn at(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => pending().await,
+    }
+}
+
+/// A token in use by a call.
+#[derive(Debug)]
+pub(crate) struct TokenWatch {
+    /// Who judges it.
+    pub(crate) verifier: Arc<Verifier>,
+    /// The token, and what it was good for.
+    pub(crate) admitted: Admitted,
+    /// The target of the call, which names the method.
+    pub(crate) uri: Uri,
+    /// The certificate of the connection.
+    pub(crate) peer_certificate: Option<CertificateThumbprint>,
+}
+
+impl TokenWatch {
+    /// Waits until the token is no longer good for the call.
+    async fn refused(self) -> Rejection {
+        sleep(self.good_for().min(SHORT_CALL)).await;
+        let mut epochs = self.verifier.trust().changed();
+        loop {
+            if let Err(rejection) = self.judge_again() {
+                return rejection;
+            }
+            tokio::select! {
+                () = sleep(self.good_for()) => {}
+                changed = epochs.changed() => if changed.is_err() {
+                    // The store is gone, and with it whatever could still be known.
+                    return Rejection::TrustCold;
+                }
+            }
+        }
+    }
+
+    fn judge_again(&self) -> Result<(), Rejection> {
+        let path = self.uri.path_and_query().map_or("", |path| path.as_str());
+        let method = MethodPath::parse(path)?;
+        self.verifier
+            .judge_again(&self.admitted, method, self.peer_certificate)
+    }
+
+    /// How long the token is good if nothing changes: until it expires or the trust does.
+    fn good_for(&self) -> Duration {
+        let trust = self.verifier.trust();
+        let expires_in = self.admitted.claims().expires_at.since(trust.clock().now());
+        let trusted_for = trust.status().refuses_in.unwrap_or_default();
+        // Never nothing: should a clock be a little behind, this is not to spin.
+        expires_in.min(trusted_for).max(Duration::from_millis(20))
+    }
+}

@@ -1,0 +1,235 @@
+//! One call through the proxy, from its headers to the service's.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use countersign_core::bearer;
+use countersign_core::requirements::MethodPath;
+use countersign_runtime::trace_context;
+use countersign_wire::status::{Disclosure, Failure};
+use http::header::AUTHORIZATION;
+use http::request::Parts;
+use http::uri::Scheme;
+use http::{HeaderValue, Request, Response, Uri};
+use hyper::body::Incoming;
+use tokio::time::Instant;
+use tracing::{Instrument as _, Span};
+
+use super::body::{Relayed, RequestBody, ResponseBody};
+use super::headers::{self, TokenForwarding};
+use super::lifetime::{Lifetime, Over, TokenWatch};
+use super::request::{self, Form};
+use super::respond::{Refusal, code_in};
+use super::{MethodLabels, Upstream};
+use crate::metrics::{ActiveCall, ProxyMetrics};
+use crate::refusal_log::{RefusalLog, Refused};
+use crate::server::Serve;
+use crate::server::listener::Peer;
+use crate::verifier::{Admission, Question, Verifier};
+
+/// What the operator chose.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ProxySettings {
+    /// The longest deadline that a caller can set.
+    pub(crate) longest_timeout: Duration,
+    /// Whether the service sees tokens.
+    pub(crate) tokens: TokenForwarding,
+    /// Whether calls have spans.
+    pub(crate) traced: bool,
+}
+
+/// The proxy before one service.
+#[derive(Debug)]
+pub(crate) struct Proxy {
+    pub(crate) verifier: Arc<Verifier>,
+    pub(crate) upstream: Upstream,
+    pub(crate) settings: ProxySettings,
+    pub(crate) metrics: Arc<ProxyMetrics>,
+    pub(crate) labels: MethodLabels,
+    pub(crate) log: Arc<RefusalLog>,
+}
+
+/// The proxy, as one listener serves it.
+#[derive(Clone, Debug)]
+pub(crate) struct ProxyService {
+    pub(crate) proxy: Arc<Proxy>,
+    pub(crate) disclosure: Disclosure,
+}
+
+impl Serve for ProxyService {
+    type Body = ResponseBody;
+
+    async fn call(&self, request: Request<Incoming>, peer: Arc<Peer>) -> Response<ResponseBody> {
+        let proxy = &self.proxy;
+        let span = if proxy.settings.traced {
+            trace_context::span_of(&request)
+        } else {
+            Span::none()
+        };
+        let (parts, body) = request.into_parts();
+        let uri = parts.uri.clone();
+        let form = request::read(&parts, &uri);
+        let label = form
+            .as_ref()
+            .map_or(proxy.labels.other(), |form| proxy.labels.find(form.method));
+        let mut call = proxy.metrics.begin(label.clone());
+        let answering = async {
+            match form {
+                Ok(form) => {
+                    let passed = proxy.judge(&parts, form, &uri, &peer).await?;
+                    passed.forward(proxy, parts, body).await
+                }
+                Err(refusal) => Err(proxy.malformed(refusal, &peer)),
+            }
+        };
+        match answering.instrument(span.clone()).await {
+            Ok(answer) => answer.relay(call, self.disclosure, span),
+            Err(refusal) => {
+                call.ended_with(refusal.code());
+                refusal.respond(self.disclosure)
+            }
+        }
+    }
+}
+
+/// A call that was let in.
+struct Passed {
+    admission: Admission,
+    uri: Uri,
+    timeout: Option<Duration>,
+    over: Over,
+}
+
+/// The service's answer.
+struct Answer {
+    response: Response<Incoming>,
+    over: Over,
+    in_flight: super::upstream::InFlight,
+}
+
+impl Proxy {
+    async fn judge(&self, parts: &Parts, form: Form<'_>, uri: &Uri, peer: &Peer) -> Result<Passed, Refusal> {
+        // From here on the caller's time runs.
+        let timeout = form
+            .timeout
+            .map(|timeout| timeout.min(self.settings.longest_timeout));
+        let deadline = timeout.map(|timeout| Instant::now() + timeout);
+        let fields = parts.headers.get_all(AUTHORIZATION);
+        let peer_certificate = peer.certificate(self.verifier.trust().clock().now());
+        let question = Question {
+            token: bearer::from_authorization(fields.iter().map(HeaderValue::as_bytes)),
+            method: Some(form.method),
+            peer_certificate,
+        };
+        let decision = self.verifier.decide_patiently(&question).await;
+        let admission = decision.verdict.inspect_err(|rejection| {
+            self.log.tell(&Refused {
+                rejection: *rejection,
+                method: Some(form.method),
+                remote: peer.remote,
+                epoch: decision.epoch,
+            });
+        })?;
+        let token = match &admission {
+            Admission::Open => None,
+            Admission::Token(admitted) => Some(TokenWatch {
+                verifier: Arc::clone(&self.verifier),
+                admitted: admitted.clone(),
+                uri: uri.clone(),
+                peer_certificate,
+            }),
+        };
+        Ok(Passed {
+            admission,
+            uri: plaintext(uri)?,
+            timeout: timeout.filter(|timeout| Some(*timeout) != form.timeout),
+            over: Lifetime { deadline, token }.over(),
+        })
+    }
+
+    /// Counts and tells of a request without the form of a call.
+    fn malformed(&self, refusal: Refusal, peer: &Peer) -> Refusal {
+        if let Refusal::Rejected(rejection) = refusal {
+            self.verifier.count_refused(rejection);
+            let refused = Refused {
+                rejection,
+                method: None::<MethodPath<'_>>,
+                remote: peer.remote,
+                epoch: self.verifier.trust().epoch(),
+            };
+            self.log.tell(&refused);
+        }
+        refusal
+    }
+}
+
+/// The same target, without TLS.
+fn plaintext(uri: &Uri) -> Result<Uri, Refusal> {
+    let mut parts = uri.clone().into_parts();
+    parts.scheme = Some(Scheme::HTTP);
+    Uri::from_parts(parts).map_err(|_impossible| Failure::Internal.into())
+}
+
+impl Passed {
+    async fn forward(self, proxy: &Proxy, parts: Parts, incoming: Incoming) -> Result<Answer, Refusal> {
+        let mut headers = parts.headers;
+        let identity = match &self.admission {
+            Admission::Open => None,
+            Admission::Token(admitted) => Some(admitted.identity()),
+        };
+        headers::prepare(&mut headers, identity, proxy.settings.tokens);
+        if let Some(clamped) = self.timeout {
+            headers.insert("grpc-timeout", timeout_value(clamped));
+        }
+        if proxy.settings.traced {
+            trace_context::inject(&mut headers);
+        }
+        let over = self.over;
+        let body = RequestBody {
+            incoming,
+            over: over.clone(),
+        };
+        let mut request = Request::new(body);
+        *request.method_mut() = parts.method;
+        *request.uri_mut() = self.uri;
+        *request.version_mut() = http::Version::HTTP_2;
+        *request.headers_mut() = headers;
+        tokio::select! {
+            biased;
+            refusal = over.clone() => Err(refusal),
+            answer = proxy.upstream.call(request) => match answer {
+                Ok((response, in_flight)) => Ok(Answer { response, over, in_flight }),
+                Err(error) => {
+                    proxy.metrics.upstream_failed();
+                    let error: &dyn std::error::Error = &error;
+                    tracing::debug!(error, "the service did not answer");
+                    Err(Failure::UpstreamUnavailable.into())
+                }
+            },
+        }
+    }
+}
+
+/// A deadline in whole seconds: the ones that are clamped are hours long.
+fn timeout_value(timeout: Duration) -> HeaderValue {
+    let seconds = timeout.as_secs().min(99_999_999);
+    HeaderValue::from_str(&format!("{seconds}S")).unwrap_or(HeaderValue::from_static("1S"))
+}
+
+impl Answer {
+    fn relay(self, mut call: ActiveCall, disclosure: Disclosure, span: Span) -> Response<ResponseBody> {
+        let (parts, incoming) = self.response.into_parts();
+        if let Some(code) = code_in(&parts.headers) {
+            call.ended_with(code);
+        }
+        let relayed = Relayed {
+            incoming,
+            over: self.over,
+            disclosure,
+            call,
+            _in_flight: self.in_flight,
+            _span: span,
+        };
+        Response::from_parts(parts, ResponseBody::Relayed(Box::new(relayed)))
+    }
+}

@@ -1,0 +1,247 @@
+//! Connections to the service behind the sidecar: HTTP/2 without TLS over loopback or a unix socket.
+//!
+//! Calls share a connection until it has as many as servers commonly grant, then the next one is opened; so a service
+//! full of long streams does not make short calls wait. A connection that is gone is replaced by the next call that
+//! needs it. Many calls in want of one connection make one attempt, and all hear what came of it.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::Mutex;
+use tokio::time::{Instant, timeout};
+
+use super::body::RequestBody;
+
+/// Where the service is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UpstreamAddress {
+    /// Any of these addresses, tried in order. All are loopback.
+    Tcp(Vec<SocketAddr>),
+    /// A unix socket.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for UpstreamAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(addresses) => match addresses.first() {
+                Some(address) => write!(f, "http://{address}"),
+                None => f.write_str("http://"),
+            },
+            Self::Unix(path) => write!(f, "unix://{}", path.display()),
+        }
+    }
+}
+
+/// The calls that one connection takes. Servers grant about a hundred streams; what they do not grant waits inside.
+const STREAMS: usize = 100;
+
+/// How long a connection may take to come about. The service is on this machine.
+const CONNECT_TIME: Duration = Duration::from_secs(1);
+
+/// How long a failure to connect is taken for the answer, so that a service that is down is not asked by every call.
+const FAILURE_HOLDS: Duration = Duration::from_millis(50);
+
+/// What one stream may have under way before its caller takes it.
+const STREAM_WINDOW: u32 = 256 * 1024;
+
+/// The same for all streams of a connection.
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+
+/// What one stream may have under way towards a slow service.
+const SEND_BUFFER: usize = 64 * 1024;
+
+/// Error details of services can be long.
+const HEADER_LIST: u32 = 64 * 1024;
+
+/// Why the service did not answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum UpstreamError {
+    /// There is no connection to be had.
+    #[error("cannot connect")]
+    Connect(#[source] io::Error),
+    /// The last attempt failed a moment ago.
+    #[error("could not connect a moment ago")]
+    JustFailed,
+    /// As many calls are under way as may be.
+    #[error("too many calls are under way")]
+    Full,
+    /// The connection broke before the answer.
+    #[error("the call was broken off")]
+    Broken(#[source] hyper::Error),
+}
+
+/// The service behind the sidecar.
+#[derive(Debug)]
+pub(crate) struct Upstream {
+    address: UpstreamAddress,
+    slots: Box<[Slot]>,
+}
+
+impl Upstream {
+    /// The service at `address`, over at most so many connections. None is opened before the first call.
+    pub(crate) fn new(address: UpstreamAddress, connections: usize) -> Self {
+        Self {
+            address,
+            slots: (0..connections.max(1)).map(|_| Slot::default()).collect(),
+        }
+    }
+
+    /// Passes `request` on. The call counts as under way until the second value is dropped.
+    pub(crate) async fn call(
+        &self,
+        mut request: Request<RequestBody>,
+    ) -> Result<(Response<Incoming>, InFlight), UpstreamError> {
+        let mut may_repeat = true;
+        loop {
+            let (mut sender, in_flight) = self.connection().await?;
+            match sender.try_send_request(request).await {
+                Ok(response) => return Ok((response, in_flight)),
+                Err(mut failed) => match failed.take_message() {
+                    // The connection was closing. Nothing of the request has left, so it may go over another.
+                    Some(unsent) if may_repeat => {
+                        request = unsent;
+                        may_repeat = false;
+                    }
+                    Some(_) | None => return Err(UpstreamError::Broken(failed.into_error())),
+                },
+            }
+        }
+    }
+
+    async fn connection(&self) -> Result<(http2::SendRequest<RequestBody>, InFlight), UpstreamError> {
+        for slot in &self.slots {
+            let found = match slot.open_connection() {
+                Some(connection) => connection,
+                None => slot.connect(&self.address).await?,
+            };
+            if let Some(in_flight) = found.reserve() {
+                return Ok((found.sender.clone(), in_flight));
+            }
+        }
+        Err(UpstreamError::Full)
+    }
+}
+
+/// Room for one connection.
+#[derive(Debug, Default)]
+struct Slot {
+    connection: ArcSwapOption<Connection>,
+    /// Held while connecting; when the last attempt failed.
+    failed_at: Mutex<Option<Instant>>,
+}
+
+impl Slot {
+    fn open_connection(&self) -> Option<Arc<Connection>> {
+        self.connection
+            .load_full()
+            .filter(|connection| !connection.sender.is_closed())
+    }
+
+    async fn connect(&self, address: &UpstreamAddress) -> Result<Arc<Connection>, UpstreamError> {
+        let mut failed_at = self.failed_at.lock().await;
+        // Whoever held the lock before may have done the work.
+        if let Some(connection) = self.open_connection() {
+            return Ok(connection);
+        }
+        if failed_at.is_some_and(|at| at.elapsed() < FAILURE_HOLDS) {
+            return Err(UpstreamError::JustFailed);
+        }
+        let attempt = timeout(CONNECT_TIME, connect(address)).await;
+        match attempt.unwrap_or_else(|_elapsed| Err(io::ErrorKind::TimedOut.into())) {
+            Ok(sender) => {
+                let connection = Arc::new(Connection {
+                    sender,
+                    streams: Arc::default(),
+                });
+                self.connection.store(Some(Arc::clone(&connection)));
+                *failed_at = None;
+                Ok(connection)
+            }
+            Err(error) => {
+                *failed_at = Some(Instant::now());
+                Err(UpstreamError::Connect(error))
+            }
+        }
+    }
+}
+
+struct Connection {
+    sender: http2::SendRequest<RequestBody>,
+    streams: Arc<AtomicUsize>,
+}
+
+impl Connection {
+    /// A place for one more call, if there is one.
+    fn reserve(&self) -> Option<InFlight> {
+        let one_more = |streams: usize| (streams < STREAMS).then_some(streams + 1);
+        self.streams
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more)
+            .ok()
+            .map(|_| InFlight(Arc::clone(&self.streams)))
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection")
+            .field("streams", &self.streams)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A call under way.
+#[derive(Debug)]
+pub(crate) struct InFlight(Arc<AtomicUsize>);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+async fn connect(address: &UpstreamAddress) -> io::Result<http2::SendRequest<RequestBody>> {
+    match address {
+        UpstreamAddress::Unix(path) => handshake(UnixStream::connect(path).await?).await,
+        UpstreamAddress::Tcp(addresses) => {
+            let stream = TcpStream::connect(addresses.as_slice()).await?;
+            // With Nagle's algorithm a small call waits 40 ms.
+            stream.set_nodelay(true)?;
+            handshake(stream).await
+        }
+    }
+}
+
+async fn handshake<T>(stream: T) -> io::Result<http2::SendRequest<RequestBody>>
+where
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(SEND_BUFFER)
+        .max_header_list_size(HEADER_LIST)
+        .handshake(TokioIo::new(stream))
+        .await
+        .map_err(io::Error::other)?;
+    tokio::spawn(async move {
+        // Calls over it hear of the error themselves.
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "the connection to the service broke");
+        }
+    });
+    Ok(sender)
+}

@@ -1,0 +1,97 @@
+//! Tells of refused calls, with the precise reason that callers may not hear.
+//!
+//! Callers decide how many refusals there are, so only so many are told in a second; the rest is counted in the metrics
+//! alone. Nothing that a caller wrote is told unless it passed a grammar without control characters.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use countersign_core::Rejection;
+use countersign_core::requirements::MethodPath;
+use countersign_core::trust::Epoch;
+use tokio::time::Instant;
+
+/// The refusals told in one second.
+const TOLD: u64 = 20;
+
+/// A refusal.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Refused<'a> {
+    /// Why.
+    pub(crate) rejection: Rejection,
+    /// Of what, if that was a method at all.
+    pub(crate) method: Option<MethodPath<'a>>,
+    /// Whose call, if it has an address.
+    pub(crate) remote: Option<SocketAddr>,
+    /// On which epoch. Zero: none.
+    pub(crate) epoch: Epoch,
+}
+
+/// Writes refusals to the log.
+#[derive(Debug)]
+pub(crate) struct RefusalLog {
+    start: Instant,
+    // The second, and the refusals in it: one number, so that no lock is needed.
+    window: AtomicU64,
+}
+
+impl Default for RefusalLog {
+    fn default() -> Self {
+        Self {
+            start: Instant::now(),
+            window: AtomicU64::new(0),
+        }
+    }
+}
+
+impl RefusalLog {
+    /// Tells of `refused`, unless there were too many in this second.
+    pub(crate) fn tell(&self, refused: &Refused<'_>) {
+        if !self.has_room(self.start.elapsed()) {
+            return;
+        }
+        tracing::info!(
+            reason = %refused.rejection,
+            method = refused.method.map(MethodPath::as_str),
+            remote = refused.remote.map(tracing::field::display),
+            epoch = refused.epoch,
+            "call refused"
+        );
+    }
+
+    fn has_room(&self, now: Duration) -> bool {
+        // 24 bits for the count, far more than one second has.
+        let second = now.as_secs() << 24;
+        let count = |window: u64| {
+            let so_far = if window >> 24 == second >> 24 {
+                window
+            } else {
+                second
+            };
+            (so_far & 0xff_ffff < TOLD).then_some(so_far + 1)
+        };
+        self.window
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, count)
+            .is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_flood_of_refusals_does_not_flood_the_log() {
+        let log = RefusalLog::default();
+        let told = |millis| {
+            (0..100)
+                .filter(|_| log.has_room(Duration::from_millis(millis)))
+                .count()
+        };
+        assert_eq!(
+            [told(0), told(999), told(1000), told(1500), told(9000)],
+            [20, 0, 20, 0, 20]
+        );
+    }
+}

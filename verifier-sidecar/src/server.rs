@@ -1,0 +1,105 @@
+//! Serves HTTP/2 on one listener: the same limits for the proxy and the local API.
+//!
+//! A listener accepts until it is told to drain; every connection runs in its own task under [`connection`]'s watch. At
+//! the cap of connections no more are accepted, and the kernel's queue holds the rest.
+
+pub(crate) mod connection;
+pub(crate) mod listener;
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use countersign_core::ports::Clock;
+use http::{Request, Response};
+use http_body::Body;
+use hyper::body::Incoming;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::metrics::ConnectionMetrics;
+use connection::Connection;
+use listener::{Listener, Peer};
+
+/// What one listener grants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Open connections.
+    pub connections: usize,
+    /// Streams at once on one connection.
+    pub streams: u32,
+    /// How long a connection may be open without a call.
+    pub idle: Duration,
+    /// The age from which a connection is wound up, so that callers connect anew and show their certificate again.
+    pub age: Duration,
+    /// How long calls may go on once a connection is wound up.
+    pub drain: Duration,
+}
+
+/// Answers requests.
+pub(crate) trait Serve: Clone + Send + Sync + 'static {
+    /// The body of answers.
+    type Body: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>
+        + Send
+        + Unpin
+        + 'static;
+
+    /// The answer to `request` from `peer`.
+    fn call(
+        &self,
+        request: Request<Incoming>,
+        peer: Arc<Peer>,
+    ) -> impl Future<Output = Response<Self::Body>> + Send;
+}
+
+/// How long to let be after a failure to accept: descriptors may be short, and that passes (S21, F73).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// On which terms a listener serves.
+#[derive(Debug)]
+pub(crate) struct Terms {
+    /// What it grants.
+    pub(crate) limits: Limits,
+    /// Counts connections.
+    pub(crate) metrics: ConnectionMetrics,
+    /// Tells when certificates end.
+    pub(crate) clock: Arc<dyn Clock>,
+    /// Called for when the process is about to stop.
+    pub(crate) drain: CancellationToken,
+}
+
+/// Serves what `listener` accepts until it is to drain, then until the last connection has ended.
+pub(crate) async fn serve<S: Serve>(mut listener: Listener, service: S, terms: Terms) {
+    let connections = TaskTracker::new();
+    let kind = listener.kind();
+    let accepting = async {
+        loop {
+            let (stream, peer) = match listener.accept().await {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::warn!(listener = kind, %error, "cannot accept a connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            let open = terms.metrics.opened(kind);
+            let valid_for = peer
+                .identity
+                .as_ref()
+                .map(|identity| identity.not_after.since(terms.clock.now()));
+            let connection = Connection {
+                peer: Arc::new(peer),
+                limits: terms.limits,
+                valid_for,
+                open,
+                drain: terms.drain.clone(),
+            };
+            connections.spawn(connection.run(stream, service.clone()));
+        }
+    };
+    terms.drain.run_until_cancelled(accepting).await;
+    drop(listener);
+    connections.close();
+    connections.wait().await;
+}

@@ -1,0 +1,287 @@
+//! When to end a connection, as a function of what has happened on it.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
+
+use crate::server::Limits;
+
+/// How long the HTTP/2 preface may take (G25).
+const PREFACE_TIME: Duration = Duration::from_secs(10);
+
+/// The preface's length (RFC 9113, section 3.4).
+const PREFACE_LENGTH: usize = 24;
+
+/// How long the first call may take to come. Callers that connect ahead of their first call connect again.
+const FIRST_CALL_TIME: Duration = Duration::from_secs(20);
+
+/// How long a connection without calls may take to say goodbye.
+const GOODBYE_TIME: Duration = Duration::from_secs(1);
+
+/// Why a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// The peer closed it.
+    Closed,
+    /// It broke, or the peer did not speak HTTP/2.
+    Error,
+    /// No preface came.
+    NoPreface,
+    /// No call came.
+    NoCall,
+    /// No call was open for too long.
+    Idle,
+    /// It was open for as long as it may be, or the certificate that it was opened with has ended.
+    Aged,
+    /// The process is about to stop.
+    Drained,
+    /// It was wound up, and its calls did not end in time.
+    Cut,
+}
+
+impl End {
+    /// The name in metrics.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Error => "error",
+            Self::NoPreface => "no_preface",
+            Self::NoCall => "no_call",
+            Self::Idle => "idle",
+            Self::Aged => "aged",
+            Self::Drained => "drained",
+            Self::Cut => "cut",
+        }
+    }
+}
+
+/// What has happened on a connection. Times count from its start.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Seen {
+    pub(super) now: Duration,
+    pub(super) preface: bool,
+    pub(super) any_call: bool,
+    pub(super) active: usize,
+    pub(super) quiet_since: Duration,
+}
+
+/// What to do about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Look again then, counted from the start.
+    Wait(Duration),
+    /// No new calls.
+    WindUp,
+    /// Close at once.
+    Cut(End),
+}
+
+/// Decides.
+#[derive(Debug)]
+pub(super) struct Vigil {
+    limits: Limits,
+    wind_up_at: Duration,
+    winding_up: Option<(End, Duration)>,
+}
+
+impl Vigil {
+    /// Over a connection whose certificate is valid for so long yet.
+    pub(super) fn new(limits: Limits, valid_for: Option<Duration>) -> Self {
+        Self {
+            limits,
+            wind_up_at: valid_for.map_or(limits.age, |valid| valid.min(limits.age)),
+            winding_up: None,
+        }
+    }
+
+    pub(super) const fn is_winding_up(&self) -> bool {
+        self.winding_up.is_some()
+    }
+
+    /// Takes note that the connection is wound up because the process is about to stop.
+    pub(super) fn drain(&mut self, seen: &Seen) {
+        self.begin(End::Drained, seen);
+    }
+
+    /// Why a connection ended that ended by itself.
+    pub(super) fn end(&self, well: bool) -> End {
+        match self.winding_up {
+            Some((why, _)) => why,
+            None if well => End::Closed,
+            None => End::Error,
+        }
+    }
+
+    pub(super) fn step(&mut self, seen: &Seen) -> Step {
+        if let Some((_, until)) = self.winding_up {
+            return if seen.now >= until {
+                Step::Cut(End::Cut)
+            } else {
+                Step::Wait(until)
+            };
+        }
+        if !seen.preface {
+            return due(seen.now, PREFACE_TIME, Step::Cut(End::NoPreface));
+        }
+        if !seen.any_call {
+            return due(seen.now, FIRST_CALL_TIME, Step::Cut(End::NoCall));
+        }
+        let idle_at = if seen.active == 0 {
+            seen.quiet_since.saturating_add(self.limits.idle)
+        } else {
+            // Not before then can it have been quiet for long enough.
+            seen.now.saturating_add(self.limits.idle)
+        };
+        let (at, why) = if idle_at < self.wind_up_at {
+            (idle_at, End::Idle)
+        } else {
+            (self.wind_up_at, End::Aged)
+        };
+        if seen.now < at {
+            return Step::Wait(at);
+        }
+        self.begin(why, seen);
+        Step::WindUp
+    }
+
+    fn begin(&mut self, why: End, seen: &Seen) {
+        let time = if seen.active == 0 {
+            GOODBYE_TIME.min(self.limits.drain)
+        } else {
+            self.limits.drain
+        };
+        self.winding_up = Some((why, seen.now.saturating_add(time)));
+    }
+}
+
+fn due(now: Duration, at: Duration, step: Step) -> Step {
+    if now >= at { step } else { Step::Wait(at) }
+}
+
+/// Takes note of what happens on a connection.
+#[derive(Debug)]
+pub(super) struct Activity {
+    start: Instant,
+    preface: AtomicBool,
+    any_call: AtomicBool,
+    active: AtomicUsize,
+    quiet_since_ms: AtomicU64,
+}
+
+impl Activity {
+    pub(super) fn new() -> Self {
+        Self {
+            start: Instant::now(),
+            preface: AtomicBool::new(false),
+            any_call: AtomicBool::new(false),
+            active: AtomicUsize::new(0),
+            quiet_since_ms: AtomicU64::new(0),
+        }
+    }
+
+    /// The moment `since` the start.
+    pub(super) fn at(&self, since: Duration) -> Instant {
+        self.start + since
+    }
+
+    pub(super) fn seen(&self) -> Seen {
+        Seen {
+            now: self.start.elapsed(),
+            preface: self.preface.load(Ordering::Relaxed),
+            any_call: self.any_call.load(Ordering::Relaxed),
+            active: self.active.load(Ordering::Relaxed),
+            quiet_since: Duration::from_millis(self.quiet_since_ms.load(Ordering::Relaxed)),
+        }
+    }
+
+    /// A call has begun. It is active until the value is dropped.
+    pub(super) fn call(self: &Arc<Self>) -> Busy {
+        self.any_call.store(true, Ordering::Relaxed);
+        self.active.fetch_add(1, Ordering::Relaxed);
+        Busy(Arc::clone(self))
+    }
+}
+
+/// An active call.
+#[derive(Debug)]
+pub(super) struct Busy(Arc<Activity>);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        let now = u64::try_from(self.0.start.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.0.quiet_since_ms.store(now, Ordering::Relaxed);
+        self.0.active.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A stream that takes note of the preface having come. The bytes themselves are the HTTP/2 layer's to judge.
+#[derive(Debug)]
+pub(super) struct Watched<T> {
+    stream: T,
+    left_of_preface: usize,
+    activity: Arc<Activity>,
+}
+
+impl<T> Watched<T> {
+    pub(super) const fn new(stream: T, activity: Arc<Activity>) -> Self {
+        Self {
+            stream,
+            left_of_preface: PREFACE_LENGTH,
+            activity,
+        }
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let outcome = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        if self.left_of_preface > 0 {
+            let read = buffer.filled().len().saturating_sub(before);
+            self.left_of_preface = self.left_of_preface.saturating_sub(read);
+            if self.left_of_preface == 0 {
+                self.activity.preface.store(true, Ordering::Relaxed);
+            }
+        }
+        outcome
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,264 @@
+//! Where connections come from: TLS with client certificates, plaintext on loopback, or a unix socket.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use countersign_core::Timestamp;
+use countersign_core::names::CertificateThumbprint;
+use countersign_mtls::{
+    ListenerStats, PeerIdentity, PlainListener, PlainStream, ServerTls, TlsListener, TlsStream,
+};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::Limits;
+
+/// Who is at the other end.
+#[derive(Clone, Debug)]
+pub(crate) struct Peer {
+    /// From where, when there are addresses.
+    pub(crate) remote: Option<SocketAddr>,
+    /// With which certificate, when one was shown and verified.
+    pub(crate) identity: Option<Arc<PeerIdentity>>,
+}
+
+impl Peer {
+    /// The certificate that proves at `now` who is there. An open connection may be older than its certificate.
+    pub(crate) fn certificate(&self, now: Timestamp) -> Option<CertificateThumbprint> {
+        self.identity
+            .as_ref()
+            .filter(|identity| !identity.is_expired(now))
+            .map(|identity| identity.thumbprint)
+    }
+}
+
+/// A bound listener.
+#[derive(Debug)]
+pub(crate) enum Listener {
+    /// TLS; the peer has shown a certificate.
+    Tls(TlsListener),
+    /// TCP without TLS.
+    Plaintext(PlainListener),
+    /// A unix socket.
+    Unix(UnixSocket),
+}
+
+impl Listener {
+    /// Listens with TLS on `address`.
+    pub(crate) async fn tls(address: SocketAddr, tls: Arc<ServerTls>, limits: Limits) -> io::Result<Self> {
+        let listener = TlsListener::bind(address, tls, accepting(limits)).await?;
+        Ok(Self::Tls(listener))
+    }
+
+    /// Listens without TLS on `address`.
+    pub(crate) async fn plaintext(address: SocketAddr, limits: Limits) -> io::Result<Self> {
+        let listener = PlainListener::bind_plain(address, accepting(limits)).await?;
+        Ok(Self::Plaintext(listener))
+    }
+
+    /// Listens on a unix socket that only this user can reach.
+    pub(crate) fn unix(path: &Path, limits: Limits) -> io::Result<Self> {
+        UnixSocket::bind(path, limits.connections).map(Self::Unix)
+    }
+
+    /// The address with the port that the system chose; none for unix sockets.
+    pub(crate) const fn address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tls(listener) => Some(listener.local_addr()),
+            Self::Plaintext(listener) => Some(listener.local_addr()),
+            Self::Unix(_) => None,
+        }
+    }
+
+    /// What it counted, if it counts.
+    pub(crate) fn stats(&self) -> Option<Arc<ListenerStats>> {
+        match self {
+            Self::Tls(listener) => Some(listener.stats()),
+            Self::Plaintext(listener) => Some(listener.stats()),
+            Self::Unix(_) => None,
+        }
+    }
+
+    /// The kind, for logs and metrics.
+    pub(crate) const fn kind(&self) -> &'static str {
+        match self {
+            Self::Tls(_) => "tls",
+            Self::Plaintext(_) => "plaintext",
+            Self::Unix(_) => "unix",
+        }
+    }
+
+    /// The next connection. Handshakes are over when it is returned, and at the cap of connections none is.
+    pub(crate) async fn accept(&mut self) -> io::Result<(Stream, Peer)> {
+        let (stream, peer) = match self {
+            Self::Unix(socket) => return socket.accept().await,
+            Self::Tls(listener) => {
+                let (stream, peer) = listener.accept().await?;
+                (Stream::Tls(Box::new(stream)), peer)
+            }
+            Self::Plaintext(listener) => {
+                let (stream, peer) = listener.accept().await?;
+                (Stream::Tcp(stream), peer)
+            }
+        };
+        let peer = Peer {
+            remote: Some(peer.remote),
+            identity: peer.identity,
+        };
+        Ok((stream, peer))
+    }
+}
+
+fn accepting(limits: Limits) -> countersign_mtls::Limits {
+    let usual = countersign_mtls::Limits::default();
+    countersign_mtls::Limits {
+        connections: limits.connections,
+        handshakes: usual.handshakes.min(limits.connections),
+        ..usual
+    }
+}
+
+/// A unix socket that is listened on. Its file is removed with it.
+#[derive(Debug)]
+pub(crate) struct UnixSocket {
+    listener: UnixListener,
+    path: PathBuf,
+    places: Arc<Semaphore>,
+}
+
+impl UnixSocket {
+    /// Listens at `path` with mode 0600 (G49). A socket that a dead process left there is replaced.
+    fn bind(path: &Path, connections: usize) -> io::Result<Self> {
+        if std::os::unix::net::UnixStream::connect(path).is_ok() {
+            return Err(io::ErrorKind::AddrInUse.into());
+        }
+        // Made under another name and then moved, so that there is no moment at which it has other permissions.
+        let new = path.with_extension(format!("{}.new", std::process::id()));
+        remove_socket(&new)?;
+        let listener = UnixListener::bind(&new)?;
+        let moved = std::fs::set_permissions(&new, std::os::unix::fs::PermissionsExt::from_mode(0o600))
+            .and_then(|()| remove_socket(path))
+            .and_then(|()| std::fs::rename(&new, path));
+        if let Err(error) = moved {
+            remove_socket(&new)?;
+            return Err(error);
+        }
+        Ok(Self {
+            listener,
+            path: path.to_owned(),
+            places: Arc::new(Semaphore::new(connections)),
+        })
+    }
+
+    async fn accept(&self) -> io::Result<(Stream, Peer)> {
+        let place = Arc::clone(&self.places).acquire_owned().await;
+        let place = place.map_err(|_closed| io::Error::from(io::ErrorKind::BrokenPipe))?;
+        let (stream, _unnamed) = self.listener.accept().await?;
+        let peer = Peer {
+            remote: None,
+            identity: None,
+        };
+        Ok((
+            Stream::Unix {
+                stream,
+                _place: place,
+            },
+            peer,
+        ))
+    }
+}
+
+impl Drop for UnixSocket {
+    fn drop(&mut self) {
+        if let Err(error) = remove_socket(&self.path) {
+            tracing::warn!(path = %self.path.display(), %error, "cannot remove the socket");
+        }
+    }
+}
+
+/// Removes the socket at `path`, if there is anything. What is no socket is not ours to remove.
+fn remove_socket(path: &Path) -> io::Result<()> {
+    use std::os::unix::fs::FileTypeExt as _;
+    match std::fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+        Ok(metadata) if metadata.file_type().is_socket() => std::fs::remove_file(path),
+        Ok(_) => Err(io::ErrorKind::AlreadyExists.into()),
+    }
+}
+
+/// An accepted connection. Its place under the cap is free again when it is dropped.
+#[derive(Debug)]
+pub(crate) enum Stream {
+    Tls(Box<TlsStream>),
+    Tcp(PlainStream),
+    Unix {
+        stream: UnixStream,
+        _place: OwnedSemaphorePermit,
+    },
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::Unix { stream, .. } => Pin::new(stream).poll_read(cx, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Unix { stream, .. } => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Self::Unix { stream, .. } => Pin::new(stream).poll_write_vectored(cx, slices),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Tls(stream) => stream.is_write_vectored(),
+            Self::Tcp(stream) => stream.is_write_vectored(),
+            Self::Unix { stream, .. } => stream.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Unix { stream, .. } => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Unix { stream, .. } => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}

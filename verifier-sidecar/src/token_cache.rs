@@ -1,0 +1,121 @@
+//! Remembers which tokens are authentic, so that a token that comes again needs no second signature check.
+//!
+//! An entry is a memo of a fact that cannot change: "exactly these bytes are signed by the key of this `kid`, and say
+//! this" (a `kid` is the thumbprint of its key). Whether that is good here and now is no part of it and is judged anew
+//! for every request, on the trust in force at that moment; so nothing has to be dropped when a token is revoked, expires
+//! or loses its key. Refusals are not remembered.
+//!
+//! The key is the whole token. It is found by a hash that is seeded anew in every process, and compared byte for byte, so
+//! that no crafted token can be taken for another (T90).
+
+use std::borrow::Borrow;
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use countersign_core::bearer::BearerToken;
+use countersign_core::claims::Claims;
+use countersign_core::verifying::AuthenticToken;
+use quick_cache::Weighter;
+use quick_cache::sync::Cache;
+
+use crate::identity::Identity;
+
+/// A token that its key signed, with the headers that tell of it.
+#[derive(Clone, Debug)]
+pub struct KnownToken {
+    /// What it says, and which key says so.
+    pub authentic: AuthenticToken,
+    /// What the service is told of its holder.
+    pub identity: Identity,
+}
+
+/// A bounded memory of authentic tokens.
+pub struct TokenCache(Option<Cache<Key, Arc<KnownToken>, Weight>>);
+
+impl TokenCache {
+    /// A memory of about `bytes`. With none, nothing is remembered.
+    #[must_use]
+    pub fn new(bytes: u64) -> Self {
+        let items = usize::try_from(bytes / USUAL_WEIGHT).unwrap_or(usize::MAX);
+        Self((items > 0).then(|| Cache::with_weighter(items, bytes, Weight)))
+    }
+
+    /// What is known of exactly these bytes. Allocates nothing.
+    #[must_use]
+    pub fn find(&self, token: &[u8]) -> Option<Arc<KnownToken>> {
+        self.0.as_ref()?.get(token)
+    }
+
+    /// Remembers `token`. Tokens over the cap of [`BearerToken`] are not.
+    pub fn remember(&self, token: &[u8], known: Arc<KnownToken>) {
+        if let (Some(cache), Ok(token)) = (&self.0, BearerToken::new(token)) {
+            cache.insert(Key(token), known);
+        }
+    }
+
+    /// How many tokens are remembered.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.as_ref().map_or(0, Cache::len)
+    }
+
+    /// Whether none is.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl fmt::Debug for TokenCache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenCache").field("tokens", &self.len()).finish()
+    }
+}
+
+/// The token's bytes. Not shown by `Debug` and cleared on drop, because `BearerToken` does both.
+#[derive(Clone, Debug)]
+struct Key(BearerToken);
+
+impl Borrow<[u8]> for Key {
+    fn borrow(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+}
+
+// As the bytes alone, so that a borrowed token finds its entry.
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.as_bytes().hash(state);
+    }
+}
+
+impl PartialEq for Key {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.as_bytes() == other.0.as_bytes()
+    }
+}
+
+impl Eq for Key {}
+
+/// What a token of usual size (a P-256 signature, two scopes) weighs.
+const USUAL_WEIGHT: u64 = 2048;
+
+/// About the memory that an entry takes: the text, what was read out of it (no longer than the text), and what every
+/// entry has (the parts of [`Claims`], four header values, their allocations, the table's slot).
+#[derive(Clone, Copy, Debug)]
+struct Weight;
+
+const FIXED_WEIGHT: usize = size_of::<Claims>() + size_of::<KnownToken>() + 512;
+
+impl Weighter<Key, Arc<KnownToken>> for Weight {
+    fn weight(&self, key: &Key, _known: &Arc<KnownToken>) -> u64 {
+        let bytes = key
+            .0
+            .as_bytes()
+            .len()
+            .saturating_mul(2)
+            .saturating_add(FIXED_WEIGHT);
+        u64::try_from(bytes).unwrap_or(u64::MAX)
+    }
+}

@@ -1,0 +1,257 @@
+//! The one decision of this sidecar, for the proxy and the Verify API alike (I-18).
+//!
+//! ```text
+//! open method? -> token -> known? -> authenticate -> judge -> verdict
+//!                            '---------------------->'
+//! ```
+//!
+//! Every decision is made on one look at the trust in force and one reading of the clock. A token whose key is not known
+//! here, or not active yet, may be ahead of the trust stream: its request waits a moment for a newer epoch and is judged
+//! once more (K16). All of them wait for the same event and cause no traffic, and only so many may wait at once, so that
+//! a flood of invented keys costs nobody anything (K15).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use countersign_core::Rejection;
+use countersign_core::claims::Claims;
+use countersign_core::names::CertificateThumbprint;
+use countersign_core::requirements::{Access, MethodPath, MethodTable, Requirements};
+use countersign_core::trust::Epoch;
+use countersign_core::verifying::{
+    Expectations, Presentation, TrustView, VerifiedToken, authenticate, judge, trusted,
+};
+use tokio::sync::Semaphore;
+
+use crate::identity::Identity;
+use crate::metrics::DecisionMetrics;
+use crate::token_cache::{KnownToken, TokenCache};
+use crate::trust::TrustStore;
+
+/// The longest that a request waits for a newer epoch: a caller's patience is worth one round trip, not more.
+pub const LONGEST_WAIT: Duration = Duration::from_millis(200);
+
+/// The most requests that wait at once. Each holds one stream and at most 16 KiB of headers.
+pub const MOST_WAITING: usize = 256;
+
+/// A request, as far as it is judged.
+#[derive(Clone, Copy, Debug)]
+pub struct Question<'a> {
+    /// The bare token, or why there is none ([`countersign_core::bearer::from_authorization`]).
+    pub token: Result<&'a [u8], Rejection>,
+    /// The method called. None: only the token is judged.
+    pub method: Option<MethodPath<'a>>,
+    /// The certificate of the connection, when there is one.
+    pub peer_certificate: Option<CertificateThumbprint>,
+}
+
+/// A verdict, and the epoch that it was made on. Zero: there was no trust.
+#[derive(Debug)]
+pub struct Decision {
+    /// Let it pass, or why not.
+    pub verdict: Result<Admission, Rejection>,
+    /// The epoch.
+    pub epoch: Epoch,
+}
+
+/// Why a request may pass.
+#[derive(Clone, Debug)]
+pub enum Admission {
+    /// The method is open. Nobody was asked for a token.
+    Open,
+    /// The token is good for it.
+    Token(Admitted),
+}
+
+/// A request with a good token.
+#[derive(Clone, Debug)]
+pub struct Admitted {
+    token: VerifiedToken,
+    known: Arc<KnownToken>,
+}
+
+impl Admitted {
+    /// What the token says.
+    #[must_use]
+    pub fn claims(&self) -> &Claims {
+        self.token.claims()
+    }
+
+    /// What the service is told.
+    #[must_use]
+    pub fn identity(&self) -> &Identity {
+        &self.known.identity
+    }
+}
+
+/// Decides.
+#[derive(Debug)]
+pub struct Verifier {
+    trust: Arc<TrustStore>,
+    expected: Expectations,
+    methods: MethodTable,
+    tokens: TokenCache,
+    metrics: DecisionMetrics,
+    waiting: Semaphore,
+    token_only: Requirements,
+}
+
+impl Verifier {
+    /// A verifier of `expected` on what `trust` holds, which asks for what `methods` say.
+    #[must_use]
+    pub fn new(
+        trust: Arc<TrustStore>,
+        expected: Expectations,
+        methods: MethodTable,
+        tokens: TokenCache,
+        metrics: DecisionMetrics,
+    ) -> Self {
+        Self {
+            trust,
+            expected,
+            methods,
+            tokens,
+            metrics,
+            waiting: Semaphore::new(MOST_WAITING),
+            token_only: Requirements::default(),
+        }
+    }
+
+    /// The trust that decides.
+    #[must_use]
+    pub const fn trust(&self) -> &Arc<TrustStore> {
+        &self.trust
+    }
+
+    /// What is accepted.
+    #[must_use]
+    pub const fn expected(&self) -> &Expectations {
+        &self.expected
+    }
+
+    /// Counts a request that has not even the form of a question.
+    pub fn count_refused(&self, rejection: Rejection) {
+        self.metrics.count(&Err(rejection));
+    }
+
+    /// Decides on what is known now.
+    #[must_use]
+    pub fn decide(&self, question: &Question<'_>) -> Decision {
+        let decision = self.look(question);
+        self.metrics.count(&decision.verdict);
+        decision
+    }
+
+    /// Decides, and waits up to [`LONGEST_WAIT`] where a newer epoch may change the verdict.
+    pub async fn decide_patiently(&self, question: &Question<'_>) -> Decision {
+        let first = self.look(question);
+        let decision = match first.verdict {
+            Err(rejection) if may_be_early(rejection) => self.look_again(question, first).await,
+            Ok(_) | Err(_) => first,
+        };
+        self.metrics.count(&decision.verdict);
+        decision
+    }
+
+    async fn look_again(&self, question: &Question<'_>, first: Decision) -> Decision {
+        let Ok(_place) = self.waiting.try_acquire() else {
+            return first;
+        };
+        let mut epochs = self.trust.changed();
+        // Looks at the present value first: an epoch that came in between counts.
+        let newer = epochs.wait_for(|epoch| *epoch > first.epoch);
+        let came = matches!(tokio::time::timeout(LONGEST_WAIT, newer).await, Ok(Ok(_)));
+        self.metrics.waited(came);
+        if came { self.look(question) } else { first }
+    }
+
+    /// Whether a request that was let in would be let in now.
+    ///
+    /// # Errors
+    /// The [`Rejection`] that it would meet.
+    pub fn judge_again(
+        &self,
+        admitted: &Admitted,
+        method: MethodPath<'_>,
+        peer_certificate: Option<CertificateThumbprint>,
+    ) -> Result<(), Rejection> {
+        let Access::Protected(requirements) = self.methods.find(method) else {
+            return Ok(());
+        };
+        let presentation = Presentation {
+            peer_certificate,
+            requirements,
+        };
+        let current = self.trust.current();
+        let view = trusted(current.view(self.trust.clock().elapsed()))?;
+        self.judge(Arc::clone(&admitted.known), view, &presentation)?;
+        Ok(())
+    }
+
+    fn look(&self, question: &Question<'_>) -> Decision {
+        let requirements = match question.method.map(|method| self.methods.find(method)) {
+            None => &self.token_only,
+            Some(Access::Protected(requirements)) => requirements,
+            Some(Access::Open) => {
+                return Decision {
+                    verdict: Ok(Admission::Open),
+                    epoch: self.trust.epoch(),
+                };
+            }
+        };
+        let presentation = Presentation {
+            peer_certificate: question.peer_certificate,
+            requirements,
+        };
+        let current = self.trust.current();
+        let view = current.view(self.trust.clock().elapsed());
+        let verdict = question
+            .token
+            .and_then(|token| self.verify(token, view, &presentation));
+        Decision {
+            verdict: verdict.map(Admission::Token),
+            epoch: view.map_or(0, |view| view.state.epoch()),
+        }
+    }
+
+    fn verify(
+        &self,
+        token: &[u8],
+        view: Option<TrustView<'_>>,
+        presentation: &Presentation<'_>,
+    ) -> Result<Admitted, Rejection> {
+        if let Some(known) = self.tokens.find(token) {
+            self.metrics.recognized();
+            return self.judge(known, trusted(view)?, presentation);
+        }
+        self.metrics.new_token();
+        let (view, authentic) = authenticate(token, view)?;
+        let known = Arc::new(KnownToken {
+            identity: Identity::of(authentic.claims()).ok_or(Rejection::TokenMalformed)?,
+            authentic,
+        });
+        let admitted = self.judge(known, view, presentation)?;
+        self.tokens.remember(token, Arc::clone(&admitted.known));
+        Ok(admitted)
+    }
+
+    fn judge(
+        &self,
+        known: Arc<KnownToken>,
+        view: TrustView<'_>,
+        presentation: &Presentation<'_>,
+    ) -> Result<Admitted, Rejection> {
+        let authentic = known.authentic.clone();
+        let now = self.trust.clock().now();
+        let token = judge(authentic, view.state, &self.expected, presentation, now)?;
+        Ok(Admitted { token, known })
+    }
+}
+
+/// Whether the trust stream may merely be behind the token.
+fn may_be_early(rejection: Rejection) -> bool {
+    matches!(rejection, Rejection::KidUnknown | Rejection::KeyNotActive)
+}
+
+#[cfg(test)]
+mod tests;

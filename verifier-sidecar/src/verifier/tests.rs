@@ -1,0 +1,377 @@
+use countersign_core::key_set::KeyTimes;
+use countersign_core::names::Scope;
+use countersign_core::ports::Clock as _;
+use countersign_core::{Claim, Timestamp};
+use proptest::prelude::*;
+
+use super::*;
+use crate::test_util::*;
+
+const MEBIBYTE: u64 = 1 << 20;
+
+fn methods() -> MethodTable {
+    let mut methods = MethodTable::new(Requirements::default());
+    let scoped = Requirements {
+        scopes: vec![Scope::parse("admin").expect("a scope")],
+        bound: false,
+    };
+    let bound = Requirements {
+        scopes: Vec::new(),
+        bound: true,
+    };
+    methods
+        .set("/a.A/Scoped", Access::Protected(scoped))
+        .expect("a method");
+    methods
+        .set("/a.A/Bound", Access::Protected(bound))
+        .expect("a method");
+    methods.set("/a.A/Open", Access::Open).expect("a method");
+    methods
+}
+
+struct Fixture {
+    clock: Arc<SetClock>,
+    store: Arc<TrustStore>,
+    issuer: TestIssuer,
+    verifier: Verifier,
+}
+
+fn fixture() -> Fixture {
+    let clock = SetClock::new();
+    let store = empty_store(Arc::<SetClock>::clone(&clock));
+    Fixture {
+        verifier: verifier(&store, methods(), MEBIBYTE),
+        issuer: TestIssuer::new("one"),
+        clock,
+        store,
+    }
+}
+
+fn ask(verifier: &Verifier, token: &str, path: &str) -> Result<(), Rejection> {
+    ask_with(verifier, token, path, None)
+}
+
+fn ask_with(
+    verifier: &Verifier,
+    token: &str,
+    path: &str,
+    peer_certificate: Option<CertificateThumbprint>,
+) -> Result<(), Rejection> {
+    let question = Question {
+        token: Ok(token.as_bytes()),
+        method: Some(MethodPath::parse(path).expect("a method")),
+        peer_certificate,
+    };
+    verifier.decide(&question).verdict.map(|_| ())
+}
+
+#[test]
+fn a_good_token_passes_and_is_remembered() {
+    let it = fixture();
+    trust(&it.store, it.issuer.state(7, []));
+    let token = it.issuer.token(&claims("1.1"));
+    for remembered in [0, 1] {
+        assert_eq!(it.verifier.tokens.len(), remembered);
+        let decision = it.verifier.decide(&Question {
+            token: Ok(token.as_bytes()),
+            method: None,
+            peer_certificate: None,
+        });
+        assert_eq!(decision.epoch, 7);
+        let Ok(Admission::Token(admitted)) = decision.verdict else {
+            panic!("{decision:?}");
+        };
+        assert_eq!(admitted.claims().token_id.as_str(), "1.1");
+    }
+}
+
+/// T91: what was good a moment ago is judged on what holds now.
+#[test]
+fn a_remembered_token_is_refused_once_revoked_or_expired() {
+    let it = fixture();
+    trust(&it.store, it.issuer.state(1, []));
+    let (one, two) = (it.issuer.token(&claims("1.1")), it.issuer.token(&claims("1.2")));
+    assert_eq!(ask(&it.verifier, &one, "/a.A/Do"), Ok(()));
+    assert_eq!(ask(&it.verifier, &two, "/a.A/Do"), Ok(()));
+    trust(&it.store, it.issuer.state(2, [revoke_token("1.1")]));
+    assert_eq!(ask(&it.verifier, &one, "/a.A/Do"), Err(Rejection::TokenRevoked));
+    assert_eq!(ask(&it.verifier, &two, "/a.A/Do"), Ok(()));
+    trust(
+        &it.store,
+        it.issuer
+            .state(3, [revoke_token("1.1"), revoke_client("orders", START)]),
+    );
+    assert_eq!(ask(&it.verifier, &two, "/a.A/Do"), Err(Rejection::ClientRevoked));
+    let three = it.issuer.token(&Claims {
+        issued_at: Timestamp::from_seconds(START + 1),
+        ..claims("1.3")
+    });
+    it.clock.advance(Duration::from_secs(1));
+    assert_eq!(ask(&it.verifier, &three, "/a.A/Do"), Ok(()));
+    it.clock.advance(Duration::from_secs(899));
+    let status = it.store.status();
+    it.store.confirm(status.epoch, &status.digest, it.clock.elapsed());
+    assert_eq!(ask(&it.verifier, &three, "/a.A/Do"), Err(Rejection::TokenExpired));
+}
+
+/// T52 on a remembered token: the key is withdrawn, so the memo is worth nothing.
+#[test]
+fn a_remembered_token_is_refused_once_its_key_is_compromised_or_gone() {
+    let mut it = fixture();
+    let other = TestIssuer::new("other").published_key();
+    trust(&it.store, it.issuer.state(1, []));
+    let token = it.issuer.token(&claims("1.1"));
+    assert_eq!(ask(&it.verifier, &token, "/a.A/Do"), Ok(()));
+    it.issuer.key_times.compromised_at = Some(Timestamp::from_seconds(START));
+    trust(&it.store, it.issuer.state(2, []));
+    assert_eq!(ask(&it.verifier, &token, "/a.A/Do"), Err(Rejection::KeyRevoked));
+    trust(&it.store, trust_state(3, vec![other], []));
+    assert_eq!(ask(&it.verifier, &token, "/a.A/Do"), Err(Rejection::KidUnknown));
+}
+
+/// T89, T90: another token with the same `jti`, `kid` and `exp` is another token.
+#[test]
+fn a_forgery_of_a_remembered_token_is_not_recognized() {
+    let it = fixture();
+    trust(&it.store, it.issuer.state(1, []));
+    let token = it.issuer.token(&claims("1.1"));
+    assert_eq!(ask(&it.verifier, &token, "/a.A/Do"), Ok(()));
+    let (input, signature) = token.rsplit_once('.').expect("three segments");
+    let (header, _) = input.split_once('.').expect("three segments");
+    let mut richer = claims("1.1");
+    richer.scopes.push(Scope::parse("admin").expect("a scope"));
+    let payload = countersign_core::jose::encode_segment(richer.to_json().as_bytes());
+    let forged = format!("{header}.{payload}.{signature}");
+    assert_eq!(
+        ask(&it.verifier, &forged, "/a.A/Scoped"),
+        Err(Rejection::SigInvalid)
+    );
+    assert_eq!(ask(&it.verifier, &token, "/a.A/Do"), Ok(()));
+    assert_eq!(it.verifier.tokens.len(), 1);
+}
+
+/// T92: a refusal is not remembered.
+#[test]
+fn a_token_passes_as_soon_as_its_key_arrives() {
+    let it = fixture();
+    trust(&it.store, TestIssuer::new("other").state(1, []));
+    let token = it.issuer.token(&claims("1.1"));
+    assert_eq!(ask(&it.verifier, &token, "/a.A/Do"), Err(Rejection::KidUnknown));
+    trust(&it.store, it.issuer.state(2, []));
+    assert_eq!(ask(&it.verifier, &token, "/a.A/Do"), Ok(()));
+}
+
+/// F43, I-15: without trust nothing passes but open methods, and with trust that is too old neither.
+#[test]
+fn without_trust_that_may_be_used_only_open_methods_pass() {
+    let it = fixture();
+    let token = it.issuer.token(&claims("1.1"));
+    assert_eq!(ask(&it.verifier, &token, "/a.A/Do"), Err(Rejection::TrustCold));
+    assert_eq!(ask(&it.verifier, &token, "/a.A/Open"), Ok(()));
+    trust(&it.store, it.issuer.state(1, []));
+    assert_eq!(ask(&it.verifier, &token, "/a.A/Do"), Ok(()));
+    it.clock.advance(BUDGET.refuse_after);
+    // Remembered or new, the answer is the same.
+    for token in [&token, &it.issuer.token(&claims("1.2"))] {
+        assert_eq!(ask(&it.verifier, token, "/a.A/Do"), Err(Rejection::TrustStale));
+    }
+    assert_eq!(ask(&it.verifier, &token, "/a.A/Open"), Ok(()));
+}
+
+/// T85, T86, T94: what the method asks for, of remembered tokens too.
+#[test]
+fn methods_ask_for_scopes_and_certificates() {
+    let it = fixture();
+    trust(&it.store, it.issuer.state(1, []));
+    let (ours, theirs) = (
+        CertificateThumbprint::new([1; 32]),
+        CertificateThumbprint::new([2; 32]),
+    );
+    let (loose, bound) = (
+        it.issuer.token(&claims("1.1")),
+        it.issuer.token(&bound_claims("1.2", ours)),
+    );
+    for _twice in 0..2 {
+        let ask = |token, path, certificate| ask_with(&it.verifier, token, path, certificate);
+        assert_eq!(ask(&bound, "/a.A/Bound", Some(ours)), Ok(()));
+        assert_eq!(ask(&bound, "/a.A/Do", Some(ours)), Ok(()));
+        assert_eq!(ask(&bound, "/a.A/Do", Some(theirs)), Err(Rejection::CnfMismatch));
+        assert_eq!(ask(&bound, "/a.A/Do", None), Err(Rejection::CnfMismatch));
+        assert_eq!(ask(&loose, "/a.A/Bound", Some(ours)), Err(Rejection::CnfMissing));
+        assert_eq!(
+            ask(&loose, "/a.A/Scoped", None),
+            Err(Rejection::ScopeInsufficient)
+        );
+    }
+}
+
+/// T70, T95 at the boundary of this crate: the expectations are this sidecar's.
+#[test]
+fn tokens_for_others_are_refused() {
+    let it = fixture();
+    trust(&it.store, it.issuer.state(1, []));
+    let mut elsewhere = claims("1.1");
+    elsewhere.audiences = vec!["billing".to_owned()];
+    assert_eq!(
+        ask(&it.verifier, &it.issuer.token(&elsewhere), "/a.A/Do"),
+        Err(Rejection::AudMismatch)
+    );
+    let mut stranger = claims("1.2");
+    stranger.issuer = "https://evil.example.com".to_owned();
+    assert_eq!(
+        ask(&it.verifier, &it.issuer.token(&stranger), "/a.A/Do"),
+        Err(Rejection::IssMismatch)
+    );
+    let mut foreign = claims("1.3");
+    foreign.subject.trust_domain = countersign_core::spiffe::TrustDomain::parse("evil").expect("a domain");
+    assert_eq!(
+        ask(&it.verifier, &it.issuer.token(&foreign), "/a.A/Do"),
+        Err(Rejection::ClaimMalformed(Claim::Sub))
+    );
+    assert!(it.verifier.tokens.is_empty(), "what is refused takes no room");
+}
+
+async fn ask_patiently(verifier: &Verifier, token: &str) -> Result<(), Rejection> {
+    let question = Question {
+        token: Ok(token.as_bytes()),
+        method: None,
+        peer_certificate: None,
+    };
+    verifier.decide_patiently(&question).await.verdict.map(|_| ())
+}
+
+/// K16: the first token of a new key may come before the key.
+#[tokio::test(start_paused = true)]
+async fn a_token_ahead_of_the_trust_stream_waits_for_it() {
+    let it = fixture();
+    trust(&it.store, TestIssuer::new("other").state(1, []));
+    let token = it.issuer.token(&claims("1.1"));
+    let arrival = async {
+        tokio::time::sleep(Duration::from_millis(150)).await;
+        trust(&it.store, it.issuer.state(2, []));
+    };
+    let (verdict, ()) = tokio::join!(ask_patiently(&it.verifier, &token), arrival);
+    assert_eq!(verdict, Ok(()));
+}
+
+/// K16 for a key that is there and not active yet.
+#[tokio::test(start_paused = true)]
+async fn a_token_ahead_of_an_activation_waits_for_it() {
+    let mut it = fixture();
+    let active = it.issuer.key_times;
+    it.issuer.key_times = KeyTimes {
+        active_from: None,
+        ..active
+    };
+    trust(&it.store, it.issuer.state(1, []));
+    let token = it.issuer.token(&claims("1.1"));
+    it.issuer.key_times = active;
+    let arrival = async { trust(&it.store, it.issuer.state(2, [])) };
+    let (verdict, ()) = tokio::join!(ask_patiently(&it.verifier, &token), arrival);
+    assert_eq!(verdict, Ok(()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_wait_is_short_and_for_nothing_else() {
+    let it = fixture();
+    trust(&it.store, TestIssuer::new("other").state(1, []));
+    let start = tokio::time::Instant::now();
+    assert_eq!(
+        ask_patiently(&it.verifier, "x").await,
+        Err(Rejection::TokenMalformed)
+    );
+    assert_eq!(start.elapsed(), Duration::ZERO);
+    let token = it.issuer.token(&claims("1.1"));
+    assert_eq!(
+        ask_patiently(&it.verifier, &token).await,
+        Err(Rejection::KidUnknown)
+    );
+    assert!((LONGEST_WAIT..LONGEST_WAIT * 2).contains(&start.elapsed()));
+}
+
+/// K15: a flood of invented keys waits in a bounded number, and good tokens do not wait with it.
+#[tokio::test(start_paused = true)]
+async fn a_flood_of_unknown_keys_waits_in_a_bounded_number() {
+    let it = fixture();
+    trust(&it.store, it.issuer.state(1, []));
+    let invented = TestIssuer::new("invented").token(&claims("1.1"));
+    let flood =
+        futures_util::future::join_all((0..MOST_WAITING * 4).map(|_| ask_patiently(&it.verifier, &invented)));
+    let start = tokio::time::Instant::now();
+    let good = it.issuer.token(&claims("1.2"));
+    let good = async {
+        let verdict = ask_patiently(&it.verifier, &good).await;
+        (verdict, start.elapsed())
+    };
+    let (refused, (verdict, waited)) = tokio::join!(flood, good);
+    assert!(
+        refused
+            .iter()
+            .all(|verdict| *verdict == Err(Rejection::KidUnknown))
+    );
+    assert_eq!((verdict, waited), (Ok(()), Duration::ZERO));
+    // Had they waited one after the other, it would have been four times as long.
+    assert!(start.elapsed() < LONGEST_WAIT * 2);
+    assert_eq!(it.verifier.waiting.available_permits(), MOST_WAITING);
+}
+
+/// One thing that happens to a pair of verifiers.
+#[derive(Clone, Debug)]
+enum Event {
+    Ask(usize, usize),
+    Revoke(usize),
+    RevokeClient(u64),
+    Compromise,
+    Pass(u64),
+    Confirm,
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        8 => (0_usize..6, 0_usize..3).prop_map(|(token, path)| Event::Ask(token, path)),
+        1 => (0_usize..6).prop_map(Event::Revoke),
+        1 => (0_u64..900).prop_map(Event::RevokeClient),
+        1 => Just(Event::Compromise),
+        2 => (0_u64..400).prop_map(Event::Pass),
+        2 => Just(Event::Confirm),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// I-19: with the memory of tokens as without it, whatever happens in between.
+    #[test]
+    fn the_memory_of_tokens_changes_no_verdict(events in prop::collection::vec(event(), 1..60)) {
+        let mut it = fixture();
+        let without = verifier(&it.store, methods(), 0);
+        let mut tokens: Vec<String> = (0..5).map(|n| it.issuer.token(&claims(&format!("1.{n}")))).collect();
+        tokens.push(TestIssuer::new("stranger").token(&claims("1.9")));
+        let mut epoch = 1;
+        let mut revoked = Vec::new();
+        trust(&it.store, it.issuer.state(epoch, []));
+        for event in events {
+            match event {
+                Event::Ask(token, path) => {
+                    let path = ["/a.A/Do", "/a.A/Scoped", "/a.A/Bound"][path];
+                    prop_assert_eq!(ask(&it.verifier, &tokens[token], path), ask(&without, &tokens[token], path));
+                    continue;
+                }
+                Event::Pass(seconds) => {
+                    it.clock.advance(Duration::from_secs(seconds));
+                    continue;
+                }
+                Event::Confirm => {
+                    let status = it.store.status();
+                    it.store.confirm(status.epoch, &status.digest, it.clock.elapsed());
+                    continue;
+                }
+                Event::Revoke(token) => revoked.push(revoke_token(&format!("1.{token}"))),
+                Event::RevokeClient(after) => revoked.push(revoke_client("orders", START + after)),
+                Event::Compromise => it.issuer.key_times.compromised_at = Some(it.clock.now()),
+            }
+            epoch += 1;
+            it.store.install(it.issuer.state(epoch, revoked.clone())).expect("installed");
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! The binary: what it says and how it ends.
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use countersign_core::jwk::write_set;
+use countersign_crypto::{SigningKey, publishing};
+
+use crate::support::eventually;
+use crate::support::pki::Pki;
+
+const GOOD: &str = r#"
+issuer = "https://auth.example.com"
+trust_domain = "test.example.com"
+audience = "demo"
+publishing_keys = "publishing-keys.json"
+state_dir = "state"
+upstream = "http://127.0.0.1:9"
+admin = "127.0.0.1:0"
+[authority]
+uri = "https://127.0.0.1:9"
+spiffe_id = "spiffe://test.example.com/authority"
+certificate = "sidecar.crt"
+private_key = "sidecar.key"
+trust_roots = "ca.crt"
+[[listener]]
+address = "127.0.0.1:0"
+plaintext = true
+[verify]
+unix = "verify.sock"
+"#;
+
+fn folder(text: &str) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("a folder");
+    Pki::write(folder.path());
+    let key = SigningKey::generate(publishing::ALGORITHM).expect("a key");
+    std::fs::write(folder.path().join("publishing-keys.json"), write_set([key.jwk()])).expect("written");
+    std::fs::write(folder.path().join("sidecar.toml"), text).expect("written");
+    folder
+}
+
+fn command(folder: &Path, more: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_countersign-sidecar"));
+    command
+        .arg("--config")
+        .arg(folder.join("sidecar.toml"))
+        .args(more);
+    command
+}
+
+fn run(text: &str, more: &[&str]) -> Output {
+    let folder = folder(text);
+    command(folder.path(), more).output().expect("run")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn a_good_configuration_is_called_good() {
+    let output = run(GOOD, &["--check"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert_eq!(text(&output.stdout), "the configuration is good\n");
+}
+
+/// C01, C06: every complaint on stderr, with file and line, and 64.
+#[test]
+fn a_bad_configuration_ends_with_64_and_every_complaint() {
+    let bad = GOOD
+        .replace("https://auth", "http://auth")
+        .replace("\"demo\"", "\"\"");
+    for more in [&[][..], &["--check"]] {
+        let output = run(&bad, more);
+        assert_eq!(output.status.code(), Some(64));
+        let complaints = text(&output.stderr);
+        assert!(complaints.contains("sidecar.toml:2: `issuer`"), "{complaints}");
+        assert!(complaints.contains("sidecar.toml:4: `audience`"), "{complaints}");
+    }
+    let output = run("", &[]);
+    assert_eq!(output.status.code(), Some(64));
+    let usage = Command::new(env!("CARGO_BIN_EXE_countersign-sidecar"))
+        .output()
+        .expect("run");
+    assert_eq!(usage.status.code(), Some(64));
+    let help = Command::new(env!("CARGO_BIN_EXE_countersign-sidecar"))
+        .arg("--help")
+        .output()
+        .expect("run");
+    assert_eq!(help.status.code(), Some(0));
+}
+
+/// C09: a key that others may read is no key.
+#[test]
+fn files_that_cannot_be_used_are_told() {
+    let folder = folder(GOOD);
+    let key = folder.path().join("sidecar.key");
+    std::fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o644)).expect("0644");
+    for (more, code) in [(&["--check"][..], 64), (&[], 1)] {
+        let output = command(folder.path(), more).output().expect("run");
+        assert_eq!(output.status.code(), Some(code));
+        assert!(
+            text(&output.stderr).contains("sidecar.key"),
+            "{}",
+            text(&output.stderr)
+        );
+    }
+}
+
+/// F71: SIGTERM is a request, and the answer is 0.
+#[tokio::test]
+async fn a_termination_signal_ends_it_well() {
+    let folder = folder(GOOD);
+    let mut child = command(folder.path(), &[])
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("spawned");
+    let socket = folder.path().join("verify.sock");
+    eventually("the start", async || socket.exists()).await;
+    // D07: a second one on the same folder says so.
+    let second = command(folder.path(), &[]).output().expect("run");
+    assert_eq!(second.status.code(), Some(1));
+    assert!(
+        text(&second.stderr).contains("state directory"),
+        "{}",
+        text(&second.stderr)
+    );
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("signalled");
+    let mut code = None;
+    eventually("the end", async || {
+        code = child.try_wait().expect("waited");
+        code.is_some()
+    })
+    .await;
+    assert_eq!(code.and_then(|code| code.code()), Some(0));
+    assert!(!socket.exists());
+    assert!(folder.path().join("state").exists());
+}

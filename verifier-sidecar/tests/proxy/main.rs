@@ -1,0 +1,22 @@
+//! The sidecar as a whole, in process: real sockets, real TLS, a real gRPC service behind it. Only the authority is absent:
+//! trust is put in force directly.
+
+#![expect(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "tests fail where they are wrong"
+)]
+
+mod admin;
+mod api;
+mod binding;
+mod calls;
+mod command;
+mod forms;
+mod hostile;
+mod identity;
+mod stopping;
+mod support;
+mod tokens;
+mod trusting;
