@@ -1,9 +1,10 @@
 //! One row of the table.
 
-use countersign_core::Rejection;
 use countersign_core::bearer::from_authorization;
 use countersign_core::requirements::Requirements;
+use countersign_core::trust::TrustState;
 use countersign_core::verifying::{Presentation, VerifiedToken, verify};
+use countersign_core::{Rejection, Timestamp};
 
 use crate::setting::Setting;
 
@@ -95,11 +96,24 @@ impl Case {
         from_authorization(self.authorization.iter().map(Vec::as_slice)).ok()
     }
 
-    /// The answer of core to this request.
+    /// The answer of core to this request, at [`Setting::now`].
     ///
     /// # Errors
     /// The [`Rejection`].
     pub fn decide(&self, setting: &Setting) -> Result<VerifiedToken, Rejection> {
+        self.decide_at(setting, &setting.trust_state(), setting.now)
+    }
+
+    /// The answer of core to this request on `state`, at another time.
+    ///
+    /// # Errors
+    /// The [`Rejection`].
+    pub fn decide_at(
+        &self,
+        setting: &Setting,
+        state: &TrustState,
+        now: Timestamp,
+    ) -> Result<VerifiedToken, Rejection> {
         let token = from_authorization(self.authorization.iter().map(Vec::as_slice))?;
         let requirements = self.method.requirements(setting);
         let presented = Presentation {
@@ -109,14 +123,8 @@ impl Case {
             },
             requirements: &requirements,
         };
-        let state = setting.trust_state();
-        verify(
-            token,
-            Some(setting.view(&state)),
-            &setting.expectations(),
-            &presented,
-            setting.now,
-        )
+        let view = setting.view(state);
+        verify(token, Some(view), &setting.expectations(), &presented, now)
     }
 
     /// With `method` in place of the plain one.
