@@ -290,10 +290,26 @@ impl TrustCache {
         rules: UpdateRules,
         clock: Arc<dyn Clock>,
     ) -> Result<Opened, CacheError> {
-        let opening = move || Opening::new(settings, publishers, rules, clock).run();
-        tokio::task::spawn_blocking(opening)
+        let opening = Opening::new(settings, publishers, rules, clock.now());
+        let outcome = tokio::task::spawn_blocking(move || opening.run())
             .await
-            .unwrap_or(Err(CacheError::ShuttingDown))
+            .unwrap_or(Err(CacheError::ShuttingDown))?;
+        let found = match outcome.found {
+            Ok(None) => Found::Nothing,
+            Ok(Some(replayed)) => Found::Trust {
+                // Opening took time, too.
+                age: replayed
+                    .manifest
+                    .and_then(|manifest| manifest.age(clock.now_millis())),
+                state: Box::new(replayed.state),
+            },
+            Err(why) => Found::Unusable(why),
+        };
+        Ok(Opened {
+            cache: outcome.cache,
+            found,
+            floor: outcome.floor,
+        })
     }
 
     /// Why the trust is in memory only. Nothing while the disk works.

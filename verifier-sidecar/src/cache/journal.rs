@@ -14,7 +14,7 @@ use countersign_core::trust::Epoch;
 
 use super::directory::Directory;
 use super::disk::{Change, DiskError, RecordMap, Records};
-use super::replay::{self, Rejected, Replay, Replayed, delta_name};
+use super::replay::{self, Manifest, Rejected, Replay, Replayed, delta_name};
 use super::{CacheIdentity, Chain, Saved, Unusable, floor};
 use crate::sync::Publishers;
 use crate::trust::Floor;
@@ -128,7 +128,7 @@ impl Journal {
         let replayed = replay.run(&records)?;
         if let Some(replayed) = &replayed {
             self.tip = replayed.state.epoch();
-            self.heartbeat_epoch = replayed.heartbeat_epoch;
+            self.heartbeat_epoch = replayed.manifest.as_ref().map(Manifest::epoch);
             self.deltas = replayed.deltas.iter().map(|delta| delta.epoch).collect();
             self.bytes = replayed.deltas.iter().map(|delta| delta.length).sum();
         }

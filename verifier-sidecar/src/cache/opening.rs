@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use countersign_core::ports::Clock;
+use countersign_core::Timestamp;
 use countersign_core::trust::{Epoch, UpdateRules};
+use countersign_runtime::backoff::Jitter;
 
 use super::directory::{Directory, Unavailable};
 use super::disk::{Records, SledRecords};
@@ -12,8 +13,7 @@ use super::journal::{Journal, LogBound};
 use super::replay::{Rejected, Replay, Replayed};
 use super::worker::{Loaded, Worker};
 use super::{
-    CacheError, CacheSettings, Found, MAX_LOGGED_BYTES, MAX_LOGGED_DELTAS, NotDurable, Opened, TrustCache,
-    Unusable,
+    CacheError, CacheSettings, MAX_LOGGED_BYTES, MAX_LOGGED_DELTAS, NotDurable, TrustCache, Unusable,
 };
 use crate::sync::Publishers;
 use crate::trust::Floor;
@@ -24,28 +24,41 @@ pub(super) struct Opening {
     settings: CacheSettings,
     publishers: Publishers,
     rules: UpdateRules,
-    clock: Arc<dyn Clock>,
+    now: Timestamp,
 }
 
 type Attempt = Result<(Worker, Option<Replayed>), Rejected>;
+
+/// What opening gives.
+pub(super) struct Outcome {
+    pub(super) cache: TrustCache,
+    pub(super) found: Result<Option<Replayed>, Unusable>,
+    pub(super) floor: Option<Floor>,
+}
+
+impl Outcome {
+    const fn new(cache: TrustCache, found: Result<Option<Replayed>, Unusable>, floor: Option<Floor>) -> Self {
+        Self { cache, found, floor }
+    }
+}
 
 impl Opening {
     pub(super) const fn new(
         settings: CacheSettings,
         publishers: Publishers,
         rules: UpdateRules,
-        clock: Arc<dyn Clock>,
+        now: Timestamp,
     ) -> Self {
         Self {
             settings,
             publishers,
             rules,
-            clock,
+            now,
         }
     }
 
     /// Opens. Blocks.
-    pub(super) fn run(&self) -> Result<Opened, CacheError> {
+    pub(super) fn run(&self) -> Result<Outcome, CacheError> {
         let floor = self.floor();
         let directory = match Directory::claim(&self.settings.directory) {
             Ok(directory) => Arc::new(directory),
@@ -53,23 +66,20 @@ impl Opening {
             Err(Unavailable::Unwritable(error)) => {
                 tracing::warn!(%error, "the state directory cannot be written; trust is kept in memory only");
                 let cache = TrustCache::in_memory(NotDurable::Unwritable);
-                return Ok(opened(cache, Found::Nothing, known(floor)));
+                return Ok(Outcome::new(cache, Ok(None), known(floor)));
             }
         };
         Ok(match self.existing(&directory, floor) {
             Ok(Some((worker, replayed))) => {
                 let epoch = replayed.as_ref().map_or(0, |replayed| replayed.state.epoch());
-                let found = replayed.map_or(Found::Nothing, |replayed| Found::Trust {
-                    state: Box::new(replayed.state),
-                    age: replayed.age,
-                });
-                opened(self.cache(worker, directory, epoch), found, known(floor))
+                let cache = self.cache(worker, directory, epoch);
+                Outcome::new(cache, Ok(replayed), known(floor))
             }
-            Ok(None) => opened(self.fresh(directory), Found::Nothing, known(floor)),
+            Ok(None) => Outcome::new(self.fresh(directory), Ok(None), known(floor)),
             Err(rejected) => {
                 let highest = higher(known(floor), rejected.highest);
                 let cache = self.instead(directory, rejected.reason);
-                opened(cache, Found::Unusable(rejected.reason), highest)
+                Outcome::new(cache, Err(rejected.reason), highest)
             }
         })
     }
@@ -154,8 +164,7 @@ impl Opening {
             publishers: &self.publishers,
             rules: &self.rules,
             floor,
-            now: self.clock.now(),
-            now_millis: self.clock.now_millis(),
+            now: self.now,
         })?;
         Ok((journal, replayed))
     }
@@ -171,29 +180,13 @@ impl Opening {
             directory,
             self.settings.identity.clone(),
             self.publishers.clone(),
-            self.bound(),
+            drawn_bound(),
         ))
-    }
-
-    /// Between half of the bound and all of it. Not secret, only different from one sidecar and start to the next.
-    fn bound(&self) -> LogBound {
-        let now = self.clock.now_millis().to_be_bytes();
-        let sidecar = self.settings.identity.sidecar.as_bytes();
-        let [draw, ..] = self.publishers.reader().sha256(&[sidecar, &now]);
-        let drawn = |bound: usize| bound / 2 + (bound / 2) * usize::from(draw) / usize::from(u8::MAX);
-        LogBound {
-            deltas: drawn(MAX_LOGGED_DELTAS),
-            bytes: drawn(MAX_LOGGED_BYTES),
-        }
     }
 
     fn cache(&self, worker: Worker, directory: Arc<Directory>, durable_epoch: Epoch) -> TrustCache {
         TrustCache::on_disk(worker, directory, self.settings.save_patience, durable_epoch)
     }
-}
-
-const fn opened(cache: TrustCache, found: Found, floor: Option<Floor>) -> Opened {
-    Opened { cache, found, floor }
 }
 
 const fn known(floor: floor::Found) -> Option<Floor> {
@@ -205,4 +198,14 @@ const fn known(floor: floor::Found) -> Option<Floor> {
 
 fn higher(one: Option<Floor>, other: Option<Floor>) -> Option<Floor> {
     one.into_iter().chain(other).max_by_key(|floor| floor.epoch)
+}
+
+/// Between half of the bound and all of it, different from one start to the next.
+fn drawn_bound() -> LogBound {
+    let draw = Jitter::unpredictable().next().to_le_bytes()[0];
+    let drawn = |bound: usize| bound / 2 + (bound / 2) * usize::from(draw) / usize::from(u8::MAX);
+    LogBound {
+        deltas: drawn(MAX_LOGGED_DELTAS),
+        bytes: drawn(MAX_LOGGED_BYTES),
+    }
 }

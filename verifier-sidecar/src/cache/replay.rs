@@ -72,8 +72,7 @@ pub(super) struct LoggedDelta {
 #[derive(Debug)]
 pub(super) struct Replayed {
     pub(super) state: TrustState,
-    pub(super) age: Option<Duration>,
-    pub(super) heartbeat_epoch: Option<Epoch>,
+    pub(super) manifest: Option<Manifest>,
     pub(super) deltas: Vec<LoggedDelta>,
 }
 
@@ -101,11 +100,11 @@ pub(super) struct Replay<'a> {
     pub(super) rules: &'a UpdateRules,
     pub(super) floor: floor::Found,
     pub(super) now: Timestamp,
-    pub(super) now_millis: u64,
 }
 
 /// The last heartbeat that was kept.
-struct Manifest {
+#[derive(Debug)]
+pub(super) struct Manifest {
     heartbeat: Heartbeat,
     sent_at_millis: u64,
 }
@@ -117,6 +116,21 @@ impl Manifest {
         let heartbeat = &self.heartbeat;
         (heartbeat.epoch == state.epoch())
             .then(|| heartbeat.state_digest == *state.digest() && heartbeat.revocation_count == count)
+    }
+
+    /// The epoch that it states.
+    pub(super) const fn epoch(&self) -> Epoch {
+        self.heartbeat.epoch
+    }
+
+    /// How long before `now_millis` the authority stated it: the longer of what the authority's clock and this one said
+    /// then. Unknown when this clock reads clearly earlier than then: it was set back, or lost.
+    pub(super) fn age(&self, now_millis: u64) -> Option<Duration> {
+        let stated_at = self.heartbeat.authority_time_millis;
+        let latest = Duration::from_millis(stated_at.max(self.sent_at_millis));
+        let earliest = stated_at.min(self.sent_at_millis);
+        let clock_went_back = Duration::from_millis(now_millis).saturating_add(MAX_CLOCK_DIFFERENCE) < latest;
+        (!clock_went_back).then(|| Duration::from_millis(now_millis.saturating_sub(earliest)))
     }
 }
 
@@ -150,10 +164,9 @@ impl Replay<'_> {
             return Err(failed(Unusable::Manifest));
         }
         Ok(Some(Replayed {
-            age: manifest.as_ref().and_then(|manifest| self.age(manifest)),
-            heartbeat_epoch: manifest.as_ref().map(|manifest| manifest.heartbeat.epoch),
             state: walk.state,
             deltas: walk.logged,
+            manifest,
         }))
     }
 
@@ -186,16 +199,6 @@ impl Replay<'_> {
             heartbeat,
             sent_at_millis: u64::from_be_bytes(*sent_at),
         }))
-    }
-
-    /// How long ago the authority stated the manifest, by this clock: the longer of what the authority's clock and this
-    /// one said then. Unknown when this clock reads clearly earlier than then: it was set back, or lost.
-    fn age(&self, manifest: &Manifest) -> Option<Duration> {
-        let stated_at = manifest.heartbeat.authority_time_millis;
-        let latest = Duration::from_millis(stated_at.max(manifest.sent_at_millis));
-        let earliest = stated_at.min(manifest.sent_at_millis);
-        let clock_went_back = Duration::from_millis(self.now_millis) + MAX_CLOCK_DIFFERENCE < latest;
-        (!clock_went_back).then(|| Duration::from_millis(self.now_millis.saturating_sub(earliest)))
     }
 
     fn update(&self, record: &[u8]) -> Result<Update, Unusable> {

@@ -286,3 +286,6 @@ fn ended_by(status: &Status) -> Ended {
         Ended::Failed
     }
 }
+
+#[cfg(test)]
+mod tests;
