@@ -36,7 +36,7 @@ pub use books::{Books, Hold};
 pub use client_plans::NewSecret;
 pub use key_plans::Compromised;
 pub use opening::{Opened, Opening, StartError, open, open_publishers};
-pub use revocation_plans::Revoked;
+pub use revocation_plans::{RevocationPage, Revoked};
 
 use crate::alarm::Alarm;
 use crate::feed::Feed;

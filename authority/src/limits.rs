@@ -12,6 +12,7 @@ use countersign_core::spiffe::SpiffeId;
 use governor::clock::Clock as _;
 use governor::middleware::NoOpMiddleware;
 use governor::state::keyed::DashMapStateStore;
+use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 
 /// A rate: so many a second on average, so many at once.
@@ -97,6 +98,25 @@ impl<K: Hash + Eq + Clone> Limiter<K> {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.limiter.is_empty()
+    }
+}
+
+/// A limit for one.
+#[derive(Debug)]
+pub struct Meter(RateLimiter<NotKeyed, InMemoryState, Elapsed, NoOpMiddleware<Duration>>);
+
+impl Meter {
+    /// At most `rate`.
+    #[must_use]
+    pub fn new(rate: Rate, clock: Arc<dyn Clock>) -> Self {
+        let quota = Quota::per_second(rate.per_second).allow_burst(rate.burst);
+        Self(RateLimiter::new(quota, InMemoryState::default(), Elapsed(clock)))
+    }
+
+    /// Counts one; false when it is over.
+    #[must_use]
+    pub fn allows(&self) -> bool {
+        self.0.check().is_ok()
     }
 }
 

@@ -7,7 +7,8 @@
 //! current one, on a clock that goes on while the machine is suspended. A state that was never confirmed has no age
 //! and counts as expired: that a signature is good does not say that nothing newer exists.
 
-use std::collections::VecDeque;
+mod ledger;
+
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -19,35 +20,8 @@ use countersign_core::trust::{Applied, Epoch, StateDigest, TrustState, Update, U
 use countersign_core::verifying::TrustView;
 use tokio::sync::watch;
 
-/// The highest state that was ever in force here, also before a restart. Nothing below it is taken over again.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Floor {
-    /// Its epoch. Zero: there was none.
-    pub epoch: Epoch,
-    /// Its digest.
-    pub digest: StateDigest,
-}
-
-/// The authority, or somebody in its name, contradicts itself. What is in force stays and grows old.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum TrustAlarm {
-    /// Two states were signed for one epoch. Nothing is confirmed until a later epoch is in force.
-    Fork,
-    /// The authority states an epoch before the floor: it may have been restored from a backup. Ends with the next
-    /// confirmation or newer epoch.
-    Regressed,
-}
-
-impl TrustAlarm {
-    /// The name for logs and metrics.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Fork => "fork",
-            Self::Regressed => "regressed",
-        }
-    }
-}
+pub use ledger::{Floor, TrustAlarm};
+use ledger::{Ledger, contradicts};
 
 /// When the authority last confirmed the state in force, and how old that confirmation was then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -189,17 +163,6 @@ impl TrustStatus {
     }
 }
 
-/// How many earlier states are remembered, to tell an update that is merely repeated from one that steps back.
-const REMEMBERED: usize = 64;
-
-/// What only the writer changes.
-#[derive(Debug, Default)]
-struct Ledger {
-    floor: Floor,
-    alarm: Option<TrustAlarm>,
-    earlier: VecDeque<Floor>,
-}
-
 /// Holds the trust in force. One writer, any number of readers.
 #[derive(Debug)]
 pub struct TrustStore {
@@ -311,7 +274,7 @@ impl TrustStore {
             digest: update.state_digest,
         };
         let is_ours = update.issuer == self.rules.issuer;
-        if is_ours && self.ledger().earlier.contains(&offered) {
+        if is_ours && self.ledger().was_in_force(offered) {
             return Ok(Considered::Repeated);
         }
         let outcome = if is_ours && contradicts(floor, offered) {
@@ -465,44 +428,6 @@ impl InForce {
             Confirmation::Confirmed
         }
     }
-}
-
-impl Ledger {
-    const fn told(&self) -> (Floor, Option<TrustAlarm>) {
-        (self.floor, self.alarm)
-    }
-
-    // INVARIANT (no way back): the floor is never below what is in force, and never sinks.
-    fn advance(&mut self, to: Floor, from_a_state: bool) {
-        if from_a_state {
-            if self.earlier.len() == REMEMBERED {
-                self.earlier.pop_front();
-            }
-            self.earlier.push_back(self.floor);
-        }
-        self.floor = to;
-        self.alarm = None;
-    }
-
-    /// A fork outweighs a step back, and stays until a later epoch is in force.
-    fn raise(&mut self, alarm: TrustAlarm) {
-        if self.alarm != Some(TrustAlarm::Fork) {
-            self.alarm = Some(alarm);
-        }
-    }
-
-    fn note(&mut self, refused: UpdateRefused) {
-        if refused == UpdateRefused::Fork {
-            self.raise(TrustAlarm::Fork);
-        } else if refused == UpdateRefused::Regressed {
-            self.raise(TrustAlarm::Regressed);
-        }
-    }
-}
-
-/// Whether the two are of one epoch and differ.
-fn contradicts(floor: Floor, offered: Floor) -> bool {
-    floor.epoch != 0 && floor.epoch == offered.epoch && floor.digest != offered.digest
 }
 
 #[cfg(test)]

@@ -33,11 +33,18 @@ Try it out:
 #[command(name = "countersign", version, propagate_version = true, after_help = AFTER_HELP, max_term_width = 100)]
 pub struct Cli {
     /// Write JSON for programs instead of text for people
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = "Output")]
     pub(crate) json: bool,
 
     /// When to use colour
-    #[arg(long, global = true, value_enum, value_name = "WHEN", default_value_t)]
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Output",
+        value_enum,
+        value_name = "WHEN",
+        default_value_t
+    )]
     pub(crate) color: ColourChoice,
 
     /// What to do.

@@ -29,27 +29,44 @@ use crate::trace::Trace;
 #[command(next_help_heading = "Connection")]
 pub(crate) struct ConnectionArgs {
     /// Folder of a development environment (`countersign dev`), where all of the following is found
-    #[arg(long, env = "COUNTERSIGN_DIR", value_name = "DIR")]
+    #[arg(long, env = "COUNTERSIGN_DIR", hide_env_values = true, value_name = "DIR")]
     pub(crate) dir: Option<PathBuf>,
 
     /// The authority's gRPC address
-    #[arg(long, env = "COUNTERSIGN_AUTHORITY", value_name = "HOST:PORT")]
+    #[arg(
+        long,
+        env = "COUNTERSIGN_AUTHORITY",
+        hide_env_values = true,
+        value_name = "HOST:PORT"
+    )]
     pub(crate) authority: Option<String>,
 
     /// Certificates that the authority's certificate must come from, PEM
-    #[arg(long, env = "COUNTERSIGN_CA", value_name = "FILE")]
+    #[arg(long, env = "COUNTERSIGN_CA", hide_env_values = true, value_name = "FILE")]
     pub(crate) ca: Option<PathBuf>,
 
     /// Our certificate, PEM
-    #[arg(long, env = "COUNTERSIGN_CERT", value_name = "FILE", requires = "key")]
+    #[arg(
+        long,
+        env = "COUNTERSIGN_CERT",
+        hide_env_values = true,
+        value_name = "FILE",
+        requires = "key"
+    )]
     pub(crate) cert: Option<PathBuf>,
 
     /// The key of our certificate, PEM, mode 0600
-    #[arg(long, env = "COUNTERSIGN_KEY", value_name = "FILE", requires = "cert")]
+    #[arg(
+        long,
+        env = "COUNTERSIGN_KEY",
+        hide_env_values = true,
+        value_name = "FILE",
+        requires = "cert"
+    )]
     pub(crate) key: Option<PathBuf>,
 
     /// How long to wait for one answer
-    #[arg(long, env = "COUNTERSIGN_TIMEOUT", value_name = "DURATION", default_value = "10s", value_parser = duration)]
+    #[arg(long, env = "COUNTERSIGN_TIMEOUT", hide_env_values = true, value_name = "DURATION", default_value = "10s", value_parser = duration)]
     pub(crate) timeout: Duration,
 }
 

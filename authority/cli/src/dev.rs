@@ -43,7 +43,7 @@ use ports::{PortArgs, Ports};
 #[derive(Debug, Args)]
 pub(crate) struct DevArgs {
     /// The environment's folder. Left out: a fixed one in the system's folder for temporary files
-    #[arg(long, env = "COUNTERSIGN_DIR", value_name = "DIR")]
+    #[arg(long, env = "COUNTERSIGN_DIR", hide_env_values = true, value_name = "DIR")]
     dir: Option<PathBuf>,
 
     /// Throw away what an earlier run left in the folder, and start afresh

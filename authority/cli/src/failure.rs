@@ -3,11 +3,12 @@
 use std::error::Error;
 use std::process::ExitCode;
 
+use countersign_mtls::ConnectError;
 use countersign_wire::status::DOMAIN;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
-/// The exit codes. `--help` and docs/cli.md list them.
+/// The exit codes. `--help` lists them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
     /// It did not work.
@@ -96,25 +97,47 @@ impl Failure {
         self
     }
 
-    /// `doing` failed because a server answered `status`.
+    /// `doing` failed because a server answered `status`, or because there was no connection to it.
     #[must_use]
     pub fn answered(doing: &str, status: &Status) -> Self {
+        if let Some(error) = ConnectError::in_chain(status) {
+            return Self::unconnected(doing, error);
+        }
         let reason = reason(status);
-        let exit = exit_of(status.code());
         let message = match status.message() {
             "" => format!("{doing}: {}", status.code().description()),
             message => format!("{doing}: {message}"),
         };
-        let message = match status.source() {
-            Some(source) => format!("{message}: {}", chain(source)),
-            None => message,
-        };
         Self {
-            exit,
+            exit: exit_of(status.code()),
             message,
             next: advice(status.code(), reason.as_deref()).map(str::to_owned),
             reason,
         }
+    }
+
+    fn unconnected(doing: &str, error: &ConnectError) -> Self {
+        let (exit, next) = match error {
+            ConnectError::Unreachable { .. } | ConnectError::TimedOut { .. } | ConnectError::Handshake(_) => {
+                (
+                    Exit::Unavailable,
+                    "see whether the authority runs, and whether this is its address: `--authority` or `--dir`",
+                )
+            }
+            ConnectError::CertificateRequired | ConnectError::CertificateRefused { .. } => (
+                Exit::Refused,
+                "give a certificate that comes from a root which the authority trusts: `--cert` and `--key`",
+            ),
+            ConnectError::ServerUntrusted(_) | ConnectError::WrongServer(_) => (
+                Exit::Failure,
+                "give the root that the authority's certificate comes from: `--ca`",
+            ),
+            ConnectError::NoHttp2 => (
+                Exit::Failure,
+                "see whether the address is the authority's gRPC address",
+            ),
+        };
+        Self::new(exit, format!("{doing}: {}", chain(error))).next(next)
     }
 }
 

@@ -107,6 +107,11 @@ pub(crate) fn line(path: &Path) -> Result<String, Failure> {
     Ok(line.to_owned())
 }
 
+/// Whether a file that should be secret can be read by others than its owner.
+pub(crate) fn is_open_to_others(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o077 != 0)
+}
+
 /// Reads a file whole.
 ///
 /// # Errors

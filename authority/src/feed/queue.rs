@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use countersign_proto::sync::v1::SyncResponse;
 use countersign_wire::status::Failure;
+use tokio_util::sync::CancellationToken;
 
 use super::MAX_DELTAS;
 
@@ -26,6 +27,10 @@ pub enum Ended {
     Misbehaved,
     /// Nothing was heard of it.
     Silent,
+    /// It is time to verify its certificate anew.
+    Aged,
+    /// The verifier ended it.
+    ByVerifier,
 }
 
 impl Ended {
@@ -38,24 +43,31 @@ impl Ended {
             Self::Unpublished => "unpublished",
             Self::Misbehaved => "misbehaved",
             Self::Silent => "silent",
+            Self::Aged => "aged",
+            Self::ByVerifier => "by_verifier",
         }
     }
 
-    /// What the verifier is told.
+    /// What the verifier is told, if anything is wrong.
     #[must_use]
-    pub const fn failure(self) -> Failure {
+    pub const fn failure(self) -> Option<Failure> {
         match self {
-            Self::TooSlow | Self::Silent => Failure::StreamTooSlow,
-            Self::Draining => Failure::Draining,
-            Self::Unpublished => Failure::Internal,
-            Self::Misbehaved => Failure::LimitReached,
+            Self::TooSlow | Self::Silent => Some(Failure::StreamTooSlow),
+            Self::Draining | Self::Aged => Some(Failure::Draining),
+            Self::Unpublished => Some(Failure::Internal),
+            Self::Misbehaved => Some(Failure::LimitReached),
+            Self::ByVerifier => None,
         }
     }
 }
 
 /// The queue of one stream.
 #[derive(Debug, Default)]
-pub(super) struct Queue(Mutex<State>);
+pub(super) struct Queue {
+    state: Mutex<State>,
+    /// Cancelled when the stream has ended, for whoever reads its other half.
+    over: CancellationToken,
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -87,6 +99,7 @@ impl Queue {
         state.ended.get_or_insert(ended);
         let waker = state.waker.take();
         drop(state);
+        self.over.cancel();
         if let Some(waker) = waker {
             waker.wake();
         }
@@ -107,6 +120,11 @@ impl Queue {
         }
     }
 
+    /// Waits until the stream is ended.
+    pub(super) async fn ended(&self) {
+        self.over.cancelled().await;
+    }
+
     /// For how long the oldest message has been waiting.
     pub(super) fn waits_since(&self, now: Duration) -> Duration {
         let state = self.lock();
@@ -115,6 +133,6 @@ impl Queue {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

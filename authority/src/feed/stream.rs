@@ -251,6 +251,11 @@ impl Handle {
         }
     }
 
+    /// Waits until the stream has ended.
+    pub async fn ended(&self) {
+        self.queue.ended().await;
+    }
+
     /// Ends the stream.
     pub fn end(&self, ended: Ended) {
         self.feed.lock().end(self.id, ended);
@@ -304,5 +309,6 @@ impl futures_util::Stream for Subscription {
 impl Drop for Subscription {
     fn drop(&mut self) {
         self.feed.lock().streams.remove(&self.id);
+        self.queue.end(Ended::ByVerifier);
     }
 }

@@ -6,6 +6,8 @@ use countersign_core::names::{ClientId, TokenId};
 use countersign_core::revocation::{Revocation, RevocationList, RevokedSubject};
 use countersign_wire::status::Failure;
 
+use crate::store::{Range, Record, revocations};
+
 use super::{Books, Done, Hold, Ledger, LedgerError, Plan, client_plans};
 
 /// What a revocation came to.
@@ -112,6 +114,41 @@ impl Ledger {
             })
         })
         .await
+    }
+}
+
+/// A page of revocations.
+#[derive(Clone, Debug)]
+pub struct RevocationPage {
+    /// The revocations, in the order of their records' names.
+    pub revocations: Vec<Revocation>,
+    /// What the page after this one comes after. None on the last page.
+    pub next: Option<String>,
+}
+
+impl Ledger {
+    /// Revocations in force, a page at a time. Read off the store, which has them in an order.
+    ///
+    /// # Errors
+    /// [`LedgerError`]: the store's.
+    pub async fn list_revocations(
+        &self,
+        after: Option<String>,
+        limit: usize,
+    ) -> Result<RevocationPage, LedgerError> {
+        let range = Range {
+            prefix: revocations::PREFIX.to_owned(),
+            after: after.map(|after| format!("{}{after}", revocations::PREFIX)),
+            limit,
+        };
+        let page = self.0.store.range(range).await?;
+        let last = page.records.last().filter(|_| page.more);
+        let next = last.and_then(|record| record.name.strip_prefix(revocations::PREFIX));
+        let read = |record: &Record| revocations::read(&record.name, &record.value);
+        Ok(RevocationPage {
+            next: next.map(str::to_owned),
+            revocations: page.records.iter().map(read).collect::<Result<_, _>>()?,
+        })
     }
 }
 

@@ -18,6 +18,9 @@ use tracing_opentelemetry::OpenTelemetrySpanExt;
 /// Twice what every participant has to carry (Trace Context, section 3.3.1.5). More is a burden and no help.
 const MAX_TRACESTATE: usize = 1024;
 
+/// Longer than the name of any method; callers choose the text, and it goes to logs.
+const MAX_METHOD: usize = 256;
+
 /// The caller's trace context in `headers`; an empty one when it is absent, repeated or malformed.
 #[must_use]
 pub fn extract(headers: &HeaderMap) -> Context {
@@ -34,6 +37,7 @@ pub fn inject(headers: &mut HeaderMap) {
 pub fn span_of<B>(request: &Request<B>) -> Span {
     let method = request.uri().path();
     let method = method.strip_prefix('/').unwrap_or(method);
+    let method = method.get(..MAX_METHOD).unwrap_or(method);
     let span = tracing::info_span!(
         "call",
         otel.name = method,

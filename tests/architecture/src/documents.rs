@@ -1,6 +1,6 @@
 //! Documents say what the code does: what can be compared is compared.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use countersign_core::Rejection;
 use countersign_core::issuing::IssueError;
@@ -10,7 +10,7 @@ use countersign_wire::status::{self, Disclosure, Failure};
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
-use crate::repository;
+use crate::repository::{self, production_lines};
 
 /// The name of a gRPC code as documents write it.
 fn code_name(code: Code) -> String {
@@ -106,4 +106,112 @@ fn the_contracts_name_only_reasons_that_exist() {
         }
     }
     assert!(unknown.is_empty(), "unknown reasons:\n{}", unknown.join("\n"));
+}
+
+/// The page before the block that shows `file`, the block, and the rest of the page.
+fn block<'a>(page: &'a str, file: &str) -> Option<(&'a str, &'a str, &'a str)> {
+    let marker = format!("<!-- {file} -->\n\n```toml\n");
+    let start = page.find(&marker)? + marker.len();
+    let end = start + page[start..].find("```\n")?;
+    Some((&page[..start], &page[start..end], &page[end..]))
+}
+
+/// The page on configuration shows the very files that the crates' own tests read.
+/// `UPDATE_GENERATED=1 cargo test -p countersign-architecture` copies them.
+#[test]
+fn the_page_on_configuration_shows_the_example_files() {
+    const PAGE: &str = "docs/config.md";
+    for file in [
+        "authority/config.example.toml",
+        "verifier-sidecar/config.example.toml",
+    ] {
+        let page = repository::text(PAGE);
+        let example = repository::text(file);
+        let (before, shown, after) =
+            block(&page, file).unwrap_or_else(|| panic!("{PAGE} has no block for {file}"));
+        if shown != example && std::env::var_os("UPDATE_GENERATED").is_some() {
+            let updated = [before, &example, after].concat();
+            std::fs::write(repository::root().join(PAGE), updated).expect("the page is written");
+            continue;
+        }
+        assert!(
+            shown == example,
+            "{PAGE} shows another {file}: UPDATE_GENERATED=1 cargo test -p countersign-architecture"
+        );
+    }
+}
+
+/// The metrics that a source registers: the literal that each registering call begins with. The registry puts the prefix
+/// before it, and a unit behind.
+fn registered(source: &str) -> BTreeSet<String> {
+    let calls = [
+        (".register(", ""),
+        (".register_with_unit(", "_seconds"),
+        ("show(", ""),
+        ("encode_descriptor(", ""),
+    ];
+    let source = production_lines(source).join("\n");
+    let mut found = BTreeSet::new();
+    for (call, unit) in calls {
+        for rest in source.split(call).skip(1) {
+            let arguments = rest.trim_start();
+            let first = arguments
+                .strip_prefix("encoder,")
+                .unwrap_or(arguments)
+                .trim_start();
+            let literal = first.strip_prefix('"').and_then(|text| text.split('"').next());
+            found.extend(literal.map(|name| format!("countersign_{name}{unit}")));
+        }
+    }
+    found
+}
+
+/// The metrics in one section of the page, without the suffixes that the text format adds.
+fn listed(page: &str, section: &str) -> BTreeSet<String> {
+    let (_, rest) = page
+        .split_once(&format!("\n## {section}\n"))
+        .unwrap_or_else(|| panic!("docs/metrics.md has no section {section}"));
+    let section = rest.split("\n## ").next().unwrap_or_default();
+    let bare = |name: String| {
+        let stripped = ["_total", "_info"].iter().find_map(|end| name.strip_suffix(end));
+        stripped.unwrap_or(&name).to_owned()
+    };
+    rows(section).into_keys().map(bare).collect()
+}
+
+#[test]
+fn every_metric_is_documented_and_no_other() {
+    let page = repository::text("docs/metrics.md");
+    for (section, folder) in [
+        ("Authority", "authority/src/metrics"),
+        ("Sidecar", "verifier-sidecar/src/metrics"),
+    ] {
+        let is_about_metrics =
+            |name: &String| name.starts_with(folder) || name == "shared/runtime/src/metrics.rs";
+        let known: BTreeSet<String> = repository::production_sources()
+            .iter()
+            .map(|path| repository::name(path))
+            .filter(is_about_metrics)
+            .flat_map(|name| registered(&repository::text(&name)))
+            .collect();
+        let documented = listed(&page, section);
+        let wrong: Vec<&String> = known.symmetric_difference(&documented).collect();
+        assert!(wrong.is_empty(), "docs/metrics.md, {section}: {wrong:?}");
+    }
+}
+
+/// The two commands of the README are those that are promised and that CI runs.
+#[test]
+fn the_readme_has_the_commands_that_are_checked() {
+    let readme = repository::text("README.md");
+    let ci = repository::text(".ci/run");
+    let commands = [
+        "cargo run --release --bin countersign -- dev",
+        "cargo test --workspace",
+    ];
+    for command in commands {
+        let stands_alone = readme.lines().any(|line| line == command);
+        assert!(stands_alone, "README.md lacks the line `{command}`");
+    }
+    assert!(ci.contains("cargo test --workspace "), "CI runs the same command");
 }

@@ -76,7 +76,7 @@ pub(crate) fn is_generated(name: &str) -> bool {
 /// The lines of a source before its test module, which stands at the end by convention.
 pub(crate) fn production_lines(source: &str) -> Vec<&str> {
     let lines: Vec<&str> = source.lines().collect();
-    let starts_tests = |pair: &[&str]| pair[0] == "#[cfg(test)]" && pair[1] == "mod tests {";
+    let starts_tests = |pair: &[&str]| pair[0] == "#[cfg(test)]" && pair[1].starts_with("mod tests");
     let end = lines.windows(2).position(starts_tests).unwrap_or(lines.len());
     lines[..end].to_vec()
 }

@@ -8,18 +8,28 @@
 //! rpc, the proxy that decides nothing. Ours and the floor take turns in short rounds, so that a busy machine slows both.
 //! Absolute numbers are for reading; ratios are for comparing.
 
+mod authority;
+mod child;
 mod fixture;
+mod issue;
+mod load;
 mod measure;
+mod plain_http2;
+mod proxy;
 mod report;
+mod sidecar;
 mod verify_cold;
 mod verify_repeat;
 
 use std::error::Error;
 use std::io::Write as _;
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::measure::Scale;
 use crate::report::{Comparison, Report};
 
 /// Whatever stops a measurement.
@@ -35,36 +45,99 @@ struct Arguments {
     what: What,
 }
 
-#[derive(Clone, Copy, Debug, Subcommand)]
+#[derive(Clone, Debug, Subcommand)]
 enum What {
     /// Verification of tokens that are all new, against the raw signature check.
     VerifyCold,
     /// Verification of tokens that come again, against the least that a memory of them costs.
     VerifyRepeat,
+    /// Tokens per CPU-second, against the same rpc without a decision and one raw signature.
+    Issue,
+    /// Calls through the sidecar, against a proxy that decides nothing.
+    Proxy,
     /// Everything.
     All,
+    /// One server under load; started by the others.
+    #[command(hide = true, subcommand)]
+    Serve(Role),
 }
 
-fn run(arguments: &Arguments) -> Result<Report, Failure> {
-    let scale = measure::Scale {
+#[derive(Clone, Debug, Subcommand)]
+enum Role {
+    /// A service that does nothing.
+    Upstream,
+    /// A proxy that decides nothing.
+    BareProxy {
+        #[arg(long)]
+        upstream: SocketAddr,
+    },
+    /// The sidecar.
+    Sidecar {
+        #[arg(long)]
+        upstream: SocketAddr,
+    },
+    /// The authority.
+    Authority {
+        #[arg(long)]
+        folder: PathBuf,
+    },
+    /// The authority's rpc, answered with the same token every time.
+    SameToken {
+        #[arg(long)]
+        folder: PathBuf,
+    },
+}
+
+fn serve(role: &Role) -> Result<(), Failure> {
+    let runtime = countersign_runtime::build(1)?;
+    let (listener, address) = runtime.block_on(plain_http2::listen())?;
+    match role {
+        Role::Upstream => {
+            std::thread::spawn(move || runtime.block_on(plain_http2::serve_nothing(listener)));
+        }
+        Role::BareProxy { upstream } => {
+            let upstream = *upstream;
+            std::thread::spawn(move || runtime.block_on(plain_http2::serve_proxy(listener, upstream)));
+        }
+        Role::Sidecar { upstream } => return sidecar::serve(*upstream),
+        Role::Authority { folder } => return authority::serve(folder),
+        Role::SameToken { folder } => return authority::serve_same(folder),
+    }
+    child::report(address, None)
+}
+
+fn measure(what: &What, scale: Scale) -> Result<Vec<Comparison>, Failure> {
+    match what {
+        What::VerifyCold => Ok(vec![verify_cold::cold(scale)?]),
+        What::VerifyRepeat => Ok(vec![verify_repeat::repeat(scale)?]),
+        What::Issue => Ok(vec![issue::issue(scale)?]),
+        What::Proxy => proxy::proxy(scale),
+        What::All => {
+            let mut all = Vec::new();
+            for what in [What::VerifyCold, What::VerifyRepeat, What::Issue, What::Proxy] {
+                all.extend(measure(&what, scale)?);
+            }
+            Ok(all)
+        }
+        What::Serve(_) => Ok(Vec::new()),
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<(), Failure> {
+    if let What::Serve(role) = &arguments.what {
+        return serve(role);
+    }
+    let scale = Scale {
         quick: arguments.quick,
     };
-    let comparisons: Vec<Comparison> = match arguments.what {
-        What::VerifyCold => vec![verify_cold::cold(scale)?],
-        What::VerifyRepeat => vec![verify_repeat::repeat(scale)?],
-        What::All => vec![verify_cold::cold(scale)?, verify_repeat::repeat(scale)?],
-    };
-    Ok(Report::new(comparisons))
+    let report = Report::new(measure(&arguments.what, scale)?);
+    let text = serde_json::to_string_pretty(&report)?;
+    writeln!(std::io::stdout(), "{text}")?;
+    Ok(())
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    let written = run(&arguments).and_then(|report| {
-        let text = serde_json::to_string_pretty(&report)?;
-        writeln!(std::io::stdout(), "{text}")?;
-        Ok(())
-    });
-    match written {
+    match run(&Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             // Nowhere else to say it.

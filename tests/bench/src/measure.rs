@@ -16,6 +16,11 @@ impl Scale {
     pub(crate) fn of(self, count: u32) -> u32 {
         if self.quick { (count / 50).max(1) } else { count }
     }
+
+    /// `duration`, or a tenth of it.
+    pub(crate) fn lasting(self, duration: Duration) -> Duration {
+        if self.quick { duration / 10 } else { duration }
+    }
 }
 
 /// How long `work` takes.
@@ -37,6 +42,10 @@ pub(crate) struct Samples(Vec<Duration>);
 impl Samples {
     pub(crate) fn push(&mut self, sample: Duration) {
         self.0.push(sample);
+    }
+
+    pub(crate) fn extend(&mut self, other: Self) {
+        self.0.extend(other.0);
     }
 
     /// The sample that `per_mille` of a thousand are at or below.

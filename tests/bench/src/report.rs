@@ -28,8 +28,8 @@ pub(crate) struct Comparison {
     pub(crate) ratio: f64,
     /// What is aimed at, in words.
     pub(crate) target: &'static str,
-    /// Whether it is reached.
-    pub(crate) met: bool,
+    /// Whether it is reached, where something is aimed at.
+    pub(crate) met: Option<bool>,
     /// What else was measured on the way, with the unit in the name.
     pub(crate) details: BTreeMap<&'static str, f64>,
 }

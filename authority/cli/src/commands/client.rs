@@ -49,9 +49,6 @@ pub(crate) enum SecretCommand {
 /// A new client.
 #[derive(Debug, Args)]
 pub(crate) struct CreateArgs {
-    #[command(flatten)]
-    connection: ConnectionArgs,
-
     /// The client's identifier: 1 to 64 of `a-z`, `0-9`, `.`, `_`, `-`
     #[arg(value_name = "CLIENT")]
     client_id: String,
@@ -66,6 +63,9 @@ pub(crate) struct CreateArgs {
     /// Where to write the secret: a new file, or `-` for stdout
     #[arg(long, value_name = "FILE", default_value = "-", requires = "with_secret")]
     secret_file: PathBuf,
+
+    #[command(flatten)]
+    connection: ConnectionArgs,
 }
 
 /// Where.
@@ -78,20 +78,17 @@ pub(crate) struct ListArgs {
 /// One client.
 #[derive(Debug, Args)]
 pub(crate) struct OneArgs {
+    /// The client
+    #[arg(value_name = "CLIENT", index = 1)]
+    client_id: String,
+
     #[command(flatten)]
     connection: ConnectionArgs,
-
-    /// The client
-    #[arg(value_name = "CLIENT")]
-    client_id: String,
 }
 
 /// A change.
 #[derive(Debug, Args)]
 pub(crate) struct UpdateArgs {
-    #[command(flatten)]
-    connection: ConnectionArgs,
-
     /// The client
     #[arg(value_name = "CLIENT")]
     client_id: String,
@@ -106,38 +103,42 @@ pub(crate) struct UpdateArgs {
     /// Take away all certificates
     #[arg(long, conflicts_with_all = ["certificates", "thumbprints"])]
     no_certificates: bool,
+
+    #[command(flatten)]
+    connection: ConnectionArgs,
 }
 
 /// Which client.
 #[derive(Debug, Args)]
 pub(crate) struct DeleteArgs {
-    #[command(flatten)]
-    one: OneArgs,
-
     /// Do not ask
     #[arg(long)]
     yes: bool,
+
+    #[command(flatten)]
+    one: OneArgs,
 }
 
 /// Whose secret.
 #[derive(Debug, Args)]
 pub(crate) struct AddSecretArgs {
-    #[command(flatten)]
-    one: OneArgs,
-
     /// Where to write the secret: a new file, or `-` for stdout
     #[arg(long, value_name = "FILE", default_value = "-")]
     secret_file: PathBuf,
+
+    #[command(flatten)]
+    one: OneArgs,
 }
 
 /// Which secret.
 #[derive(Debug, Args)]
 pub(crate) struct RetireSecretArgs {
+    /// The secret's identifier, as `client show` lists it
+    #[arg(index = 2)]
+    secret_id: String,
+
     #[command(flatten)]
     one: OneArgs,
-
-    /// The secret's identifier, as `client show` lists it
-    secret_id: String,
 }
 
 #[derive(Debug, Serialize)]

@@ -35,9 +35,6 @@ use explain::{Report, Trust, Wanted};
 /// Which token, and what it should be good for.
 #[derive(Debug, Args)]
 pub(crate) struct InspectArgs {
-    #[command(flatten)]
-    connection: ConnectionArgs,
-
     /// The token, or `-` to read it from stdin
     #[arg(default_value = "-")]
     token: String,
@@ -69,6 +66,9 @@ pub(crate) struct InspectArgs {
     /// How far the verifier's clock may be behind
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = crate::args::duration)]
     leeway: Duration,
+
+    #[command(flatten)]
+    connection: ConnectionArgs,
 }
 
 fn issuer(text: &str) -> Result<Issuer, String> {

@@ -44,40 +44,37 @@ pub(crate) struct ListArgs {
 /// Which kind.
 #[derive(Debug, Args)]
 pub(crate) struct PrepareArgs {
-    #[command(flatten)]
-    connection: ConnectionArgs,
-
     /// `ES256`, `EdDSA` or `RS256`. Left out: the algorithm of the authority's configuration
     #[arg(long)]
     algorithm: Option<String>,
+
+    #[command(flatten)]
+    connection: ConnectionArgs,
 }
 
 /// Which key.
 #[derive(Debug, Args)]
 pub(crate) struct ActivateArgs {
-    #[command(flatten)]
-    connection: ConnectionArgs,
-
     /// The key's `kid`. Left out: the prepared one
     kid: Option<String>,
+
+    #[command(flatten)]
+    connection: ConnectionArgs,
 }
 
 /// Which key.
 #[derive(Debug, Args)]
 pub(crate) struct RetireArgs {
-    #[command(flatten)]
-    connection: ConnectionArgs,
-
     /// The key's `kid`
     kid: String,
+
+    #[command(flatten)]
+    connection: ConnectionArgs,
 }
 
 /// Which key, and why.
 #[derive(Debug, Args)]
 pub(crate) struct CompromiseArgs {
-    #[command(flatten)]
-    connection: ConnectionArgs,
-
     /// The key's `kid`
     kid: String,
 
@@ -88,17 +85,20 @@ pub(crate) struct CompromiseArgs {
     /// Do not ask
     #[arg(long)]
     yes: bool,
+
+    #[command(flatten)]
+    connection: ConnectionArgs,
 }
 
 /// Where to.
 #[derive(Debug, Args)]
 pub(crate) struct PublishingArgs {
-    #[command(flatten)]
-    connection: ConnectionArgs,
-
     /// The file to write. Left out: stdout
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
+
+    #[command(flatten)]
+    connection: ConnectionArgs,
 }
 
 #[derive(Debug, Serialize)]

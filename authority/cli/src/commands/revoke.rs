@@ -36,9 +36,6 @@ pub(crate) enum RevokeCommand {
 /// Which token.
 #[derive(Debug, Args)]
 pub(crate) struct RevokeTokenArgs {
-    #[command(flatten)]
-    common: Common,
-
     /// The token, or `-` to read it from stdin
     #[arg(required_unless_present = "id", conflicts_with = "id")]
     token: Option<String>,
@@ -46,39 +43,39 @@ pub(crate) struct RevokeTokenArgs {
     /// The token's `jti`, when the token itself is not at hand
     #[arg(long, value_name = "JTI")]
     id: Option<String>,
+
+    #[command(flatten)]
+    common: Common,
 }
 
 /// Which client.
 #[derive(Debug, Args)]
 pub(crate) struct RevokeClientArgs {
-    #[command(flatten)]
-    common: Common,
-
     /// The client
     #[arg(value_name = "CLIENT")]
     client_id: String,
+
+    #[command(flatten)]
+    common: Common,
 }
 
 /// Which key.
 #[derive(Debug, Args)]
 pub(crate) struct RevokeKeyArgs {
-    #[command(flatten)]
-    common: Common,
-
     /// The key's `kid`
     kid: String,
 
     /// Do not ask
     #[arg(long)]
     yes: bool,
+
+    #[command(flatten)]
+    common: Common,
 }
 
 /// Until when.
 #[derive(Debug, Args)]
 pub(crate) struct RevokeIssuedBeforeArgs {
-    #[command(flatten)]
-    common: Common,
-
     /// The time: RFC 3339 in UTC (`2027-01-15T08:00:00Z`), seconds since 1970, or `now`
     #[arg(value_parser = moment)]
     time: Moment,
@@ -86,6 +83,9 @@ pub(crate) struct RevokeIssuedBeforeArgs {
     /// Do not ask
     #[arg(long)]
     yes: bool,
+
+    #[command(flatten)]
+    common: Common,
 }
 
 /// Where.
@@ -97,16 +97,16 @@ pub(crate) struct RevokeListArgs {
 
 #[derive(Debug, Args)]
 struct Common {
-    #[command(flatten)]
-    connection: ConnectionArgs,
-
     /// Why; goes into the audit record
-    #[arg(long, default_value = "")]
-    reason: String,
+    #[arg(long)]
+    reason: Option<String>,
 
     /// How long to wait until every connected verifier refuses; `0s` not to wait
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
     wait: Duration,
+
+    #[command(flatten)]
+    connection: ConnectionArgs,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -189,7 +189,7 @@ pub(crate) async fn run(command: RevokeCommand, output: Output) -> Result<(), Fa
 async fn revoke(what: &str, subject: Subject, common: &Common, output: Output) -> Result<(), Failure> {
     let connection = Connection::operator(&common.connection).await?;
     let request = v1::RevokeRequest {
-        reason: common.reason.clone(),
+        reason: common.reason.clone().unwrap_or_default(),
         subject: Some(subject),
     };
     let answer = connection.revocations().revoke(request).await;

@@ -1,7 +1,8 @@
 //! `countersign run`: one part of an environment, in this process. What `countersign dev` starts, so that one binary is all
 //! that has to be built; also the way to start a part again by hand.
 
-use std::io::Read as _;
+use std::ffi::OsString;
+use std::io::{ErrorKind, Read};
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -27,8 +28,28 @@ pub(crate) struct RunArgs {
 
 #[derive(Debug, Subcommand)]
 enum Role {
+    /// The same as `countersign-authority`
+    #[command(disable_help_flag = true)]
+    Authority(Passed),
+    /// The same as `countersign-sidecar`
+    #[command(disable_help_flag = true)]
+    Sidecar(Passed),
     /// The demo service
     Demo(DemoArgs),
+}
+
+/// What the part itself makes of the rest of the command line.
+#[derive(Debug, Args)]
+struct Passed {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+    arguments: Vec<OsString>,
+}
+
+impl Passed {
+    /// A command line: the program's name and the rest.
+    fn after(self, name: &str) -> impl Iterator<Item = OsString> {
+        std::iter::once(OsString::from(name)).chain(self.arguments)
+    }
 }
 
 #[derive(Debug, Args)]
@@ -53,6 +74,12 @@ pub(crate) fn run(args: RunArgs) -> Result<ExitCode, Failure> {
         follow_parent()?;
     }
     match args.role {
+        Role::Authority(passed) => Ok(countersign_authority::commands::run(
+            passed.after("countersign-authority"),
+        )),
+        Role::Sidecar(passed) => Ok(countersign_sidecar::commands::run(
+            passed.after("countersign-sidecar"),
+        )),
         Role::Demo(args) => run_demo(&args).map(|()| ExitCode::SUCCESS),
     }
 }
@@ -60,13 +87,7 @@ pub(crate) fn run(args: RunArgs) -> Result<ExitCode, Failure> {
 /// Asks this process to stop when stdin ends, and makes it stop when it does not.
 fn follow_parent() -> Result<(), Failure> {
     let watch = || {
-        let mut buffer = [0_u8; 64];
-        // Nobody writes there. An error means the same as the end: there is no parent to follow.
-        while std::io::stdin()
-            .lock()
-            .read(&mut buffer)
-            .is_ok_and(|read| read > 0)
-        {}
+        wait_for_end(std::io::stdin().lock());
         // Neither can fail for one's own process.
         let _asked = kill_process(getpid(), Signal::TERM);
         std::thread::sleep(GRACE);
@@ -77,6 +98,18 @@ fn follow_parent() -> Result<(), Failure> {
         .spawn(watch)
         .map(drop)
         .map_err(|error| Failure::because("cannot watch the parent", &error))
+}
+
+/// Waits until `parent` ends. Nobody writes there. An error means the same: there is no parent to follow.
+fn wait_for_end(mut parent: impl Read) {
+    let mut buffer = [0_u8; 64];
+    loop {
+        match parent.read(&mut buffer) {
+            Ok(0) => return,
+            Err(error) if error.kind() != ErrorKind::Interrupted => return,
+            Ok(_) | Err(_) => {}
+        }
+    }
 }
 
 fn run_demo(args: &DemoArgs) -> Result<(), Failure> {

@@ -29,9 +29,6 @@ pub(crate) enum TokenCommand {
 /// Which token.
 #[derive(Debug, Args)]
 pub(crate) struct GetArgs {
-    #[command(flatten)]
-    connection: ConnectionArgs,
-
     /// The client. May be left out where the certificate says it
     #[arg(long, value_name = "CLIENT")]
     client: Option<String>,
@@ -40,7 +37,8 @@ pub(crate) struct GetArgs {
     #[arg(long, value_name = "FILE")]
     secret_file: Option<PathBuf>,
 
-    /// The audience. May be left out by a client that is registered for one only
+    /// The audience. May be left out by a client that is registered for one only, and in a development environment, where
+    /// it is the demo service
     #[arg(long)]
     audience: Option<String>,
 
@@ -51,6 +49,9 @@ pub(crate) struct GetArgs {
     /// The lifetime. Left out: the authority's default
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     lifetime: Option<Duration>,
+
+    #[command(flatten)]
+    connection: ConnectionArgs,
 }
 
 #[derive(Serialize)]
@@ -87,7 +88,31 @@ async fn get(args: GetArgs, output: Output) -> Result<(), Failure> {
     if secret_file.is_some() && client.is_empty() {
         return Err(Failure::usage("a secret belongs to a client").next("add `--client CLIENT`"));
     }
-    let request = request(&args, client.clone(), secret_file.as_deref())?;
+    if let Some(path) = secret_file
+        .as_deref()
+        .filter(|path| files::is_open_to_others(path))
+    {
+        let name = path.display();
+        output.warn(&format!(
+            "others may read the secret in `{name}`; use `chmod 600 {name}`"
+        ));
+    }
+    let audience = args
+        .audience
+        .clone()
+        .or_else(|| environment.map(|found| found.demo.audience));
+    let request = v1::IssueTokenRequest {
+        grant_type: CLIENT_CREDENTIALS.to_owned(),
+        audience: audience.unwrap_or_default(),
+        scopes: args.scopes.clone(),
+        client_id: client.clone(),
+        client_secret: secret_file
+            .as_deref()
+            .map(files::line)
+            .transpose()?
+            .unwrap_or_default(),
+        lifetime_seconds: args.lifetime.map(seconds),
+    };
     let connection = Connection::open(&args.connection, Caller::Client(&client)).await?;
     let answer = connection.tokens().issue_token(request).await;
     let answer = answer
@@ -113,16 +138,8 @@ fn secret_file(args: &GetArgs, client: &str, environment: Option<&Environment>) 
     })
 }
 
-fn request(args: &GetArgs, client: String, secret: Option<&Path>) -> Result<v1::IssueTokenRequest, Failure> {
-    let seconds = |lifetime: Duration| i64::try_from(lifetime.as_secs()).unwrap_or(i64::MAX);
-    Ok(v1::IssueTokenRequest {
-        grant_type: CLIENT_CREDENTIALS.to_owned(),
-        audience: args.audience.clone().unwrap_or_default(),
-        scopes: args.scopes.clone(),
-        client_id: client,
-        client_secret: secret.map(files::line).transpose()?.unwrap_or_default(),
-        lifetime_seconds: args.lifetime.map(seconds),
-    })
+fn seconds(lifetime: Duration) -> i64 {
+    i64::try_from(lifetime.as_secs()).unwrap_or(i64::MAX)
 }
 
 /// The token that `argument` is, or that stdin holds when it is `-`. Whitespace around it comes from copying and is not part

@@ -3,18 +3,37 @@
 use std::fmt::Display;
 use std::path::Path;
 
-use super::layout::{AUDIENCE, AUTHORITY_ID, ISSUER, Layout, SCOPE, TRUST_DOMAIN, identity};
+use countersign_core::ports::{Entropy as _, EntropyFailed};
+use countersign_crypto::AwsLc;
+use zeroize::Zeroizing;
+
+use super::layout::{
+    AUDIENCE, AUTHORITY_ID, ISSUER, Layout, OPERATOR_ID, SCOPE, SIDECAR_ID, TRUST_DOMAIN, identity,
+};
 use crate::demo;
 use crate::failure::Failure;
 use crate::files::{self, Audience};
+use crate::present;
 
-/// Writes both files anew. The sealing key is made once and kept.
+/// Writes both files anew. The key that seals the authority's store is made once and kept.
 ///
 /// # Errors
 /// When they cannot be written.
 pub(super) fn write(layout: &Layout) -> Result<(), Failure> {
+    if !layout.sealing_key.exists() {
+        let key = sealing_key().map_err(|error| Failure::because("cannot make a key", &error))?;
+        files::write(&layout.sealing_key, key.as_bytes(), Audience::Owner)?;
+    }
     let store = |path: &Path, text: String| files::write(path, text.as_bytes(), Audience::Everybody);
+    store(&layout.authority_config, authority(layout)?)?;
     store(&layout.sidecar_config, sidecar(layout)?)
+}
+
+/// 32 random bytes in hexadecimal.
+fn sealing_key() -> Result<Zeroizing<String>, EntropyFailed> {
+    let mut key = Zeroizing::new([0_u8; 32]);
+    AwsLc.fill(key.as_mut_slice())?;
+    Ok(Zeroizing::new(present::hex(key.as_slice())))
 }
 
 /// A value as TOML writes it.
@@ -24,6 +43,46 @@ fn quoted(value: impl Display) -> toml::Value {
 
 fn path(path: &Path) -> toml::Value {
     quoted(path.display())
+}
+
+fn authority(layout: &Layout) -> Result<String, Failure> {
+    let ports = layout.ports;
+    Ok(format!(
+        r#"# The authority of a development environment. Written by `countersign dev` at each start.
+issuer = {issuer}
+trust_domain = {trust_domain}
+listen = {listen}
+admin = {admin}
+# So that grpcurl can look around.
+reflection = true
+
+[tls]
+certificate = {certificate}
+private_key = {private_key}
+trust_roots = {trust_roots}
+
+[store]
+path = {store}
+
+[keys]
+key_encryption_key = {key}
+
+[access]
+operators = [{operator}]
+verifiers = [{verifier}]
+"#,
+        issuer = quoted(ISSUER),
+        trust_domain = quoted(TRUST_DOMAIN),
+        listen = quoted(ports.authority()),
+        admin = quoted(ports.authority_metrics()),
+        certificate = path(&layout.authority.certificate),
+        private_key = path(&layout.authority.key),
+        trust_roots = path(&layout.trust_roots),
+        store = path(&layout.authority_store),
+        key = path(&layout.sealing_key),
+        operator = quoted(identity(OPERATOR_ID)?),
+        verifier = quoted(identity(SIDECAR_ID)?),
+    ))
 }
 
 fn sidecar(layout: &Layout) -> Result<String, Failure> {

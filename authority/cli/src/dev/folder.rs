@@ -59,8 +59,7 @@ impl Folder {
     pub(super) fn open(path: &Path) -> Result<Self, Failure> {
         files::folder(path)?;
         let path = path.canonicalize().map_err(|error| cannot("use", path, &error))?;
-        check_owner(&path)?;
-        check_mark(&path)?;
+        check(&path)?;
         let lock = lock(&path)?;
         files::write(
             &path.join(MARK),
@@ -113,40 +112,46 @@ impl Folder {
     }
 }
 
-/// In a folder for everybody's temporary files, somebody else may have been there before.
-fn check_owner(path: &Path) -> Result<(), Failure> {
+/// In a folder for everybody's temporary files, somebody else may have been there before. A folder is ours when it is
+/// marked, and may become ours when it is empty.
+fn check(path: &Path) -> Result<(), Failure> {
     let found = fs::metadata(path).map_err(|error| cannot("look at", path, &error))?;
-    let (mode, name) = (found.permissions().mode(), path.display());
+    let name = path.display();
+    let refused =
+        |message: String| Failure::new(Exit::Failure, message).next("choose a new folder: `--dir DIR`");
     if found.uid() != geteuid().as_raw() {
-        let message = format!("`{name}` belongs to another user");
-        return Err(Failure::new(Exit::Failure, message).next("choose another folder: `--dir DIR`"));
+        return Err(refused(format!("`{name}` belongs to another user")));
     }
-    if mode & 0o022 != 0 {
-        let message = format!("others may write to `{name}`");
-        return Err(Failure::new(Exit::Failure, message)
-            .next(format!("`chmod 700 {name}`, or choose another: `--dir DIR`")));
+    let is_open = found.permissions().mode() & 0o022 != 0;
+    if path.join(MARK).is_file() {
+        return if is_open {
+            Err(refused(format!("others may write to `{name}`")))
+        } else {
+            Ok(())
+        };
     }
-    Ok(())
+    if is_open {
+        // Before looking whether it is empty, so that nobody fills it in between.
+        let closed = fs::set_permissions(path, fs::Permissions::from_mode(0o700));
+        closed.map_err(|error| cannot("close to others", path, &error))?;
+    }
+    if is_empty(path).map_err(|error| cannot("look at", path, &error))? {
+        Ok(())
+    } else {
+        Err(refused(format!(
+            "`{name}` is not empty and holds no development environment"
+        )))
+    }
 }
 
-/// A folder is ours when it is marked, and may become ours when it is empty.
-fn check_mark(path: &Path) -> Result<(), Failure> {
-    if path.join(MARK).is_file() {
-        return Ok(());
-    }
-    let mut entries = fs::read_dir(path).map_err(|error| cannot("look at", path, &error))?;
-    // A run that was broken off before it made the mark has left the lock.
-    let foreign = entries.find(|entry| !entry.as_ref().is_ok_and(|entry| entry.file_name() == LOCK));
-    match foreign {
-        None => Ok(()),
-        Some(_) => {
-            let message = format!(
-                "`{}` is not empty and holds no development environment",
-                path.display()
-            );
-            Err(Failure::new(Exit::Failure, message).next("choose an empty or new folder: `--dir DIR`"))
+/// Whether nothing is in it, apart from what a run leaves that was broken off before it made the mark.
+fn is_empty(path: &Path) -> std::io::Result<bool> {
+    for entry in fs::read_dir(path)? {
+        if entry?.file_name() != LOCK {
+            return Ok(false);
         }
     }
+    Ok(true)
 }
 
 fn lock(path: &Path) -> Result<File, Failure> {
@@ -216,9 +221,16 @@ mod tests {
     fn others_must_not_be_able_to_write_there() {
         let temporary = tempfile::tempdir().expect("a folder");
         let path = temporary.path().join("dev");
+        let mode = |mode: u32| fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("set");
         fs::create_dir(&path).expect("made");
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).expect("set");
-        let refused = Folder::open(&path).expect_err("open to all");
+        mode(0o775);
+        drop(Folder::open(&path).expect("an empty folder of ours is closed to others"));
+        assert_eq!(
+            fs::metadata(&path).expect("there").permissions().mode() & 0o777,
+            0o700
+        );
+        mode(0o777);
+        let refused = Folder::open(&path).expect_err("others may have been there");
         assert!(refused.message.contains("others may write"), "{refused}");
     }
 }

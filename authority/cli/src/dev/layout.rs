@@ -55,7 +55,7 @@ pub(super) struct Layout {
     /// The key that seals the authority's store.
     pub(super) sealing_key: PathBuf,
     pub(super) billing_secret: PathBuf,
-    pub(super) authority_state: PathBuf,
+    pub(super) authority_store: PathBuf,
     pub(super) sidecar_state: PathBuf,
     pub(super) verify_socket: PathBuf,
     pub(super) ports: Ports,
@@ -114,7 +114,7 @@ impl Layout {
             publishing_keys: folder.join("publishing-keys.json"),
             sealing_key: folder.join("secrets").join("sealing-key"),
             billing_secret: folder.join("secrets").join(BILLING),
-            authority_state: folder.join("authority"),
+            authority_store: folder.join("authority").join("store.redb"),
             sidecar_state: folder.join("sidecar").join("trust"),
             verify_socket,
             ports: *ports,

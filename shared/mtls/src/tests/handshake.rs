@@ -1,5 +1,5 @@
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa};
-use rustls::HandshakeKind;
+use rustls::{HandshakeKind, NamedGroup};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -215,6 +215,8 @@ async fn every_connection_is_a_full_handshake() {
         let session = theirs.get_mut().1;
         assert_eq!(session.handshake_kind(), Some(HandshakeKind::Full));
         assert_eq!(session.tls13_tickets_received(), 0);
+        let exchange = session.negotiated_key_exchange_group().expect("done").name();
+        assert_eq!(exchange, NamedGroup::X25519MLKEM768, "post-quantum first");
         assert!(session.early_data().is_none());
     }
     assert!(!server.tls.current().session_storage.can_cache());

@@ -164,8 +164,9 @@ impl Stranger {
         let Ok(mut stream) = self.connect(address).await else {
             return true;
         };
-        let read = stream.read(&mut [0; 1]).await;
-        !matches!(read, Ok(1..))
+        let mut byte = [0];
+        let read = tokio::time::timeout(Duration::from_secs(10), stream.read(&mut byte)).await;
+        matches!(read, Ok(Ok(0) | Err(_)))
     }
 }
 

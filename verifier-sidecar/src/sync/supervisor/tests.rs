@@ -77,10 +77,12 @@ struct FakeAuthority {
     mood: Arc<Mutex<Mood>>,
     away: Arc<AtomicBool>,
     heard: Arc<Mutex<Heard>>,
-    streams: Arc<Mutex<Vec<mpsc::Sender<Result<SyncResponse, Status>>>>>,
+    streams: Arc<Mutex<Vec<Responses>>>,
     /// The disk that acknowledgements are compared with.
     disk: Arc<Mutex<Option<Arc<TrustCache>>>>,
 }
+
+type Responses = mpsc::Sender<Result<SyncResponse, Status>>;
 
 fn response(message: Response) -> SyncResponse {
     SyncResponse {

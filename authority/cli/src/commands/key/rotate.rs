@@ -24,9 +24,6 @@ use crate::progress::Waiting;
 /// How.
 #[derive(Debug, Args)]
 pub(crate) struct RotateArgs {
-    #[command(flatten)]
-    connection: ConnectionArgs,
-
     /// `ES256`, `EdDSA` or `RS256`. Left out: the algorithm of the authority's configuration
     #[arg(long)]
     algorithm: Option<String>,
@@ -34,6 +31,9 @@ pub(crate) struct RotateArgs {
     /// How long to wait for the verifiers, and then for the key to sign
     #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = duration)]
     wait: Duration,
+
+    #[command(flatten)]
+    connection: ConnectionArgs,
 }
 
 #[derive(Debug, Serialize)]

@@ -1,11 +1,15 @@
 //! What confirms, what does not, and what silence means.
 
+use countersign_wire::trust::Heartbeat;
+
 use super::*;
+
+type Spoil = fn(&mut Heartbeat);
 
 /// K21: whatever is wrong with a heartbeat, it is ignored and counted, and the trust goes on growing old.
 #[test]
 fn a_wrong_heartbeat_confirms_nothing() {
-    let spoils: [(&str, fn(&mut Heartbeat)); 8] = [
+    let spoils: [(&str, Spoil); 8] = [
         ("update_issuer", |it| {
             it.issuer = countersign_core::names::Issuer::parse("https://other.example.com").unwrap();
         }),

@@ -1,0 +1,323 @@
+//! The command line as a script sees it: what it prints where, and how it exits. Nothing here needs an authority.
+
+#![expect(clippy::expect_used, reason = "helpers of tests may panic as tests do")]
+
+use std::io::Write as _;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use countersign_core::jose::{Algorithm, access_token_header, encode_segment};
+use countersign_core::jwk::write_set;
+use countersign_core::ports::{Clock as _, Signer as _};
+use countersign_crypto::SigningKey;
+use countersign_runtime::SystemClock;
+use serde_json::{Value, json};
+
+/// The command line, without anything that the surroundings say.
+fn countersign(folder: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_countersign"));
+    command
+        .args(arguments)
+        .env_clear()
+        .env("TMPDIR", folder)
+        .stdin(Stdio::null());
+    command
+}
+
+fn run(arguments: &[&str]) -> Output {
+    let folder = tempfile::tempdir().expect("a folder");
+    countersign(folder.path(), arguments).output().expect("it runs")
+}
+
+fn out(output: &Output) -> &str {
+    std::str::from_utf8(&output.stdout).expect("text")
+}
+
+fn err(output: &Output) -> &str {
+    std::str::from_utf8(&output.stderr).expect("text")
+}
+
+#[test]
+fn help_lists_the_commands_and_the_exit_codes() {
+    let help = run(&["--help"]);
+    assert_eq!(help.status.code(), Some(0));
+    assert!(err(&help).is_empty());
+    let expected = "\
+Issues, rotates and revokes access tokens for gRPC services
+
+Usage: countersign [OPTIONS] <COMMAND>
+
+Commands:
+  dev          Start a whole development environment: authority, sidecar and a demo service
+  token        Get tokens, and see what is wrong with one
+  client       Register the clients that may ask for tokens
+  key          Move signing keys through their life
+  revoke       Take tokens back
+  fleet        Show the verifiers, and at which epoch each is
+  status       Show whether the parts of an environment run and agree
+  completions  Write a completion script for a shell
+  help         Print this message or the help of the given subcommand(s)
+
+Options:
+  -h, --help     Print help
+  -V, --version  Print version
+
+Output:
+      --json          Write JSON for programs instead of text for people
+      --color <WHEN>  When to use colour [default: auto] [possible values: auto, always, never]
+
+Exit codes:
+  0   it worked
+  1   it did not work
+  2   the command line makes no sense
+  3   refused: a token is not good, or the caller may not
+  4   unavailable: somebody cannot be reached or cannot answer now; try again
+  64  a configuration file is not acceptable
+
+Try it out:
+  countersign dev                           # starts everything, and prints commands to try
+  countersign token get --client orders     # in another terminal
+";
+    assert_eq!(out(&help), expected);
+}
+
+#[test]
+fn every_command_explains_itself() {
+    for (command, wanted) in [
+        (
+            &["dev"][..],
+            &["--dir", "--reset", "--authority-port", "--proxy-plaintext-port"][..],
+        ),
+        (
+            &["token", "get"],
+            &[
+                "--client",
+                "--secret-file",
+                "--audience",
+                "--scope",
+                "--lifetime",
+                "--dir",
+            ],
+        ),
+        (
+            &["token", "inspect"],
+            &["--keys", "--issuer", "--audience", "--scope", "--peer-cert"],
+        ),
+        (
+            &["client", "create"],
+            &["--grant", "--spiffe-id", "--certificate", "--with-secret"],
+        ),
+        (&["client", "secret", "retire"], &["<CLIENT>", "<SECRET_ID>"]),
+        (&["key", "rotate"], &["--wait", "--algorithm"]),
+        (&["key", "compromise"], &["--reason", "--yes"]),
+        (&["revoke", "token"], &["--id", "--reason", "--wait"]),
+        (&["revoke", "issued-before"], &["<TIME>"]),
+        (
+            &["fleet"],
+            &["--authority", "--ca", "--cert", "--key", "COUNTERSIGN_AUTHORITY"],
+        ),
+        (&["status"], &["--dir"]),
+    ] {
+        let help = run(&[command, &["--help"]].concat());
+        assert_eq!(help.status.code(), Some(0), "{command:?}");
+        for option in wanted {
+            assert!(
+                out(&help).contains(option),
+                "{command:?} lacks {option}: {}",
+                out(&help)
+            );
+        }
+    }
+}
+
+#[test]
+fn completions_are_written_for_every_shell() {
+    for (shell, sign) in [
+        ("bash", "_countersign()"),
+        ("zsh", "#compdef countersign"),
+        ("fish", "complete -c countersign"),
+    ] {
+        let script = run(&["completions", shell]);
+        assert_eq!(script.status.code(), Some(0));
+        assert!(out(&script).contains(sign), "{shell}");
+    }
+}
+
+#[test]
+fn a_senseless_command_line_exits_with_2() {
+    for arguments in [
+        &["nonsense"][..],
+        &["token", "get", "--lifetime", "5"],
+        &["fleet", "--cert", "x"],
+        &["revoke", "token"],
+        &["revoke", "issued-before", "yesterday"],
+        &["client", "create", "x"],
+        &["fleet"],
+        &["fleet", "--authority", "127.0.0.1:1"],
+    ] {
+        let output = run(arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", err(&output));
+        assert!(out(&output).is_empty(), "{arguments:?}");
+        assert!(!err(&output).is_empty(), "{arguments:?}");
+    }
+}
+
+#[test]
+fn whoever_finds_no_environment_is_told_how_to_start_one() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let dir = folder.path().to_str().expect("text");
+    let output = countersign(
+        folder.path(),
+        &["token", "get", "--client", "orders", "--dir", dir],
+    )
+    .output()
+    .expect("runs");
+    assert_eq!(output.status.code(), Some(4));
+    assert!(
+        err(&output).starts_with("error: no development environment runs in"),
+        "{}",
+        err(&output)
+    );
+    assert!(
+        err(&output).contains(&format!("countersign dev --dir {dir}")),
+        "{}",
+        err(&output)
+    );
+    let output = countersign(folder.path(), &["--json", "fleet", "--dir", dir])
+        .output()
+        .expect("runs");
+    let report: Value = serde_json::from_str(err(&output)).expect("JSON");
+    assert_eq!(report["error"]["exit"], 4);
+    assert!(
+        report["error"]["next"]
+            .as_str()
+            .is_some_and(|next| next.contains("countersign dev"))
+    );
+}
+
+#[test]
+fn colour_is_never_written_where_nobody_sees_it() {
+    let plain = run(&["fleet"]);
+    assert!(!err(&plain).contains('\u{1b}'), "not on a terminal");
+    let asked_for = run(&["--color", "always", "fleet"]);
+    assert!(err(&asked_for).contains('\u{1b}'));
+}
+
+/// A token of our own, and its key as a file.
+struct Issued {
+    folder: tempfile::TempDir,
+    token: String,
+}
+
+fn issued(expires_in: i64) -> Issued {
+    let folder = tempfile::tempdir().expect("a folder");
+    let key = SigningKey::generate(Algorithm::Es256).expect("a key");
+    std::fs::write(folder.path().join("keys.json"), write_set([key.jwk()])).expect("written");
+    let now = i64::try_from(SystemClock.now().as_seconds()).expect("a time");
+    let claims = json!({
+        "iss": "https://issuer.test", "sub": "client:dev.test/orders", "aud": "demo", "client_id": "orders",
+        "iat": now - 60, "exp": now + expires_in, "jti": "1.0", "scope": "demo.call",
+    });
+    let header = access_token_header(Algorithm::Es256, key.jwk().key_id());
+    let input = format!(
+        "{}.{}",
+        encode_segment(header.as_bytes()),
+        encode_segment(claims.to_string().as_bytes())
+    );
+    let signature = encode_segment(&key.sign(input.as_bytes()).expect("signed"));
+    Issued {
+        folder,
+        token: format!("{input}.{signature}"),
+    }
+}
+
+impl Issued {
+    fn inspect(&self, more: &[&str]) -> Output {
+        let keys = self.folder.path().join("keys.json");
+        let keys = keys.to_str().expect("text");
+        let mut command = countersign(self.folder.path(), &["token", "inspect", "-", "--keys", keys]);
+        let child = command
+            .args(more)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn();
+        let mut child = child.expect("it runs");
+        writeln!(child.stdin.take().expect("stdin"), "{}", self.token).expect("written");
+        child.wait_with_output().expect("it ends")
+    }
+}
+
+#[test]
+fn a_token_is_inspected_offline_from_a_key_file() {
+    let issued = issued(600);
+    let good = issued.inspect(&[
+        "--issuer",
+        "https://issuer.test",
+        "--audience",
+        "demo",
+        "--scope",
+        "demo.call",
+    ]);
+    assert_eq!(good.status.code(), Some(0), "{}", err(&good));
+    assert!(
+        out(&good).starts_with("good, as far as it was checked"),
+        "{}",
+        out(&good)
+    );
+    let json = issued.inspect(&["--json", "--audience", "other"]);
+    assert_eq!(json.status.code(), Some(3));
+    let report: Value = serde_json::from_str(out(&json)).expect("JSON");
+    assert_eq!(
+        (&report["verdict"], &report["reason"]),
+        (&json!("refused"), &json!("aud_mismatch"))
+    );
+    assert_eq!(report["claims"]["sub"], "client:dev.test/orders");
+    let checks = report["checks"].as_array().expect("a list");
+    let results: Vec<(&str, &str)> = checks
+        .iter()
+        .map(|check| {
+            (
+                check["check"].as_str().expect("text"),
+                check["result"].as_str().expect("text"),
+            )
+        })
+        .collect();
+    assert_eq!(
+        results,
+        [
+            ("form", "pass"),
+            ("header", "pass"),
+            ("key", "pass"),
+            ("signature", "pass"),
+            ("claims", "pass"),
+            ("issuer", "skipped"),
+            ("audience", "fail"),
+            ("time", "pass"),
+            ("revocation", "skipped"),
+            ("binding", "pass"),
+            ("scopes", "skipped"),
+        ]
+    );
+    let signature = issued.token.rsplit('.').next().expect("a signature");
+    assert!(!out(&good).contains(signature) && !out(&json).contains(signature));
+}
+
+#[test]
+fn an_expired_and_a_tampered_token_say_so() {
+    let expired = issued(-1).inspect(&[]);
+    assert_eq!(expired.status.code(), Some(3));
+    assert!(
+        out(&expired).starts_with("refused: token_expired"),
+        "{}",
+        out(&expired)
+    );
+    assert!(err(&expired).contains("(token_expired)"));
+    let mut issued = issued(600);
+    let (rest, signature) = issued.token.rsplit_once('.').expect("segments");
+    issued.token = format!("{rest}.{}", signature.chars().rev().collect::<String>());
+    let tampered = issued.inspect(&["--json"]);
+    let report: Value = serde_json::from_str(out(&tampered)).expect("JSON");
+    assert_ne!(report["verdict"], "good");
+    assert_eq!(report["signature_verified"], false);
+}

@@ -1,0 +1,325 @@
+//! The composition root: the one place that names redb, the sockets and the loops, and puts everything together.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use countersign_core::ports::Clock;
+use countersign_mtls::{ClientCertificates, DEFAULT_WATCH_INTERVAL, Limits as ListenerLimits};
+use countersign_mtls::{ServerTls, TlsError, TlsListener};
+use countersign_runtime::admin_http::{self, AdminEndpoints, Readiness};
+use countersign_runtime::{Shutdown, metrics as registries};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::Config;
+use crate::config::secret_key::{self, SecretKeyError};
+use crate::feed::Feed;
+use crate::fleet::{Fleet, FleetLimits};
+use crate::ledger::{self, Ledger, Opened, Opening, StartError};
+use crate::limits::Limits;
+use crate::metrics::Metrics;
+use crate::metrics::connections::Connections;
+use crate::revoker;
+use crate::rotator::Rotator;
+use crate::server::{self, ServeError, Services};
+use crate::service::Desk;
+use crate::service::clients::Clients;
+use crate::service::fleet::Verifiers;
+use crate::service::issuing::Tokens;
+use crate::service::keys::{KeyPolicy, Keys};
+use crate::service::revocations::Revocations;
+use crate::service::sync::{StreamParts, Streams};
+use crate::store::Store;
+use crate::store::redb::{OpenError, RedbStore};
+use crate::upkeep::Upkeep;
+
+/// The authority does not start, or had to stop.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// The key-encryption key.
+    #[error("the key-encryption key cannot be used")]
+    SecretKey(#[from] SecretKeyError),
+    /// The store's file.
+    #[error("the store cannot be opened")]
+    Store(#[from] OpenError),
+    /// What is in the store.
+    #[error("the authority cannot start from its store")]
+    Start(#[from] StartError),
+    /// Certificates and keys.
+    #[error("the certificates cannot be used")]
+    Tls(#[from] TlsError),
+    /// An address.
+    #[error("`{address}` cannot be listened on")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The server.
+    #[error("the server cannot go on")]
+    Serve(#[from] ServeError),
+}
+
+/// Opens the store of `config`, and what the ledger needs besides.
+async fn opening(config: &Config, clock: Arc<dyn Clock>, metrics: Arc<Metrics>) -> Result<Opening, AppError> {
+    let envelope = secret_key::read(&config.key_encryption_key)?;
+    let store: Arc<dyn Store> = Arc::new(RedbStore::open(&config.store).await?);
+    let limits = FleetLimits {
+        streams_per_identity: config.limits.streams_per_verifier,
+        streams: config.limits.verifiers,
+    };
+    Ok(Opening {
+        store,
+        envelope: Arc::new(envelope),
+        issuer: config.issuing.issuer.clone(),
+        algorithm: config.algorithm,
+        policy: config.ledger.clone(),
+        leeway: config.leeway,
+        clock,
+        fleet: Fleet::new(limits, Arc::clone(&metrics)),
+        metrics,
+    })
+}
+
+/// The publishing keys of the store of `config`, as a JWK Set. The store is made if it is not there.
+///
+/// # Errors
+/// [`AppError`].
+pub async fn publishing_keys(config: &Config, clock: Arc<dyn Clock>) -> Result<String, AppError> {
+    let opening = opening(config, clock, Arc::default()).await?;
+    Ok(ledger::open_publishers(&opening).await?)
+}
+
+/// An authority that is bound and not yet serving.
+#[derive(Debug)]
+pub struct App {
+    config: Config,
+    listener: TlsListener,
+    admin: TcpListener,
+    admin_address: SocketAddr,
+    tls: Arc<ServerTls>,
+    opened: Opened,
+    fleet: Fleet,
+    limits: Arc<Limits>,
+    metrics: Arc<Metrics>,
+    registry: prometheus_client::registry::Registry,
+}
+
+impl App {
+    /// Opens the store, loads the certificates, binds the ports.
+    ///
+    /// # Errors
+    /// [`AppError`].
+    pub async fn build(config: Config, clock: Arc<dyn Clock>) -> Result<Self, AppError> {
+        let metrics = Arc::new(Metrics::default());
+        let mut registry = registries::registry("countersign-authority", env!("CARGO_PKG_VERSION"));
+        metrics.register(&mut registry);
+        let tls = ServerTls::load(&config.tls, ClientCertificates::Required, Arc::clone(&clock))?;
+        let opening = opening(&config, Arc::clone(&clock), Arc::clone(&metrics)).await?;
+        let fleet = opening.fleet.clone();
+        let opened = ledger::open(opening).await?;
+        let limits = ListenerLimits {
+            connections: config.limits.connections,
+            ..ListenerLimits::default()
+        };
+        let cannot = |address: SocketAddr| move |source: io::Error| AppError::Listen { address, source };
+        let listener = TlsListener::bind(config.listen, Arc::clone(&tls), limits)
+            .await
+            .map_err(cannot(config.listen))?;
+        registry.register_collector(Box::new(Connections {
+            stats: listener.stats(),
+            tls: Arc::clone(&tls),
+        }));
+        let admin = TcpListener::bind(config.admin)
+            .await
+            .map_err(cannot(config.admin))?;
+        let admin_address = admin.local_addr().map_err(cannot(config.admin))?;
+        Ok(Self {
+            limits: Arc::new(Limits::new(config.token_rate, &clock)),
+            config,
+            listener,
+            admin,
+            admin_address,
+            tls,
+            opened,
+            fleet,
+            metrics,
+            registry,
+        })
+    }
+
+    /// Where clients, verifiers and operators connect.
+    #[must_use]
+    pub const fn grpc_address(&self) -> SocketAddr {
+        self.listener.local_addr()
+    }
+
+    /// Where probes and scrapers connect.
+    #[must_use]
+    pub const fn admin_address(&self) -> SocketAddr {
+        self.admin_address
+    }
+
+    /// The publishing keys, as verifiers pin them.
+    #[must_use]
+    pub fn publishing_keys(&self) -> &str {
+        &self.opened.publishing_keys
+    }
+
+    /// The ledger, for tests that look inside.
+    #[must_use]
+    pub const fn ledger(&self) -> &Ledger {
+        &self.opened.ledger
+    }
+
+    /// The feed, for tests that look inside.
+    #[must_use]
+    pub const fn feed(&self) -> &Feed {
+        &self.opened.feed
+    }
+
+    /// The certificates, for tests that change them.
+    #[must_use]
+    pub const fn tls(&self) -> &Arc<ServerTls> {
+        &self.tls
+    }
+
+    /// Serves until `shutdown` is requested, and then lets calls come to their end, for as long as the configuration says.
+    ///
+    /// # Errors
+    /// [`AppError::Serve`].
+    pub async fn run_until(self, shutdown: Shutdown) -> Result<(), AppError> {
+        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let tokens = self.tokens();
+        let services = self.services(tokens.clone());
+        self.start_loops(&tasks, &stop);
+        let readiness = readiness(tokens, Arc::clone(&self.tls), shutdown.clone());
+        let ledger = self.opened.ledger.clone();
+        let endings = end_streams(shutdown.clone(), self.opened.feed.clone());
+        let endpoints = AdminEndpoints::new(readiness, Arc::new(self.registry));
+
+        // The loops and the admin port go on while calls come to their end.
+        tasks.spawn(stop.clone().run_until_cancelled_owned(endings));
+        tasks.spawn(admin_http::serve(self.admin, endpoints, stop.clone()));
+        let limits = self.config.limits;
+        let serving = server::serve(
+            services,
+            self.listener,
+            &limits,
+            self.config.reflection,
+            shutdown.token(),
+        );
+        let served = shutdown.drain(limits.drain, serving).await;
+        stop.cancel();
+        tasks.close();
+        tasks.wait().await;
+        ledger.close().await;
+        match served {
+            Ok(result) => result.map_err(AppError::Serve),
+            Err(exceeded) => {
+                tracing::warn!(%exceeded, "calls were cut");
+                Ok(())
+            }
+        }
+    }
+
+    fn tokens(&self) -> Tokens {
+        Tokens::new(
+            self.opened.ledger.clone(),
+            self.config.issuing.clone(),
+            self.opened.shard,
+            Arc::clone(&self.limits),
+            Arc::clone(&self.metrics),
+        )
+    }
+
+    fn key_policy(&self) -> KeyPolicy {
+        KeyPolicy {
+            algorithm: self.config.algorithm,
+            activation_lead: self.config.activation_lead,
+        }
+    }
+
+    fn services(&self, tokens: Tokens) -> Services {
+        let roles = Arc::new(self.config.roles.clone());
+        let desk = Desk {
+            roles: Arc::clone(&roles),
+            ledger: self.opened.ledger.clone(),
+            metrics: Arc::clone(&self.metrics),
+        };
+        Services {
+            tokens,
+            sync: Streams::new(StreamParts {
+                roles,
+                feed: self.opened.feed.clone(),
+                fleet: self.fleet.clone(),
+                limits: Arc::clone(&self.limits),
+                metrics: Arc::clone(&self.metrics),
+                timeline: Arc::clone(self.opened.ledger.timeline()),
+                age: self.config.limits.connection_age,
+            }),
+            clients: Clients(desk.clone()),
+            keys: Keys {
+                desk: desk.clone(),
+                fleet: self.fleet.clone(),
+                policy: self.key_policy(),
+                publishing_keys: self.opened.publishing_keys.clone(),
+            },
+            revocations: Revocations {
+                desk: desk.clone(),
+                fleet: self.fleet.clone(),
+                keys: self.key_policy(),
+            },
+            verifiers: Verifiers {
+                desk,
+                fleet: self.fleet.clone(),
+            },
+        }
+    }
+
+    fn start_loops(&self, tasks: &TaskTracker, stop: &CancellationToken) {
+        let rotator = Rotator {
+            ledger: self.opened.ledger.clone(),
+            fleet: self.fleet.clone(),
+            policy: self.config.rotation,
+            keys: self.key_policy(),
+            metrics: Arc::clone(&self.metrics),
+        };
+        let upkeep = Upkeep {
+            ledger: self.opened.ledger.clone(),
+            feed: self.opened.feed.clone(),
+            limits: Arc::clone(&self.limits),
+            metrics: Arc::clone(&self.metrics),
+        };
+        tasks.spawn(rotator.run(stop.clone()));
+        tasks.spawn(upkeep.run(stop.clone()));
+        tasks.spawn(revoker::run(self.opened.ledger.clone(), stop.clone()));
+        tasks.spawn(self.tls.watch(DEFAULT_WATCH_INTERVAL, stop.clone()));
+    }
+}
+
+/// Ready means: a client that asks for a token gets one. A store that cannot be written stops operators and not clients, so
+/// it is an alarm and no reason.
+fn readiness(
+    tokens: Tokens,
+    tls: Arc<ServerTls>,
+    shutdown: Shutdown,
+) -> impl Fn() -> Readiness + Send + Sync + 'static {
+    move || {
+        let issuing = tokens.is_ready().err();
+        let expired = tls.health().not_after < tokens.now();
+        Readiness::ready()
+            .unless(issuing.is_some(), issuing.unwrap_or_default())
+            .unless(expired, "certificate_expired")
+            .unless(shutdown.is_requested(), "draining")
+    }
+}
+
+/// Ends the trust streams when the process is about to stop: nobody else would, and they would last for ever.
+async fn end_streams(shutdown: Shutdown, feed: Feed) {
+    shutdown.requested().await;
+    feed.drain();
+}

@@ -1,0 +1,144 @@
+//! What the program can be told to do. The same for `countersign-authority` and for the development environment, which
+//! starts itself in this role.
+
+use std::ffi::OsString;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::{Parser, Subcommand};
+use countersign_core::ports::Clock;
+use countersign_runtime::config::Complaints;
+use countersign_runtime::{Shutdown, SystemClock, exit, panics, telemetry};
+
+use crate::app::{self, App};
+use crate::chain::Chain;
+use crate::config::Config;
+
+/// The authority: issues tokens, rotates keys, revokes, and publishes all of it to the verifiers.
+#[derive(Debug, Parser)]
+#[command(name = "countersign-authority", version)]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serves until SIGTERM or SIGINT.
+    Serve {
+        /// The configuration file.
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Says everything that is wrong with a configuration, and with the files that it names.
+    CheckConfig {
+        /// The configuration file.
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Prints the keys that verifiers pin, as a JWK Set. Makes the store if it is not there. Not while the authority serves.
+    PublishingKeys {
+        /// The configuration file.
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
+}
+
+/// Why the program ends without having done what it was told.
+enum Failed {
+    /// The configuration is wrong.
+    Configuration(Complaints),
+    /// It could not be done.
+    Work(Box<dyn std::error::Error>),
+}
+
+impl<E: std::error::Error + 'static> From<E> for Failed {
+    fn from(error: E) -> Self {
+        Self::Work(Box::new(error))
+    }
+}
+
+/// Does what `args` say; the first of them is the program's name.
+pub fn run<I, T>(args: I) -> ExitCode
+where
+    I: IntoIterator<Item = T>,
+    T: Into<OsString> + Clone,
+{
+    let args = match Args::try_parse_from(args) {
+        Ok(args) => args,
+        Err(usage) => {
+            let wrong = usage.use_stderr();
+            // Nothing is left to be done when nobody reads it.
+            let _printed = usage.print();
+            return exit::code(if wrong { exit::CONFIG } else { exit::SUCCESS });
+        }
+    };
+    let result = match &args.command {
+        Command::Serve { config } => serve(config),
+        Command::CheckConfig { config } => check(config),
+        Command::PublishingKeys { config } => publishing_keys(config),
+    };
+    match result {
+        Ok(()) => exit::code(exit::SUCCESS),
+        Err(Failed::Configuration(complaints)) => {
+            say(&complaints);
+            exit::code(exit::CONFIG)
+        }
+        Err(Failed::Work(error)) => {
+            say(&Chain(error.as_ref()));
+            exit::code(exit::FAILURE)
+        }
+    }
+}
+
+fn load(path: &Path) -> Result<Config, Failed> {
+    let config = Config::load(path).map_err(Failed::Configuration)?;
+    config.check_files(path).map_err(Failed::Configuration)?;
+    Ok(config)
+}
+
+fn check(path: &Path) -> Result<(), Failed> {
+    load(path)?;
+    writeln!(io::stdout(), "{}: nothing is wrong", path.display())?;
+    Ok(())
+}
+
+fn publishing_keys(path: &Path) -> Result<(), Failed> {
+    let config = load(path)?;
+    let runtime = countersign_runtime::build(1)?;
+    let keys = runtime.block_on(app::publishing_keys(&config, Arc::new(SystemClock)))?;
+    writeln!(io::stdout(), "{keys}")?;
+    Ok(())
+}
+
+fn serve(path: &Path) -> Result<(), Failed> {
+    let config = load(path)?;
+    let _telemetry = telemetry::init(
+        "countersign-authority",
+        env!("CARGO_PKG_VERSION"),
+        &config.telemetry,
+    )?;
+    panics::install();
+    let runtime = countersign_runtime::build(config.workers)?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    runtime.block_on(async {
+        let shutdown = Shutdown::on_signals()?;
+        let app = App::build(config, clock).await?;
+        tracing::info!(
+            grpc = %app.grpc_address(),
+            admin = %app.admin_address(),
+            epoch = app.ledger().books().trust.epoch(),
+            "serving"
+        );
+        Box::pin(app.run_until(shutdown)).await?;
+        tracing::info!("stopped");
+        Ok(())
+    })
+}
+
+fn say(text: &dyn std::fmt::Display) {
+    // Without a stderr there is nobody to tell, and the exit code still tells.
+    let _written = writeln!(io::stderr(), "{text}");
+}

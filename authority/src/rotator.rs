@@ -1,0 +1,120 @@
+//! Timed rotation: asks the core what to do next, does it, and asks again.
+
+use std::time::Duration;
+
+use countersign_core::rotation::{self, RotationPolicy, RotationStep};
+use countersign_wire::status::Failure;
+use tokio_util::sync::CancellationToken;
+
+use crate::audit::{self, Actor, Event, Outcome};
+use crate::chain::Chain;
+use crate::fleet::Fleet;
+use crate::ledger::{Ledger, LedgerError};
+use crate::metrics::Metrics;
+use crate::service::keys::{KeyPolicy, lead};
+
+/// How often it is asked. The shortest propagation and the shortest lifetime are seconds.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// More steps are not due at one time: a key is dropped, one is made, one is activated.
+const MAX_STEPS: usize = 64;
+
+/// The loop.
+#[derive(Debug)]
+pub struct Rotator {
+    /// The keys.
+    pub ledger: Ledger,
+    /// Who has to hear of an activation.
+    pub fleet: Fleet,
+    /// When keys follow each other.
+    pub policy: RotationPolicy,
+    /// What new keys are for.
+    pub keys: KeyPolicy,
+    /// What is counted.
+    pub metrics: std::sync::Arc<Metrics>,
+}
+
+impl Rotator {
+    /// Rotates until `stop`.
+    pub async fn run(self, stop: CancellationToken) {
+        let mut failing: Option<RotationStep> = None;
+        let mut ticks = tokio::time::interval(EVERY);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+            failing = self.catch_up(failing).await;
+        }
+    }
+
+    /// Does what is due. Gives back the step that does not succeed, so that it is complained about once.
+    pub async fn catch_up(&self, failing: Option<RotationStep>) -> Option<RotationStep> {
+        for _ in 0..MAX_STEPS {
+            let step = self.next_step()?;
+            let result = self.take(&step).await;
+            self.report(&step, &result, failing.as_ref() == Some(&step));
+            if result.is_err() {
+                return Some(step);
+            }
+        }
+        None
+    }
+
+    fn next_step(&self) -> Option<RotationStep> {
+        let books = self.ledger.books();
+        let now = self.ledger.timeline().now();
+        rotation::next_step(books.ring.times(), &self.policy, now)
+    }
+
+    async fn take(&self, step: &RotationStep) -> Result<(), LedgerError> {
+        let taken = match step {
+            RotationStep::Prepare => self.ledger.prepare_key(self.keys.algorithm).await.map(drop),
+            RotationStep::Activate(key_id) => {
+                let lead = lead(&self.keys, &self.fleet);
+                let key_id = Some(key_id.clone());
+                self.ledger.activate_key(key_id, lead).await.map(drop)
+            }
+            RotationStep::Drop(key_id) => {
+                let retention = self.policy.retention;
+                self.ledger.drop_key(key_id.clone(), retention).await.map(drop)
+            }
+        };
+        match taken {
+            // An operator was quicker.
+            Err(LedgerError::Refused(Failure::KeyAlreadyPrepared | Failure::KeyUnknown)) => Ok(()),
+            taken => taken,
+        }
+    }
+
+    fn report(&self, step: &RotationStep, result: &Result<(), LedgerError>, again: bool) {
+        let (name, subject) = match step {
+            RotationStep::Prepare => ("rotate_prepare", ""),
+            RotationStep::Activate(key_id) => ("rotate_activate", key_id.as_str()),
+            RotationStep::Drop(key_id) => ("rotate_drop", key_id.as_str()),
+        };
+        let outcome = match result {
+            Ok(()) => Outcome::Done,
+            Err(error) => Outcome::Refused(error.failure().reason()),
+        };
+        self.metrics
+            .count_step(step, if result.is_ok() { "done" } else { "failed" });
+        if again {
+            return;
+        }
+        if let Err(error) = result {
+            tracing::error!(
+                step = name,
+                error = %Chain(error),
+                "rotation does not go on"
+            );
+        }
+        audit::record(&Event {
+            actor: &Actor::authority(),
+            action: name,
+            subject,
+            outcome,
+            note: "",
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,185 @@
+//! The gRPC server: which services there are, and what a caller is granted of connections, streams, bytes and time.
+
+mod border;
+
+use std::time::Duration;
+
+use countersign_mtls::TlsListener;
+use countersign_proto::admin::v1::client_service_server::ClientServiceServer;
+use countersign_proto::admin::v1::fleet_service_server::FleetServiceServer;
+use countersign_proto::admin::v1::key_service_server::KeyServiceServer;
+use countersign_proto::admin::v1::revocation_service_server::RevocationServiceServer;
+use countersign_proto::sync::v1::sync_service_server::SyncServiceServer;
+use countersign_proto::token::v1::token_service_server::TokenServiceServer;
+use countersign_runtime::trace_context::ServerLayer;
+use countersign_wire::{MAX_REQUEST_LENGTH, MAX_UPDATE_LENGTH};
+use tokio_util::sync::CancellationToken;
+use tonic::server::NamedService;
+use tonic::service::Routes;
+use tonic::transport::Server;
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
+
+use crate::service::clients::Clients;
+use crate::service::fleet::Verifiers;
+use crate::service::issuing::Tokens;
+use crate::service::keys::Keys;
+use crate::service::revocations::Revocations;
+use crate::service::sync::Streams;
+
+/// What the server grants its callers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ServerLimits {
+    /// Connections.
+    pub connections: usize,
+    /// Calls at one time on one connection.
+    pub streams: u32,
+    /// Trust streams in all.
+    pub verifiers: usize,
+    /// Trust streams of one identity.
+    pub streams_per_verifier: usize,
+    /// The longest that a call may take, other than a trust stream.
+    pub timeout: Duration,
+    /// When connections and trust streams are renewed.
+    pub connection_age: Duration,
+    /// How long calls may go on after the request to stop.
+    pub drain: Duration,
+}
+
+/// All header fields of a request together (G18).
+const MAX_HEADER_LIST: u32 = 16 * 1024;
+
+/// How long a connection may be silent before it is asked whether it is still there, and how long it may take to answer.
+const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));
+
+/// How long calls may go on on a connection that is to be renewed.
+const RENEWAL: Duration = Duration::from_secs(60);
+
+/// Bytes that a caller may send ahead on one stream, and on a connection: requests are small.
+const WINDOWS: (u32, u32) = (MAX_WINDOW, 8 * MAX_WINDOW);
+const MAX_WINDOW: u32 = 128 * 1024;
+
+/// Streams that a caller may open and reset again before the connection is closed (G19).
+const MAX_RESETS: usize = 32;
+
+/// The services.
+#[derive(Clone, Debug)]
+pub struct Services {
+    /// Tokens.
+    pub tokens: Tokens,
+    /// Trust.
+    pub sync: Streams,
+    /// Clients.
+    pub clients: Clients,
+    /// Keys.
+    pub keys: Keys,
+    /// Revocations.
+    pub revocations: Revocations,
+    /// Verifiers.
+    pub verifiers: Verifiers,
+}
+
+/// The server could not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// Reflection cannot read our own descriptors.
+    #[error("the descriptors of the services cannot be read")]
+    Descriptors(#[source] tonic_reflection::server::Error),
+    /// The server failed.
+    #[error("the server failed")]
+    Transport(#[source] tonic::transport::Error),
+}
+
+/// Answers the connections of `listener` until `stop`, and then lets calls come to their end.
+///
+/// # Errors
+/// [`ServeError`].
+pub async fn serve(
+    services: Services,
+    listener: TlsListener,
+    limits: &ServerLimits,
+    reflection: bool,
+    stop: CancellationToken,
+) -> Result<(), ServeError> {
+    let (health, routes) = routes(services, reflection).await?;
+    let draining = stop.clone();
+    let stopping = async move {
+        draining.cancelled().await;
+        drain(&health).await;
+    };
+    builder(limits)
+        .layer(ServerLayer)
+        .layer(border::BorderLayer {
+            timeout: limits.timeout,
+        })
+        .add_routes(routes)
+        .serve_with_incoming_shutdown(listener.into_incoming(), stopping)
+        .await
+        .map_err(ServeError::Transport)
+}
+
+fn builder(limits: &ServerLimits) -> Server {
+    Server::builder()
+        .max_concurrent_streams(limits.streams)
+        .initial_stream_window_size(WINDOWS.0)
+        .initial_connection_window_size(WINDOWS.1)
+        .http2_max_header_list_size(MAX_HEADER_LIST)
+        .http2_max_pending_accept_reset_streams(Some(MAX_RESETS))
+        .http2_max_local_error_reset_streams(Some(MAX_RESETS))
+        .http2_keepalive_interval(Some(KEEPALIVE.0))
+        .http2_keepalive_timeout(Some(KEEPALIVE.1))
+        .max_connection_age(limits.connection_age)
+        .max_connection_age_grace(RENEWAL)
+}
+
+async fn routes(services: Services, reflection: bool) -> Result<(HealthReporter, Routes), ServeError> {
+    let (health, health_service) = tonic_health::server::health_reporter();
+    let mut routes = Routes::builder();
+    macro_rules! add {
+        ($server:ident, $service:expr) => {
+            let server = $server::new($service)
+                .max_decoding_message_size(MAX_REQUEST_LENGTH)
+                .max_encoding_message_size(MAX_UPDATE_LENGTH + 1024);
+            serving(&health, &server).await;
+            routes.add_service(server);
+        };
+    }
+    add!(TokenServiceServer, services.tokens);
+    add!(SyncServiceServer, services.sync);
+    add!(ClientServiceServer, services.clients);
+    add!(KeyServiceServer, services.keys);
+    add!(RevocationServiceServer, services.revocations);
+    add!(FleetServiceServer, services.verifiers);
+    routes.add_service(health_service);
+    if reflection {
+        let descriptors = || {
+            tonic_reflection::server::Builder::configure()
+                .register_encoded_file_descriptor_set(countersign_proto::FILE_DESCRIPTOR_SET)
+                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        };
+        routes.add_service(descriptors().build_v1().map_err(ServeError::Descriptors)?);
+        routes.add_service(descriptors().build_v1alpha().map_err(ServeError::Descriptors)?);
+    }
+    Ok((health, routes.routes()))
+}
+
+async fn serving<S: NamedService>(health: &HealthReporter, _service: &S) {
+    health.set_serving::<S>().await;
+}
+
+/// Every service of ours, as health checks name them.
+const NAMES: [&str; 7] = [
+    "",
+    "countersign.token.v1.TokenService",
+    "countersign.sync.v1.SyncService",
+    "countersign.admin.v1.ClientService",
+    "countersign.admin.v1.KeyService",
+    "countersign.admin.v1.RevocationService",
+    "countersign.admin.v1.FleetService",
+];
+
+async fn drain(health: &HealthReporter) {
+    for name in NAMES {
+        health.set_service_status(name, ServingStatus::NotServing).await;
+    }
+}

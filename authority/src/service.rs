@@ -1,0 +1,151 @@
+//! The gRPC services: decode, decide, commit, encode. What is decided is decided elsewhere.
+
+pub mod clients;
+pub mod fleet;
+pub mod issuing;
+pub mod keys;
+pub mod revocations;
+pub mod sync;
+#[cfg(test)]
+mod tests;
+
+use std::future::Future;
+use std::sync::Arc;
+
+use countersign_mtls::Peer;
+use countersign_wire::status::{self, Failure};
+use tonic::{Request, Response, Status};
+use tonic_types::StatusExt as _;
+
+use crate::audit::{self, Actor, Event, Outcome};
+use crate::authorize::Roles;
+use crate::chain::Chain;
+use crate::ledger::{Ledger, LedgerError};
+use crate::metrics::Metrics;
+
+/// Where operators are served: everything that the admin services share.
+#[derive(Clone, Debug)]
+pub struct Desk {
+    /// Who is an operator.
+    pub roles: Arc<Roles>,
+    /// What they change.
+    pub ledger: Ledger,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+}
+
+/// What an operator does: its name, whom or what it is done to, and the operator's reason where one is given.
+#[derive(Clone, Debug)]
+struct Action {
+    name: &'static str,
+    subject: String,
+    note: String,
+}
+
+impl Action {
+    fn new(name: &'static str, subject: &str) -> Self {
+        Self {
+            name,
+            subject: subject.to_owned(),
+            note: String::new(),
+        }
+    }
+
+    fn because(mut self, note: &str) -> Self {
+        note.clone_into(&mut self.note);
+        self
+    }
+}
+
+impl Desk {
+    /// Lets an operator do something. Whatever comes of it is written to the audit trail.
+    async fn serve<Q, R, W>(
+        &self,
+        request: Request<Q>,
+        action: impl FnOnce(&Q) -> Action,
+        work: impl FnOnce(Q) -> W,
+    ) -> Result<Response<R>, Status>
+    where
+        W: Future<Output = Result<R, Status>>,
+    {
+        let peer = request.extensions().get::<Peer>().cloned();
+        let actor = actor(peer.as_ref());
+        let action = action(request.get_ref());
+        let now = self.ledger.timeline().now();
+        let result = match self.roles.operator(peer.as_ref(), now) {
+            Ok(_) => work(request.into_inner()).await,
+            Err(failure) => Err(status::failed(failure)),
+        };
+        let outcome = match &result {
+            Ok(_) => Outcome::Done,
+            Err(status) => Outcome::Refused(reason(status)),
+        };
+        self.metrics.count_action(
+            action.name,
+            match outcome {
+                Outcome::Done => "done",
+                Outcome::Refused(reason) => reason,
+            },
+        );
+        audit::record(&Event {
+            actor: &actor,
+            action: action.name,
+            subject: &action.subject,
+            outcome,
+            note: &action.note,
+        });
+        result.map(Response::new)
+    }
+}
+
+fn actor(peer: Option<&Peer>) -> Actor {
+    Actor::of(peer.and_then(|peer| peer.identity.as_deref()))
+}
+
+/// The stable reason in a status of ours: one of the tables in `countersign_wire`, so that it can be a label.
+fn reason(status: &Status) -> &'static str {
+    let info = status.get_details_error_info();
+    let reason = info.and_then(|info| info.metadata.get("reason").cloned());
+    Failure::ALL
+        .into_iter()
+        .map(Failure::reason)
+        .find(|known| reason.as_deref() == Some(known))
+        .unwrap_or("invalid_argument")
+}
+
+/// What the caller is told when the ledger refuses, and what the log is told when it fails.
+fn ledger_status(error: LedgerError) -> Status {
+    match &error {
+        LedgerError::Refused(_) => {}
+        LedgerError::Store(_)
+        | LedgerError::Record(_)
+        | LedgerError::Generation
+        | LedgerError::Interrupted => {
+            tracing::error!(error = %Chain(&error), "a change was not made");
+        }
+    }
+    status::failed(error.failure())
+}
+
+/// How many entries a page has: 100 when not said, 1000 at most.
+fn page_size(asked_for: i32) -> Result<usize, Status> {
+    match usize::try_from(asked_for) {
+        Ok(0) => Ok(100),
+        Ok(size) => Ok(size.min(1000)),
+        Err(_negative) => Err(status::invalid("page_size", "is negative")),
+    }
+}
+
+/// The longest reason that an operator may give, in bytes.
+const MAX_REASON: usize = 256;
+
+/// Checks an operator's reason.
+fn check_reason(reason: &str) -> Result<(), Status> {
+    if reason.len() > MAX_REASON || reason.chars().any(char::is_control) {
+        return Err(status::invalid(
+            "reason",
+            "is at most 256 bytes without control characters",
+        ));
+    }
+    Ok(())
+}

@@ -1,0 +1,236 @@
+//! `ClientService`: operators register the clients that may ask for tokens.
+
+use countersign_core::client::Registration;
+use countersign_core::names::ClientId;
+use countersign_proto::admin::v1;
+use countersign_proto::admin::v1::client_service_server::ClientService;
+use countersign_wire::admin::{read_client_id, read_registration, write_client};
+use countersign_wire::status::{self, Failure};
+use countersign_wire::write_time;
+use tonic::{Request, Response, Status};
+
+use super::{Action, Desk, ledger_status, page_size};
+
+/// The service.
+#[derive(Clone, Debug)]
+pub struct Clients(pub Desk);
+
+impl Clients {
+    /// Identities of another trust domain authenticate nobody here, so they are not registered.
+    fn check_domain(&self, registration: Registration) -> Result<Registration, Status> {
+        let ours = &self.0.ledger.policy().trust_domain;
+        if registration.spiffe_ids.iter().all(|id| id.trust_domain() == ours) {
+            Ok(registration)
+        } else {
+            Err(status::invalid(
+                "spiffe_ids",
+                "names an identity of another trust domain",
+            ))
+        }
+    }
+
+    async fn create(&self, request: v1::CreateClientRequest) -> Result<v1::CreateClientResponse, Status> {
+        let client_id = read_client_id(&request.client_id)?;
+        let registration = self.check_domain(read_registration(
+            request.description,
+            &request.grants,
+            &request.spiffe_ids,
+            &request.certificate_thumbprints,
+        )?)?;
+        let created = self
+            .0
+            .ledger
+            .create_client(client_id, registration, request.with_secret);
+        let (client, secret) = created.await.map_err(ledger_status)?.answer;
+        Ok(v1::CreateClientResponse {
+            client: Some(write_client(&client)),
+            client_secret: secret.map_or_else(String::new, |secret| secret.secret.expose().to_owned()),
+        })
+    }
+
+    fn get(&self, request: &v1::GetClientRequest) -> Result<v1::GetClientResponse, Status> {
+        let client_id = read_client_id(&request.client_id)?;
+        let books = self.0.ledger.books();
+        let client = books
+            .clients
+            .find(client_id.as_str())
+            .filter(|client| !client.deleted)
+            .ok_or_else(|| status::failed(Failure::ClientUnknown))?;
+        Ok(v1::GetClientResponse {
+            client: Some(write_client(client)),
+        })
+    }
+
+    fn list(&self, request: &v1::ListClientsRequest) -> Result<v1::ListClientsResponse, Status> {
+        let size = page_size(request.page_size)?;
+        let after = match request.page_token.as_str() {
+            "" => None,
+            token => Some(
+                ClientId::parse(token)
+                    .map_err(|_form| status::invalid("page_token", "is not one that was given out here"))?,
+            ),
+        };
+        let books = self.0.ledger.books();
+        let mut rest = books.clients.after(after.as_ref());
+        let page: Vec<v1::Client> = rest
+            .by_ref()
+            .take(size)
+            .map(|client| write_client(client))
+            .collect();
+        let last = page.last().map(|client| client.client_id.clone());
+        let more = rest.next().is_some();
+        Ok(v1::ListClientsResponse {
+            clients: page,
+            next_page_token: last.filter(|_| more).unwrap_or_default(),
+        })
+    }
+
+    async fn update(&self, request: v1::UpdateClientRequest) -> Result<v1::UpdateClientResponse, Status> {
+        let client_id = read_client_id(&request.client_id)?;
+        let registration = self.check_domain(read_registration(
+            request.description,
+            &request.grants,
+            &request.spiffe_ids,
+            &request.certificate_thumbprints,
+        )?)?;
+        let updated = self
+            .0
+            .ledger
+            .update_client(client_id, request.version, registration);
+        let client = updated.await.map_err(ledger_status)?.answer;
+        Ok(v1::UpdateClientResponse {
+            client: Some(write_client(&client)),
+        })
+    }
+
+    async fn add_secret(&self, request: v1::AddSecretRequest) -> Result<v1::AddSecretResponse, Status> {
+        let client_id = read_client_id(&request.client_id)?;
+        let added = self.0.ledger.add_secret(client_id).await;
+        let (secret, created_at) = added.map_err(ledger_status)?.answer;
+        Ok(v1::AddSecretResponse {
+            secret: Some(v1::ClientSecret {
+                secret_id: secret.secret_id,
+                created_at: Some(write_time(created_at)),
+            }),
+            client_secret: secret.secret.expose().to_owned(),
+        })
+    }
+}
+
+/// What is done to a client. What is no identifier is not written down: it may be a secret in the wrong field.
+fn about(action: &'static str, client_id: &str) -> Action {
+    let is_identifier = ClientId::parse(client_id).is_ok();
+    Action::new(action, if is_identifier { client_id } else { "(malformed)" })
+}
+
+#[tonic::async_trait]
+impl ClientService for Clients {
+    async fn create_client(
+        &self,
+        request: Request<v1::CreateClientRequest>,
+    ) -> Result<Response<v1::CreateClientResponse>, Status> {
+        let action = |request: &v1::CreateClientRequest| about("create_client", &request.client_id);
+        self.0
+            .serve(request, action, |request| self.create(request))
+            .await
+    }
+
+    async fn get_client(
+        &self,
+        request: Request<v1::GetClientRequest>,
+    ) -> Result<Response<v1::GetClientResponse>, Status> {
+        let action = |request: &v1::GetClientRequest| about("get_client", &request.client_id);
+        self.0
+            .serve(request, action, |request| async move { self.get(&request) })
+            .await
+    }
+
+    async fn list_clients(
+        &self,
+        request: Request<v1::ListClientsRequest>,
+    ) -> Result<Response<v1::ListClientsResponse>, Status> {
+        let action = |_: &v1::ListClientsRequest| Action::new("list_clients", "");
+        self.0
+            .serve(request, action, |request| async move { self.list(&request) })
+            .await
+    }
+
+    async fn update_client(
+        &self,
+        request: Request<v1::UpdateClientRequest>,
+    ) -> Result<Response<v1::UpdateClientResponse>, Status> {
+        let action = |request: &v1::UpdateClientRequest| about("update_client", &request.client_id);
+        self.0
+            .serve(request, action, |request| self.update(request))
+            .await
+    }
+
+    async fn disable_client(
+        &self,
+        request: Request<v1::DisableClientRequest>,
+    ) -> Result<Response<v1::DisableClientResponse>, Status> {
+        let action = |request: &v1::DisableClientRequest| about("disable_client", &request.client_id);
+        let work = |request: v1::DisableClientRequest| async move {
+            let client_id = read_client_id(&request.client_id)?;
+            let disabled = self.0.ledger.disable_client(client_id).await;
+            let epoch = disabled.map_err(ledger_status)?.books.trust.epoch();
+            Ok(v1::DisableClientResponse { epoch })
+        };
+        self.0.serve(request, action, work).await
+    }
+
+    async fn enable_client(
+        &self,
+        request: Request<v1::EnableClientRequest>,
+    ) -> Result<Response<v1::EnableClientResponse>, Status> {
+        let action = |request: &v1::EnableClientRequest| about("enable_client", &request.client_id);
+        let work = |request: v1::EnableClientRequest| async move {
+            let client_id = read_client_id(&request.client_id)?;
+            self.0
+                .ledger
+                .enable_client(client_id)
+                .await
+                .map_err(ledger_status)?;
+            Ok(v1::EnableClientResponse {})
+        };
+        self.0.serve(request, action, work).await
+    }
+
+    async fn delete_client(
+        &self,
+        request: Request<v1::DeleteClientRequest>,
+    ) -> Result<Response<v1::DeleteClientResponse>, Status> {
+        let action = |request: &v1::DeleteClientRequest| about("delete_client", &request.client_id);
+        let work = |request: v1::DeleteClientRequest| async move {
+            let client_id = read_client_id(&request.client_id)?;
+            let deleted = self.0.ledger.delete_client(client_id).await;
+            let epoch = deleted.map_err(ledger_status)?.books.trust.epoch();
+            Ok(v1::DeleteClientResponse { epoch })
+        };
+        self.0.serve(request, action, work).await
+    }
+
+    async fn add_secret(
+        &self,
+        request: Request<v1::AddSecretRequest>,
+    ) -> Result<Response<v1::AddSecretResponse>, Status> {
+        let action = |request: &v1::AddSecretRequest| about("add_secret", &request.client_id);
+        self.0
+            .serve(request, action, |request| Self::add_secret(self, request))
+            .await
+    }
+
+    async fn retire_secret(
+        &self,
+        request: Request<v1::RetireSecretRequest>,
+    ) -> Result<Response<v1::RetireSecretResponse>, Status> {
+        let action = |request: &v1::RetireSecretRequest| about("retire_secret", &request.client_id);
+        let work = |request: v1::RetireSecretRequest| async move {
+            let client_id = read_client_id(&request.client_id)?;
+            let retired = self.0.ledger.retire_secret(client_id, request.secret_id);
+            retired.await.map_err(ledger_status)?;
+            Ok(v1::RetireSecretResponse {})
+        };
+        self.0.serve(request, action, work).await
+    }
+}

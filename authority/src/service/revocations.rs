@@ -1,0 +1,208 @@
+//! `RevocationService`: operators take tokens back.
+
+use std::time::Duration;
+
+use countersign_core::claims::Claims;
+use countersign_core::freshness::Freshness;
+use countersign_core::jose::{decode_segment, encode_segment};
+use countersign_core::verifying::{TrustView, authenticate};
+use countersign_core::{BearerToken, Rejection};
+use countersign_proto::admin::v1;
+use countersign_proto::admin::v1::revocation_service_server::RevocationService;
+use countersign_proto::admin::v1::revoke_request::Subject;
+use countersign_wire::admin::{read_client_id, read_key_id, read_token_id, write_revocation};
+use countersign_wire::read_time;
+use countersign_wire::status::{self, Failure};
+use tonic::{Request, Response, Status};
+
+use super::keys::KeyPolicy;
+use super::{Action, Desk, check_reason, ledger_status, page_size};
+use crate::fleet::Fleet;
+use crate::ledger::{Done, Revoked};
+
+/// How long an answer waits for the verifiers, so that it can say that they are all there: they usually are.
+const ACKNOWLEDGEMENT_WAIT: Duration = Duration::from_millis(500);
+
+/// The service.
+#[derive(Clone, Debug)]
+pub struct Revocations {
+    /// Where operators are served.
+    pub desk: Desk,
+    /// The verifiers.
+    pub fleet: Fleet,
+    /// The rules for keys.
+    pub keys: KeyPolicy,
+}
+
+/// What a token that is to be revoked turned out to be.
+enum Presented {
+    /// Ours.
+    Ours(Box<Claims>),
+    /// Under a key whose tokens are all refused. Its claims cannot be trusted.
+    UnderCompromisedKey,
+}
+
+impl Revocations {
+    async fn revoke(&self, request: v1::RevokeRequest) -> Result<v1::RevokeResponse, Status> {
+        check_reason(&request.reason)?;
+        let subject = request.subject.ok_or_else(|| {
+            status::invalid(
+                "subject",
+                "is missing: name a token, a token id, a client, a key or a time",
+            )
+        })?;
+        let ledger = &self.desk.ledger;
+        let (done, token_id) = match subject {
+            Subject::Token(token) => return self.revoke_token(&token).await,
+            Subject::TokenId(token_id) => {
+                let token_id = read_token_id(&token_id)?;
+                let done = ledger.revoke_token_id(token_id.clone()).await;
+                (done, token_id.as_str().to_owned())
+            }
+            Subject::ClientId(client_id) => {
+                let done = ledger.revoke_client(read_client_id(&client_id)?).await;
+                (done, String::new())
+            }
+            Subject::KeyId(key_id) => return self.revoke_key(&key_id).await,
+            Subject::IssuedBefore(time) => {
+                let time = read_time(&time).filter(|time| *time <= ledger.timeline().now());
+                let time = time.ok_or_else(|| status::invalid("issued_before", "is no time in the past"))?;
+                (ledger.revoke_everything(time).await, String::new())
+            }
+        };
+        let done = done.map_err(ledger_status)?;
+        Ok(self.answer(&done, token_id).await)
+    }
+
+    async fn revoke_token(&self, token: &str) -> Result<v1::RevokeResponse, Status> {
+        let ledger = &self.desk.ledger;
+        match self.presented(token)? {
+            Presented::UnderCompromisedKey => {
+                let done = Done {
+                    answer: Revoked::Already,
+                    books: ledger.books(),
+                };
+                Ok(self.answer(&done, String::new()).await)
+            }
+            Presented::Ours(claims) => {
+                let done = ledger.revoke_token(&claims).await.map_err(ledger_status)?;
+                Ok(self.answer(&done, claims.token_id.as_str().to_owned()).await)
+            }
+        }
+    }
+
+    /// Reads a token that need not be valid any more: it must be one that a key of ours signed.
+    fn presented(&self, token: &str) -> Result<Presented, Status> {
+        let token = BearerToken::new(token.as_bytes())
+            .map_err(|_length| status::invalid("token", "is empty or over 8 KiB"))?;
+        let books = self.desk.ledger.books();
+        let view = TrustView {
+            state: &books.trust,
+            freshness: Freshness::Fresh,
+        };
+        match authenticate(token.as_bytes(), Some(view)) {
+            Ok((_, authentic)) => Ok(Presented::Ours(Box::new(authentic.claims().clone()))),
+            Err(Rejection::KeyRevoked) => Ok(Presented::UnderCompromisedKey),
+            Err(_not_ours) => Err(status::failed(Failure::TokenNotOurs)),
+        }
+    }
+
+    async fn revoke_key(&self, key_id: &str) -> Result<v1::RevokeResponse, Status> {
+        let key_id = read_key_id(key_id)?;
+        let ledger = &self.desk.ledger;
+        let books = ledger.books();
+        let known = books.ring.find(&key_id);
+        if known.is_some_and(|key| key.times().compromised_at.is_some()) {
+            let answer = Revoked::Already;
+            return Ok(self.answer(&Done { answer, books }, String::new()).await);
+        }
+        let done = ledger.compromise_key(key_id, self.keys.algorithm).await;
+        let done = Done {
+            answer: Revoked::Now,
+            books: done.map_err(ledger_status)?.books,
+        };
+        Ok(self.answer(&done, String::new()).await)
+    }
+
+    /// Says how far it has come, after a moment in which it usually comes all the way.
+    async fn answer(&self, done: &Done<Revoked>, token_id: String) -> v1::RevokeResponse {
+        let epoch = done.books.trust.epoch();
+        let reached = self.fleet.reached_by_all(epoch);
+        // Whether the moment sufficed is what the numbers tell.
+        let _in_time = tokio::time::timeout(ACKNOWLEDGEMENT_WAIT, reached).await;
+        let reach = self.fleet.reach(epoch);
+        v1::RevokeResponse {
+            epoch,
+            verifiers: reach.connected,
+            in_force: reach.acknowledged,
+            token_id,
+            already: done.answer == Revoked::Already,
+        }
+    }
+
+    async fn list(&self, request: v1::ListRevocationsRequest) -> Result<v1::ListRevocationsResponse, Status> {
+        let size = page_size(request.page_size)?;
+        let after = match request.page_token.as_str() {
+            "" => None,
+            token => Some(read_page_token(token)?),
+        };
+        let page = self.desk.ledger.list_revocations(after, size).await;
+        let page = page.map_err(ledger_status)?;
+        let books = self.desk.ledger.books();
+        Ok(v1::ListRevocationsResponse {
+            revocations: page.revocations.iter().map(write_revocation).collect(),
+            next_page_token: page
+                .next
+                .map_or_else(String::new, |name| encode_segment(name.as_bytes())),
+            total: u64::try_from(books.trust.revocations().len()).unwrap_or(u64::MAX),
+        })
+    }
+}
+
+fn read_page_token(token: &str) -> Result<String, Status> {
+    decode_segment(token.as_bytes())
+        .and_then(|name| String::from_utf8(name).ok())
+        .filter(|name| name.len() <= 128)
+        .ok_or_else(|| status::invalid("page_token", "is not one that was given out here"))
+}
+
+/// What is written to the audit trail: never the token itself.
+fn action(request: &v1::RevokeRequest) -> Action {
+    let (name, subject) = match &request.subject {
+        None => ("revoke", ""),
+        Some(Subject::Token(_)) => ("revoke_token", "by token"),
+        Some(Subject::TokenId(token_id)) => ("revoke_token", token_id.as_str()),
+        Some(Subject::ClientId(client_id)) => ("revoke_client", client_id.as_str()),
+        Some(Subject::KeyId(key_id)) => ("revoke_key", key_id.as_str()),
+        Some(Subject::IssuedBefore(_)) => ("revoke_everything", ""),
+    };
+    // A whole token in the wrong field is not written down. No identifier is longer than 64 bytes, no token shorter.
+    let subject = if subject.len() > 64 {
+        "(malformed)"
+    } else {
+        subject
+    };
+    Action::new(name, subject).because(&request.reason)
+}
+
+#[tonic::async_trait]
+impl RevocationService for Revocations {
+    async fn revoke(
+        &self,
+        request: Request<v1::RevokeRequest>,
+    ) -> Result<Response<v1::RevokeResponse>, Status> {
+        self.desk
+            .serve(request, action, |request| Self::revoke(self, request))
+            .await
+    }
+
+    async fn list_revocations(
+        &self,
+        request: Request<v1::ListRevocationsRequest>,
+    ) -> Result<Response<v1::ListRevocationsResponse>, Status> {
+        let action = |_: &v1::ListRevocationsRequest| Action::new("list_revocations", "");
+        self.desk
+            .serve(request, action, |request| self.list(request))
+            .await
+    }
+}

@@ -1,0 +1,313 @@
+//! `SyncService`: the stream that verifiers get their trust on.
+//!
+//! What is sent is the feed's; here the verifier is let in, and what it says is judged. Everything that it can send is
+//! bounded: how often it comes, how much it says, how long it may say nothing.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use countersign_core::jwk::KeySetError;
+use countersign_core::trust::{StateDigest, UpdateRefused};
+use countersign_mtls::Peer;
+use countersign_proto::sync::v1;
+use countersign_proto::sync::v1::sync_request::Message;
+use countersign_proto::sync::v1::sync_service_server::SyncService;
+use countersign_runtime::backoff::Jitter;
+use countersign_wire::status::{self, Failure};
+use countersign_wire::trust::read_digest;
+use tokio::time::Instant;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::audit::{self, Actor, Event, Outcome};
+use crate::authorize::Roles;
+use crate::feed::{Ended, Feed, Handle, JoinRefused, Subscription};
+use crate::fleet::{Fleet, Membership};
+use crate::limits::{Limits, Meter, Rate};
+use crate::metrics::Metrics;
+use crate::timeline::Timeline;
+
+/// How long a stream may say nothing. Verifiers ping every two seconds.
+const SILENCE: Duration = Duration::from_secs(60);
+
+/// How much a stream may say: an acknowledgement for each epoch, in a storm of revocations.
+const MESSAGES: Rate = Rate::new(1000, 5000);
+
+/// How often a stream may ask for a snapshot after it refused an update. Whoever needs more has another problem.
+const MAX_RESYNCS: u32 = 3;
+
+/// The longest instance id, and the longest version.
+const MAX_TEXT: usize = 64;
+
+/// The service.
+#[derive(Clone, Debug)]
+pub struct Streams(Arc<StreamParts>);
+
+/// What the service is made of.
+#[derive(Debug)]
+pub struct StreamParts {
+    /// Who is a verifier.
+    pub roles: Arc<Roles>,
+    /// What they are told.
+    pub feed: Feed,
+    /// Where they are remembered.
+    pub fleet: Fleet,
+    /// How often they may come.
+    pub limits: Arc<Limits>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// The time.
+    pub timeline: Arc<Timeline>,
+    /// When a stream is renewed, so that its certificate is verified anew.
+    pub age: Duration,
+}
+
+impl Streams {
+    /// The service of these parts.
+    #[must_use]
+    pub fn new(parts: StreamParts) -> Self {
+        Self(Arc::new(parts))
+    }
+}
+
+/// What opens a stream, checked.
+struct Opening {
+    instance_id: String,
+    version: String,
+    epoch: u64,
+    digest: StateDigest,
+}
+
+fn read_hello(message: Option<Message>) -> Result<Opening, Status> {
+    let Some(Message::Hello(hello)) = message else {
+        return Err(status::invalid("message", "is not `hello`, which comes first"));
+    };
+    let is_text = |text: &str| text.len() <= MAX_TEXT && text.bytes().all(|byte| byte.is_ascii_graphic());
+    if hello.instance_id.is_empty() || !is_text(&hello.instance_id) {
+        return Err(status::invalid(
+            "hello.instance_id",
+            "is 1 to 64 visible ASCII characters",
+        ));
+    }
+    if !is_text(&hello.version) {
+        return Err(status::invalid(
+            "hello.version",
+            "is at most 64 visible ASCII characters",
+        ));
+    }
+    let digest = match hello.epoch {
+        0 => [0; 32],
+        _ => read_digest(&hello.state_digest)
+            .map_err(|_length| status::invalid("hello.state_digest", "is 32 bytes"))?,
+    };
+    Ok(Opening {
+        instance_id: hello.instance_id,
+        version: hello.version,
+        epoch: hello.epoch,
+        digest,
+    })
+}
+
+impl StreamParts {
+    async fn open(
+        self: &Arc<Self>,
+        peer: Option<&Peer>,
+        mut requests: Streaming<v1::SyncRequest>,
+    ) -> Result<Outgoing, Status> {
+        let now = self.timeline.now();
+        let spiffe_id = self.roles.verifier(peer, now).map_err(status::failed)?;
+        self.limits
+            .stream(spiffe_id)
+            .map_err(|_wait| status::failed(Failure::TooManyStreams))?;
+        let first = requests.message().await?.and_then(|request| request.message);
+        let hello = read_hello(first)?;
+        let membership = self
+            .fleet
+            .join(spiffe_id, hello.instance_id, hello.version, now)
+            .map_err(status::failed)?;
+        let joined = self
+            .feed
+            .join(hello.epoch, hello.digest)
+            .await
+            .map_err(not_joined)?;
+        if joined.holds {
+            membership.acknowledged(hello.epoch, false, now);
+        }
+        let reader = Reader {
+            parts: Arc::clone(self),
+            meter: Meter::new(MESSAGES, Arc::clone(self.timeline.clock())),
+            handle: joined.subscription.handle(),
+            membership,
+            resyncs: 0,
+        };
+        tokio::spawn(reader.run(requests));
+        Ok(Outgoing(joined.subscription))
+    }
+}
+
+fn not_joined(refused: JoinRefused) -> Status {
+    match refused {
+        JoinRefused::Ahead => status::invalid("hello.epoch", "is one that was never reached here"),
+        JoinRefused::Draining => status::failed(Failure::Draining),
+        JoinRefused::Unpublished => status::failed(Failure::Internal),
+    }
+}
+
+/// Reads what a verifier says until its stream ends.
+struct Reader {
+    parts: Arc<StreamParts>,
+    meter: Meter,
+    handle: Handle,
+    membership: Membership,
+    resyncs: u32,
+}
+
+impl Reader {
+    async fn run(mut self, mut requests: Streaming<v1::SyncRequest>) {
+        let age = self.parts.age;
+        // Not all at the same moment that came at the same moment.
+        let age = age.saturating_sub(Jitter::unpredictable().up_to(age / 10));
+        let renewal = Instant::now() + age;
+        let ended = loop {
+            let next = tokio::select! {
+                biased;
+                () = self.handle.ended() => return,
+                () = tokio::time::sleep_until(renewal) => break Ended::Aged,
+                next = tokio::time::timeout(SILENCE, requests.message()) => next,
+            };
+            match next {
+                Err(_elapsed) => break Ended::Silent,
+                // It ended its half, or it went away, or it sent what is no message.
+                Ok(Ok(None) | Err(_)) => break Ended::ByVerifier,
+                Ok(Ok(Some(request))) => {
+                    if let Err(ended) = self.hear(request).await {
+                        break ended;
+                    }
+                }
+            }
+        };
+        self.handle.end(ended);
+    }
+
+    async fn hear(&mut self, request: v1::SyncRequest) -> Result<(), Ended> {
+        if !self.meter.allows() {
+            return Err(Ended::Misbehaved);
+        }
+        let now = self.parts.timeline.now();
+        match request.message {
+            Some(Message::Ack(ack)) => {
+                // What was never sent is ignored, and alarmed by the feed (G47).
+                if self.handle.acknowledge(ack.epoch, &ack.state_digest).is_ok() {
+                    self.membership.acknowledged(ack.epoch, ack.durable, now);
+                }
+                Ok(())
+            }
+            Some(Message::Ping(ping)) => {
+                self.membership.seen(now);
+                self.handle.answer(ping.sequence);
+                Ok(())
+            }
+            Some(Message::Nack(nack)) => self.refused(&nack).await,
+            Some(Message::Hello(_)) | None => Err(Ended::Misbehaved),
+        }
+    }
+
+    async fn refused(&mut self, nack: &v1::Nack) -> Result<(), Ended> {
+        let parts = &self.parts;
+        let reason = known_reason(&nack.reason);
+        parts.metrics.count_nack(reason);
+        self.membership.refused(reason, parts.timeline.now());
+        tracing::warn!(
+            verifier = %self.membership.spiffe_id(),
+            epoch = nack.epoch,
+            in_force = nack.in_force_epoch,
+            reason,
+            "a verifier refused an update"
+        );
+        if !nack.resync {
+            return Ok(());
+        }
+        self.resyncs += 1;
+        if self.resyncs > MAX_RESYNCS {
+            return Err(Ended::Misbehaved);
+        }
+        self.handle.resync().await.map_err(|_refused| Ended::Unpublished)
+    }
+}
+
+/// The reason of a `Nack`, if it is one of the table: it becomes a metric label.
+fn known_reason(reason: &str) -> &'static str {
+    const UPDATE: [UpdateRefused; 12] = [
+        UpdateRefused::PublisherUnknown,
+        UpdateRefused::Signature,
+        UpdateRefused::Malformed,
+        UpdateRefused::Issuer,
+        UpdateRefused::Regressed,
+        UpdateRefused::Fork,
+        UpdateRefused::Jump,
+        UpdateRefused::Base,
+        UpdateRefused::Digest,
+        UpdateRefused::Revocation,
+        UpdateRefused::Unrevoke,
+        UpdateRefused::TooLarge,
+    ];
+    const KEY_SET: [KeySetError; 12] = [
+        KeySetError::TooLarge,
+        KeySetError::Malformed,
+        KeySetError::Empty,
+        KeySetError::Member(""),
+        KeySetError::Symmetric,
+        KeySetError::Private,
+        KeySetError::Use,
+        KeySetError::Algorithm,
+        KeySetError::Thumbprint,
+        KeySetError::Duplicate,
+        KeySetError::Weak,
+        KeySetError::Status,
+    ];
+    let update = UPDATE.iter().map(|refused| refused.reason());
+    let key_set = KEY_SET.iter().map(|error| error.reason());
+    update
+        .chain(key_set)
+        .find(|known| *known == reason)
+        .unwrap_or("other")
+}
+
+/// The messages for one verifier, with the status at the end.
+#[derive(Debug)]
+pub struct Outgoing(Subscription);
+
+impl futures_util::Stream for Outgoing {
+    type Item = Result<v1::SyncResponse, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        Pin::new(&mut self.0).poll_next(context).map(|next| match next {
+            Some(Ok(response)) => Some(Ok(response)),
+            Some(Err(ended)) => ended.failure().map(|failure| Err(status::failed(failure))),
+            None => None,
+        })
+    }
+}
+
+#[tonic::async_trait]
+impl SyncService for Streams {
+    type SyncStream = Outgoing;
+
+    async fn sync(&self, request: Request<Streaming<v1::SyncRequest>>) -> Result<Response<Outgoing>, Status> {
+        let (_, extensions, requests) = request.into_parts();
+        let peer = extensions.get::<Peer>();
+        let opened = self.0.open(peer, requests).await;
+        if let Err(refused) = &opened {
+            let actor = Actor::of(peer.and_then(|peer| peer.identity.as_deref()));
+            audit::record(&Event {
+                actor: &actor,
+                action: "open_stream",
+                subject: "",
+                outcome: Outcome::Refused(super::reason(refused)),
+                note: "",
+            });
+        }
+        opened.map(Response::new)
+    }
+}

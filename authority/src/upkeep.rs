@@ -1,0 +1,50 @@
+//! What has to be done every second, and is nobody else's work.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::feed::Feed;
+use crate::ledger::Ledger;
+use crate::limits::Limits;
+use crate::metrics::Metrics;
+
+/// How often.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// Every so many seconds, limiters forget those who have not asked for a while.
+const FORGET: u32 = 60;
+
+/// What is kept up.
+#[derive(Debug)]
+pub struct Upkeep {
+    /// Tells the age of keys.
+    pub ledger: Ledger,
+    /// Its slow streams are cut.
+    pub feed: Feed,
+    /// They forget.
+    pub limits: Arc<Limits>,
+    /// What is measured.
+    pub metrics: Arc<Metrics>,
+}
+
+impl Upkeep {
+    /// Goes on until `stop`.
+    pub async fn run(self, stop: CancellationToken) {
+        let mut ticks = tokio::time::interval(EVERY);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut count = 0_u32;
+        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+            let timeline = self.ledger.timeline();
+            let now = timeline.now();
+            let behind = now.since(timeline.clock().now());
+            self.metrics.observe_time(&self.ledger.books(), now, behind);
+            self.feed.cut_the_slow();
+            count = count.wrapping_add(1);
+            if count.is_multiple_of(FORGET) {
+                self.limits.forget();
+            }
+        }
+    }
+}

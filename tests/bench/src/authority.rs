@@ -1,0 +1,196 @@
+//! The real authority as a server under load, and the least that could stand in its place: the same rpc over the same
+//! mutual TLS, answered with the same bytes every time.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use countersign_authority::app::App;
+use countersign_authority::config::Config;
+use countersign_cli::pki::{CertificateFiles, Pki, Usage};
+use countersign_core::ports::Clock as _;
+use countersign_core::spiffe::SpiffeId;
+use countersign_mtls::{ClientCertificates, Limits, ServerTls, TlsFiles, TlsListener};
+use countersign_proto::token::v1::token_service_server::{TokenService, TokenServiceServer};
+use countersign_proto::token::v1::{IssueTokenRequest, IssueTokenResponse};
+use countersign_runtime::{Shutdown, SystemClock, telemetry};
+use tonic::{Request, Response, Status};
+
+use crate::fixture::{AUDIENCE, Fixture, ISSUED_AT, ISSUER, SCOPE, TRUST_DOMAIN};
+use crate::{Failure, child};
+
+/// Certificates of one run, in a folder that parent and children share.
+#[derive(Debug)]
+pub(crate) struct Certificates {
+    folder: PathBuf,
+    roots: PathBuf,
+    server: CertificateFiles,
+    operator: CertificateFiles,
+    client: CertificateFiles,
+}
+
+/// Names in the trust domain.
+const OPERATOR: &str = "operator";
+const CLIENT: &str = "client";
+
+fn identity(name: &str) -> Result<SpiffeId, Failure> {
+    Ok(SpiffeId::parse(&format!("spiffe://{TRUST_DOMAIN}/{name}"))?)
+}
+
+impl Certificates {
+    /// Makes them in `folder`, or finds them there.
+    pub(crate) fn open(folder: &Path) -> Result<Self, Failure> {
+        let now = SystemClock.now();
+        let pki = Pki::open(&folder.join("pki"), now)?;
+        let leaf =
+            |name: &str, usage| -> Result<_, Failure> { Ok(pki.leaf(name, &identity(name)?, usage, now)?) };
+        Ok(Self {
+            folder: folder.to_owned(),
+            roots: pki.trust_roots().to_owned(),
+            server: leaf("server", Usage::Server)?,
+            operator: leaf(OPERATOR, Usage::Client)?,
+            client: leaf(CLIENT, Usage::Client)?,
+        })
+    }
+
+    pub(crate) fn operator(&self) -> TlsFiles {
+        self.files(&self.operator)
+    }
+
+    pub(crate) fn client(&self) -> TlsFiles {
+        self.files(&self.client)
+    }
+
+    fn files(&self, leaf: &CertificateFiles) -> TlsFiles {
+        TlsFiles {
+            certificate: leaf.certificate.clone(),
+            private_key: leaf.key.clone(),
+            trust_roots: self.roots.clone(),
+        }
+    }
+
+    fn configuration(&self) -> Result<String, Failure> {
+        Ok(format!(
+            r#"
+issuer = "{ISSUER}"
+trust_domain = "{TRUST_DOMAIN}"
+listen = "127.0.0.1:0"
+admin = "127.0.0.1:0"
+workers = 1
+
+[tls]
+certificate = "{certificate}"
+private_key = "{key}"
+trust_roots = "{roots}"
+
+[store]
+path = "{store}"
+
+[keys]
+key_encryption_key = "{sealing_key}"
+
+[access]
+operators = ["{operator}"]
+verifiers = ["spiffe://{TRUST_DOMAIN}/sidecar/"]
+
+[limits]
+tokens_per_second = 1000000
+tokens_burst = 1000000
+"#,
+            certificate = self.server.certificate.display(),
+            key = self.server.key.display(),
+            roots = self.roots.display(),
+            store = self.folder.join("store.redb").display(),
+            sealing_key = self.folder.join("sealing-key").display(),
+            operator = identity(OPERATOR)?,
+        ))
+    }
+}
+
+/// What a client of the bench is registered as.
+pub(crate) fn registration() -> Result<countersign_proto::admin::v1::CreateClientRequest, Failure> {
+    use countersign_proto::admin::v1::{CreateClientRequest, Grant};
+    Ok(CreateClientRequest {
+        client_id: "bench".to_owned(),
+        grants: vec![Grant {
+            audience: AUDIENCE.to_owned(),
+            scopes: vec![SCOPE.to_owned()],
+            default_scopes: vec![SCOPE.to_owned()],
+        }],
+        spiffe_ids: vec![identity(CLIENT)?.to_string()],
+        ..CreateClientRequest::default()
+    })
+}
+
+/// Serves as the authority does, its log in a file, until the parent has gone.
+pub(crate) fn serve(folder: &Path) -> Result<(), Failure> {
+    countersign_mtls::install_default_provider();
+    let certificates = Certificates::open(folder)?;
+    let mut sealing_key = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(folder.join("sealing-key"))?;
+    writeln!(sealing_key, "{}", "5a".repeat(32))?;
+    let file = folder.join("authority.toml");
+    fs::write(&file, certificates.configuration()?)?;
+    let config = Config::load(&file).map_err(|complaints| complaints.to_string())?;
+    let runtime = countersign_runtime::build(config.workers)?;
+    let log = telemetry::init("countersign-authority", "bench", &config.telemetry)?;
+    let app = runtime.block_on(App::build(config, Arc::new(SystemClock)))?;
+    let address = app.grpc_address();
+    std::thread::spawn(move || runtime.block_on(app.run_until(Shutdown::new())));
+    child::report(address, None)?;
+    drop(log);
+    Ok(())
+}
+
+/// Where the authority's log goes.
+pub(crate) fn log(folder: &Path) -> Result<File, Failure> {
+    Ok(File::create(folder.join("authority.log"))?)
+}
+
+/// Answers every request with the same token.
+struct SameToken(IssueTokenResponse);
+
+#[tonic::async_trait]
+impl TokenService for SameToken {
+    async fn issue_token(
+        &self,
+        _request: Request<IssueTokenRequest>,
+    ) -> Result<Response<IssueTokenResponse>, Status> {
+        Ok(Response::new(self.0.clone()))
+    }
+}
+
+/// Serves the least, until the parent has gone.
+pub(crate) fn serve_same(folder: &Path) -> Result<(), Failure> {
+    countersign_mtls::install_default_provider();
+    let certificates = Certificates::open(folder)?;
+    let service = SameToken(IssueTokenResponse {
+        access_token: Fixture::new(ISSUED_AT)?.token(1, ISSUED_AT)?,
+        token_type: "Bearer".to_owned(),
+        expires_in: 900,
+        scopes: vec![SCOPE.to_owned()],
+        audience: AUDIENCE.to_owned(),
+    });
+    let tls = ServerTls::load(
+        &certificates.files(&certificates.server),
+        ClientCertificates::Required,
+        Arc::new(SystemClock),
+    )?;
+    let runtime = countersign_runtime::build(1)?;
+    let any = (std::net::Ipv4Addr::LOCALHOST, 0).into();
+    let listener = runtime.block_on(TlsListener::bind(any, tls, Limits::default()))?;
+    let address = listener.local_addr();
+    std::thread::spawn(move || {
+        runtime.block_on(
+            tonic::transport::Server::builder()
+                .add_service(TokenServiceServer::new(service))
+                .serve_with_incoming(listener.into_incoming()),
+        )
+    });
+    child::report(address, None)
+}

@@ -1,0 +1,85 @@
+//! The real sidecar as a server under load: built from a configuration file, with trust that is put in force by hand, on
+//! two runtimes as its own command does it.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use countersign_cli::pki::{Pki, Usage};
+use countersign_core::jose::Algorithm;
+use countersign_core::jwk::write_set;
+use countersign_core::ports::Clock as _;
+use countersign_core::spiffe::SpiffeId;
+use countersign_crypto::SigningKey;
+use countersign_runtime::{Shutdown, SystemClock};
+use countersign_sidecar::app::App;
+use countersign_sidecar::config::Config;
+
+use crate::fixture::{AUDIENCE, Fixture, ISSUER, SCOPE, TRUST_DOMAIN};
+use crate::{Failure, child};
+
+/// Serves in front of `upstream` until the parent has gone.
+pub(crate) fn serve(upstream: SocketAddr) -> Result<(), Failure> {
+    countersign_mtls::install_default_provider();
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("sidecar.toml");
+    fs::write(&file, configuration(folder.path(), upstream)?)?;
+    let config = Config::load(&file).map_err(|complaints| complaints.to_string())?;
+    let fixture = Fixture::new(SystemClock.now())?;
+    let token = fixture.token(1, SystemClock.now())?;
+
+    let calls = countersign_runtime::build(config.workers)?;
+    let control = countersign_runtime::build(1)?;
+    let app = control.block_on(App::build(config, Arc::new(SystemClock), calls.handle().clone()))?;
+    app.trust()
+        .install_cached(fixture.state.clone(), Some(Duration::ZERO))?;
+    let address = app
+        .addresses()
+        .listeners
+        .first()
+        .copied()
+        .ok_or("the sidecar has no listener")?;
+    std::thread::spawn(move || control.block_on(app.run_until(Shutdown::new())));
+    std::thread::spawn(move || calls.block_on(std::future::pending::<()>()));
+    child::report(address, Some(&token))
+}
+
+fn configuration(folder: &Path, upstream: SocketAddr) -> Result<String, Failure> {
+    let now = SystemClock.now();
+    let pki = Pki::open(&folder.join("pki"), now)?;
+    let identity = SpiffeId::parse(&format!("spiffe://{TRUST_DOMAIN}/sidecar"))?;
+    let certificate = pki.leaf("sidecar", &identity, Usage::ServerAndClient, now)?;
+    let publishing = SigningKey::generate(Algorithm::EdDsa)?;
+    let publishing_keys = folder.join("publishing-keys.json");
+    fs::write(&publishing_keys, write_set([publishing.jwk()]))?;
+    Ok(format!(
+        r#"
+issuer = "{ISSUER}"
+trust_domain = "{TRUST_DOMAIN}"
+audience = "{AUDIENCE}"
+publishing_keys = "{publishing_keys}"
+state_dir = "{state}"
+upstream = "http://{upstream}"
+admin = "127.0.0.1:0"
+default_scopes = ["{SCOPE}"]
+
+[authority]
+uri = "https://localhost:1"
+spiffe_id = "spiffe://{TRUST_DOMAIN}/authority"
+certificate = "{certificate}"
+private_key = "{key}"
+trust_roots = "{roots}"
+
+[[listener]]
+address = "127.0.0.1:0"
+plaintext = true
+"#,
+        publishing_keys = publishing_keys.display(),
+        state = folder.join("state").display(),
+        certificate = certificate.certificate.display(),
+        key = certificate.key.display(),
+        roots = pki.trust_roots().display(),
+    ))
+}
