@@ -7,6 +7,7 @@ pub(crate) mod connection;
 pub(crate) mod listener;
 
 use std::future::Future;
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -90,7 +91,10 @@ pub(crate) async fn serve<S: Serve>(mut listener: Listener, service: S, terms: T
                 .map(|identity| identity.not_after.since(terms.clock.now()));
             let connection = Connection {
                 peer: Arc::new(peer),
-                limits: terms.limits,
+                limits: Limits {
+                    age: spread(terms.limits.age),
+                    ..terms.limits
+                },
                 valid_for,
                 open,
                 drain: terms.drain.clone(),
@@ -102,4 +106,26 @@ pub(crate) async fn serve<S: Serve>(mut listener: Listener, service: S, terms: T
     drop(listener);
     connections.close();
     connections.wait().await;
+}
+
+/// `age`, up to a tenth more or less: connections that began together, after a restart, are not to end together.
+fn spread(age: Duration) -> Duration {
+    // Randomness enough for this, and the standard library has it.
+    let random = RandomState::new().hash_one(());
+    let permille = u32::try_from(random % 200).unwrap_or_default();
+    age / 1000 * (900 + permille)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ages_are_spread_around_the_one_configured() {
+        let age = Duration::from_secs(1000);
+        let ages: Vec<_> = (0..100).map(|_| spread(age)).collect();
+        let around = Duration::from_secs(900)..Duration::from_secs(1100);
+        assert!(ages.iter().all(|age| around.contains(age)), "{ages:?}");
+        assert!(ages.iter().any(|one| *one != ages[0]), "{ages:?}");
+    }
 }

@@ -20,7 +20,7 @@ use tonic::{Request, Response, Status, Streaming};
 pub const SERVICE: &str = "countersign.demo.v1.DemoService";
 
 /// Its unary method.
-pub const METHOD: &str = "countersign.demo.v1.DemoService/Echo";
+pub const METHOD: &str = "Echo";
 
 /// The most answers of one call, as the contract says.
 const MOST_ANSWERS: u32 = 1_000_000;
@@ -170,6 +170,8 @@ pub async fn serve(listener: TcpListener, shutdown: impl Future<Output = ()>) ->
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(&descriptors)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            // So that grpcurl can read the reason in a refusal of the sidecar.
+            .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
     };
     let incoming = TcpListenerStream::new(listener).map(|accepted| {
         accepted.inspect(|stream| {

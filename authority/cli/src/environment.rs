@@ -67,7 +67,7 @@ pub struct Sidecar {
 pub struct Demo {
     /// Its name.
     pub service: String,
-    /// Its unary method: `package.Service/Method`.
+    /// The name of its unary method.
     pub method: String,
     /// The audience that the sidecar stands for.
     pub audience: String,

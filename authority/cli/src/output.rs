@@ -79,7 +79,6 @@ pub(crate) struct Paint {
 
 impl Paint {
     /// Without colour.
-    #[cfg(test)]
     pub(crate) const fn plain() -> Self {
         Self { colour: false }
     }

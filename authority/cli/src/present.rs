@@ -25,6 +25,15 @@ pub(crate) fn duration(duration: Duration) -> String {
     humantime::format_duration(Duration::from_secs(duration.as_secs())).to_string()
 }
 
+/// A number of things: `1 key`, `2 keys`.
+pub(crate) fn count(number: impl TryInto<u64>, thing: &str) -> String {
+    match number.try_into() {
+        Ok(1) => format!("1 {thing}"),
+        Ok(number) => format!("{number} {thing}s"),
+        Err(_too_many) => format!("countless {thing}s"),
+    }
+}
+
 /// The bytes in hexadecimal.
 #[must_use]
 pub(crate) fn hex(bytes: &[u8]) -> String {
@@ -48,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_rfc_3339() {
+    fn values_are_written_as_people_read_them() {
         assert_eq!(
             time(Timestamp::from_seconds(1_800_000_000)),
             "2027-01-15T08:00:00Z"
@@ -56,5 +65,9 @@ mod tests {
         assert_eq!(wire_time(None), None);
         assert_eq!(duration(Duration::from_millis(90_500)), "1m 30s");
         assert_eq!(hex(&[0, 255]), "00ff");
+        assert_eq!(
+            (count(1_u32, "key"), count(0_usize, "key")),
+            ("1 key".to_owned(), "0 keys".to_owned())
+        );
     }
 }

@@ -24,7 +24,7 @@ use countersign_proto::admin::v1::{
 };
 use tonic::transport::Channel;
 
-/// Mutations made, of three kinds in turn.
+/// Mutations to be acknowledged, of three kinds in turn.
 const MUTATIONS: usize = 200;
 
 /// Mutations between two kills: drawn anew each time, up to this.
@@ -152,10 +152,10 @@ async fn every_acknowledged_mutation_survives_sigkill() {
     let mut dev = Dev::start(Path::new(env!("CARGO_BIN_EXE_countersign-under-test"))).await;
     let mut acknowledged = Acknowledged::default();
     let (mut made, mut kills) = (0, 0);
-    while made < MUTATIONS {
+    while acknowledged.count() < MUTATIONS {
         let operator = dev.operator();
         let run = usize::from(random(LONGEST_RUN)) + 1;
-        let end = (made + run).min(MUTATIONS);
+        let end = made + run;
         {
             let mutations = async {
                 for number in made..end {
@@ -176,12 +176,8 @@ async fn every_acknowledged_mutation_survives_sigkill() {
         wait_until_it_answers(&dev).await;
     }
     println!(
-        "{} of {MUTATIONS} mutations acknowledged over {kills} kills",
+        "{} of {made} mutations acknowledged over {kills} kills",
         acknowledged.count()
-    );
-    assert!(
-        acknowledged.count() > MUTATIONS / 4,
-        "too few were acknowledged to show anything"
     );
 
     let (clients, disabled, revoked) = read_back(&dev).await;

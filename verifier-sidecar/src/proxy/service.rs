@@ -12,7 +12,7 @@ use http::request::Parts;
 use http::uri::Scheme;
 use http::{HeaderValue, Request, Response, Uri};
 use hyper::body::Incoming;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 use tracing::{Instrument as _, Span};
 
 use super::body::{Relayed, RequestBody, ResponseBody};
@@ -121,7 +121,7 @@ impl Proxy {
             method: Some(form.method),
             peer_certificate,
         };
-        let decision = self.verifier.decide_patiently(&question).await;
+        let decision = within(deadline, self.verifier.decide_patiently(&question)).await?;
         let admission = decision.verdict.inspect_err(|rejection| {
             self.log.tell(&Refused {
                 rejection: *rejection,
@@ -160,6 +160,16 @@ impl Proxy {
             self.log.tell(&refused);
         }
         refusal
+    }
+}
+
+/// What `deciding` gives, unless the caller's time is over first: a decision may wait for a newer epoch.
+async fn within<T>(deadline: Option<Instant>, deciding: impl Future<Output = T>) -> Result<T, Refusal> {
+    match deadline {
+        None => Ok(deciding.await),
+        Some(deadline) => timeout_at(deadline, deciding)
+            .await
+            .map_err(|_elapsed| Failure::DeadlineExceeded.into()),
     }
 }
 

@@ -135,5 +135,23 @@ async fn a_termination_signal_ends_it_well() {
     .await;
     assert_eq!(code.and_then(|code| code.code()), Some(0));
     assert!(!socket.exists());
-    assert!(folder.path().join("state").exists());
+    // And the folder is free for the next one at once.
+    let mut next = command(folder.path(), &[])
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("spawned");
+    eventually("the next start", async || socket.exists()).await;
+    next.kill().expect("killed");
+    next.wait().expect("waited");
+    // A socket whose process was killed is no obstacle either.
+    let mut last = command(folder.path(), &[])
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("spawned");
+    eventually("the last start", async || {
+        std::os::unix::net::UnixStream::connect(&socket).is_ok()
+    })
+    .await;
+    last.kill().expect("killed");
+    last.wait().expect("waited");
 }

@@ -126,6 +126,10 @@ async fn other_http_methods_are_unimplemented() {
         assert_eq!(answer.grpc_status(), Some(UNIMPLEMENTED), "{method}: {answer:?}");
         assert_eq!(answer.status.as_u16(), 405, "{method}");
     }
+    // CONNECT names a server and no path.
+    let connect = [(":method", "CONNECT"), (":authority", "localhost")];
+    send_fields(sidecar.plaintext(), &connect).await;
+    assert!(sidecar.service.seen().is_empty());
     for changed in [(":path", "*"), (":method", "post")] {
         assert_eq!(
             send_changed(&sidecar, changed).await,

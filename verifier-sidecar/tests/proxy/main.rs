@@ -11,6 +11,7 @@
 mod admin;
 mod api;
 mod binding;
+mod bodies;
 mod calls;
 mod command;
 mod forms;
@@ -19,4 +20,5 @@ mod identity;
 mod stopping;
 mod support;
 mod tokens;
+mod tracing;
 mod trusting;

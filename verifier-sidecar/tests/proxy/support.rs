@@ -3,6 +3,7 @@
 pub(crate) mod pki;
 pub(crate) mod raw;
 pub(crate) mod service;
+pub(crate) mod upstream;
 
 use std::future::Future;
 use std::net::SocketAddr;

@@ -107,11 +107,8 @@ impl Fleet {
             .iter()
             .filter(|verifier| verifier.up_to_date)
             .count();
-        let summary = format!(
-            "epoch {}: in force on {current} of {}",
-            self.epoch,
-            self.verifiers.len()
-        );
+        let all = present::count(self.verifiers.len(), "verifier");
+        let summary = format!("epoch {}: in force on {current} of {all}", self.epoch);
         if self.verifiers.is_empty() {
             return format!("epoch {}: no verifier has connected", self.epoch);
         }
@@ -166,10 +163,8 @@ pub(crate) async fn reached(
     let mut waiting = Waiting::new(output, limit);
     loop {
         let reach = Reach::of(&list(connection).await?, epoch);
-        let what = format!(
-            "epoch {epoch}: in force on {} of {} verifiers",
-            reach.in_force, reach.verifiers
-        );
+        let verifiers = present::count(reach.verifiers, "verifier");
+        let what = format!("epoch {epoch}: in force on {} of {verifiers}", reach.in_force);
         if reach.is_complete() || !waiting.again(POLL, &what).await {
             return Ok(reach);
         }

@@ -240,7 +240,11 @@ impl Revoked {
         };
         let reach = match self.verifiers {
             0 => "no verifier is connected".to_owned(),
-            verifiers => format!("in force on {} of {verifiers} verifiers", self.in_force),
+            verifiers => format!(
+                "in force on {} of {}",
+                self.in_force,
+                present::count(verifiers, "verifier")
+            ),
         };
         format!("revoked {what}{already}\nepoch {}: {reach}", self.epoch)
     }

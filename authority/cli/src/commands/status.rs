@@ -188,8 +188,11 @@ impl Trust {
             _ => String::new(),
         };
         format!(
-            "the sidecar is at epoch {}, {} and {stream}; {} keys, {} revocations{left}",
-            self.epoch, self.freshness, self.keys, self.revocations
+            "the sidecar is at epoch {}, {} and {stream}; {}, {}{left}",
+            self.epoch,
+            self.freshness,
+            present::count(self.keys, "key"),
+            present::count(self.revocations, "revocation")
         )
     }
 }

@@ -106,7 +106,7 @@ async fn it_is_on_loopback_only() {
 }
 
 #[tokio::test]
-async fn reflection_knows_its_own_service_and_no_other_of_ours() {
+async fn reflection_knows_its_own_service_and_what_refusals_carry_and_no_other_of_ours() {
     use tonic_reflection::pb::v1::ServerReflectionRequest;
     use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
     use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
@@ -115,6 +115,7 @@ async fn reflection_knows_its_own_service_and_no_other_of_ours() {
     let mut reflection = ServerReflectionClient::new(running().await);
     let asked = [
         MessageRequest::ListServices(String::new()),
+        MessageRequest::FileContainingSymbol("google.rpc.ErrorInfo".to_owned()),
         MessageRequest::FileContainingSymbol("countersign.admin.v1.KeyService".to_owned()),
     ];
     let asked = asked.map(|request| ServerReflectionRequest {
@@ -139,6 +140,14 @@ async fn reflection_knows_its_own_service_and_no_other_of_ours() {
     assert!(
         !names.iter().any(|name| name.starts_with("countersign.admin")),
         "{names:?}"
+    );
+    let detail = answers.message().await.expect("an answer").expect("an answer");
+    assert!(
+        matches!(
+            detail.message_response,
+            Some(MessageResponse::FileDescriptorResponse(_))
+        ),
+        "{detail:?}"
     );
     let hidden = answers.message().await;
     let found = matches!(

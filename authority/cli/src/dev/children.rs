@@ -60,7 +60,7 @@ struct Running {
 /// The children.
 #[derive(Debug)]
 pub(super) struct Children {
-    logs: PathBuf,
+    folder: PathBuf,
     running: Vec<Running>,
 }
 
@@ -74,13 +74,9 @@ impl Children {
     /// None yet; their logs go below `folder`.
     pub(super) fn new(folder: &Path) -> Self {
         Self {
-            logs: folder.join("logs"),
+            folder: folder.to_owned(),
             running: Vec::new(),
         }
-    }
-
-    fn log(&self, role: Role) -> PathBuf {
-        self.logs.join(format!("{}.log", role.name()))
     }
 
     /// Starts a child.
@@ -89,15 +85,15 @@ impl Children {
     /// When it cannot be started.
     pub(super) fn start(&mut self, role: Role, arguments: &[OsString]) -> Result<(), Failure> {
         let doing = format!("cannot start the {}", role.name());
-        let path = self.log(role);
-        let log = new_log(&path).map_err(|error| cannot("write", &path, &error))?;
-        let second = log.try_clone().map_err(|error| cannot("write", &path, &error))?;
+        let path = log(&self.folder, role);
+        let file = new_log(&path).map_err(|error| cannot("write", &path, &error))?;
+        let second = file.try_clone().map_err(|error| cannot("write", &path, &error))?;
         let ourselves = std::env::current_exe().map_err(|error| Failure::because(&doing, &error))?;
         let child = Command::new(ourselves)
             .args(["run", "--with-parent", role.name()])
             .args(arguments)
             .stdin(Stdio::piped())
-            .stdout(log)
+            .stdout(file)
             .stderr(second)
             // Ctrl-C is for us to pass on: in order, and with time to end.
             .process_group(0)
@@ -181,7 +177,7 @@ impl Children {
 
     /// Why the environment does not start, with what the child has to say about it.
     fn broken(&self, role: Role, how: &str) -> Failure {
-        let path = self.log(role);
+        let path = log(&self.folder, role);
         let said = last_lines(&path);
         let said = if said.is_empty() {
             String::new()
@@ -248,6 +244,11 @@ impl Children {
             }
         }
     }
+}
+
+/// The log of a child in an environment's folder.
+pub(super) fn log(folder: &Path, role: Role) -> PathBuf {
+    folder.join("logs").join(format!("{}.log", role.name()))
 }
 
 fn signal(pid: u32, signal: Signal) {

@@ -70,6 +70,11 @@ key_encryption_key = {key}
 [access]
 operators = [{operator}]
 verifiers = [{verifier}]
+
+# So that load can be tried, too.
+[limits]
+tokens_per_second = 100000
+tokens_burst = 100000
 "#,
         issuer = quoted(ISSUER),
         trust_domain = quoted(TRUST_DOMAIN),

@@ -1,8 +1,8 @@
 //! What is said when everything runs: commands to copy, each of which works as it stands.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use super::children::Role;
+use super::children::{Role, log};
 use super::layout::{OTHER_AUDIENCE, OTHER_SCOPE};
 use crate::connection;
 use crate::environment::{Environment, FILE};
@@ -28,8 +28,17 @@ impl Block {
 /// Everything there is to say.
 #[derive(Debug)]
 pub(super) struct Welcome {
-    folder: String,
+    folder: PathBuf,
+    parts: Vec<Part>,
     blocks: Vec<Block>,
+}
+
+/// What runs.
+#[derive(Debug)]
+struct Part {
+    role: Role,
+    address: String,
+    process: u32,
 }
 
 /// The words for an environment in `folder`.
@@ -39,7 +48,8 @@ pub(super) struct Welcome {
 pub(super) fn text(environment: &Environment, folder: &Path) -> Result<Welcome, Failure> {
     let program = program()?;
     Ok(Welcome {
-        folder: folder.join(FILE).display().to_string(),
+        folder: folder.to_owned(),
+        parts: parts(environment),
         blocks: Commands {
             environment,
             program,
@@ -47,6 +57,24 @@ pub(super) fn text(environment: &Environment, folder: &Path) -> Result<Welcome, 
         }
         .blocks(),
     })
+}
+
+fn parts(environment: &Environment) -> Vec<Part> {
+    let processes = &environment.processes;
+    let part = |role, address: &str, process| Part {
+        role,
+        address: address.to_owned(),
+        process,
+    };
+    vec![
+        part(
+            Role::Authority,
+            &environment.authority.grpc,
+            processes.authority.pid,
+        ),
+        part(Role::Sidecar, &environment.sidecar.proxy, processes.sidecar.pid),
+        part(Role::Demo, &environment.demo.upstream, processes.demo.pid),
+    ]
 }
 
 /// The command that starts a part again.
@@ -241,7 +269,8 @@ impl Commands<'_> {
 
     fn call(&self, options: &str, address: &str) -> String {
         let options = format!("{options} -d {}", quoted(r#"{"message": "hello"}"#));
-        self.grpcurl(&options, address, &self.environment.demo.method)
+        let demo = &self.environment.demo;
+        self.grpcurl(&options, address, &format!("{}/{}", demo.service, demo.method))
     }
 }
 
@@ -249,24 +278,41 @@ impl Commands<'_> {
 const BEARER: &str = r#" -rpc-header "authorization: Bearer $TOKEN""#;
 
 impl Welcome {
-    /// The text for people.
+    /// The text for people. All that is no command is a comment, so that a shell can read it too.
     pub(super) fn render(&self, paint: Paint) -> String {
         let mut text = String::new();
-        for block in &self.blocks {
-            text.push_str(&paint.text(Tone::Strong, &format!("# {}", block.title)));
+        for line in self.summary().lines() {
+            text.push_str(&paint.text(Tone::Faint, &format!("# {line}")));
             text.push('\n');
+        }
+        for block in &self.blocks {
+            text.push('\n');
+            text.push_str(&paint.text(Tone::Strong, &format!("# {}", block.title)));
             for command in &block.commands {
-                text.push_str(command);
                 text.push('\n');
+                text.push_str(command);
             }
             text.push('\n');
         }
-        let end = format!(
-            "# all of it is in {}\n# Ctrl-C stops everything; what is registered is kept",
-            self.folder
-        );
-        text.push_str(&paint.text(Tone::Faint, &end));
+        text.push('\n');
+        text.push_str(&paint.text(
+            Tone::Faint,
+            "# Ctrl-C stops everything; what is registered is kept",
+        ));
         text
+    }
+
+    fn summary(&self) -> String {
+        let rows = self.parts.iter().map(|part| {
+            vec![
+                part.role.name().into(),
+                part.address.as_str().into(),
+                part.process.to_string().into(),
+                log(&self.folder, part.role).display().to_string().into(),
+            ]
+        });
+        let table = Paint::plain().table(&["PART", "ADDRESS", "PROCESS", "LOG"], rows.collect());
+        format!("{table}\nall of it is in {}", self.folder.join(FILE).display())
     }
 }
 

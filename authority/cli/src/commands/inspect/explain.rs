@@ -352,10 +352,8 @@ fn check_revocation(claims: &Claims, revocations: Option<&RevocationList>, check
     match revocations {
         None => checks.skip(Step::Revocation, "revocations are known to a live authority only"),
         Some(list) => {
-            let detail = format!(
-                "neither it nor its client is revoked; {} revocations are in force",
-                list.len()
-            );
+            let others = present::count(list.len(), "revocation");
+            let detail = format!("neither it nor its client is revoked; in force: {others}");
             match list.check(claims) {
                 Ok(()) => checks.pass(Step::Revocation, detail),
                 Err(rejection) => checks.fail(Step::Revocation, rejection, plainly(rejection)),

@@ -145,9 +145,10 @@ impl Rotated {
             None => String::new(),
         };
         let from = self.active_from.as_deref().unwrap_or_default();
+        let holders = present::count(self.verifiers, "verifier");
         format!(
-            "{} ({}) signs since {from}; {} verifiers held it before\nepoch {}{previous}",
-            self.kid, self.algorithm, self.verifiers, self.epoch
+            "{} ({}) signs since {from}, held by {holders} before\nepoch {}{previous}",
+            self.kid, self.algorithm, self.epoch
         )
     }
 }
