@@ -74,6 +74,8 @@ pub enum Ended {
     NotAdmitted,
     /// The authority has too many streams, or too many of this identity.
     TooMany,
+    /// The authority never reached the epoch that is in force here: it was restored, or it is another one.
+    Disowned,
     /// The authority ended it with an error.
     Failed,
     /// The authority ended it.
@@ -100,6 +102,7 @@ impl Ended {
             Self::Unavailable => "unavailable",
             Self::NotAdmitted => "not_admitted",
             Self::TooMany => "too_many_streams",
+            Self::Disowned => "disowned",
             Self::Failed => "failed",
             Self::Closed => "closed",
             Self::NoAnswer => "no_answer",

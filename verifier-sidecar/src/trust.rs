@@ -347,6 +347,11 @@ impl TrustStore {
         outcome
     }
 
+    /// Takes note that the authority does not know the state in force: it is behind it.
+    pub fn disowned(&self) {
+        self.ledger().raise(TrustAlarm::Regressed);
+    }
+
     fn renew(&self, trust: &InForce, sent_at: Duration) {
         let now = self.clock.elapsed();
         let confirmed = Confirmed {

@@ -55,6 +55,8 @@ pub struct Supervisor {
     cache: Arc<TrustCache>,
     backoff: Backoff,
     failures: Repeats,
+    /// Whether the stream that is open, or was last, lived long enough.
+    healthy: bool,
     may_end_for_log_from: Duration,
 }
 
@@ -91,6 +93,7 @@ impl Supervisor {
             cache,
             backoff,
             failures: Repeats::default(),
+            healthy: false,
             may_end_for_log_from: Duration::ZERO,
         }
     }
@@ -117,26 +120,30 @@ impl Supervisor {
         if ended == Ended::LogFull {
             self.may_end_for_log_from = self.parts.trust.clock().elapsed().saturating_add(LOG_PAUSE);
         }
+        if ended == Ended::Disowned {
+            self.parts.trust.disowned();
+        }
+        let reason = ended.reason();
         if ended.is_orderly() {
-            tracing::debug!(reason = ended.reason(), "the trust stream ended");
+            tracing::debug!(reason, "the trust stream ended");
             return Duration::ZERO;
         }
         let pause = self.backoff.next_delay();
         let pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
-        if self.failures.is_news(ended.reason()) {
-            tracing::warn!(
-                reason = ended.reason(),
-                pause_ms,
-                "no trust stream; the last good trust is used"
-            );
+        if self.healthy {
+            // An authority renews streams, and restarts. That is news only when the next stream does not come about.
+            tracing::info!(reason, pause_ms, "the trust stream ended; opening another");
+        } else if self.failures.is_news(reason) {
+            tracing::warn!(reason, pause_ms, "no trust stream; the last good trust is used");
         } else {
-            tracing::debug!(reason = ended.reason(), pause_ms, "no trust stream");
+            tracing::debug!(reason, pause_ms, "no trust stream");
         }
         pause
     }
 
     /// One stream, from opening to end.
     async fn stream(&mut self) -> Ended {
+        self.healthy = false;
         let epoch = self.parts.trust.epoch();
         let mut session = Session::new(
             self.parts.clone(),
@@ -255,6 +262,7 @@ impl Supervisor {
 
     fn note_health(&mut self, session: &Session) {
         if session.is_confirmed() && session.age() >= HEALTHY_AFTER {
+            self.healthy = true;
             self.backoff.reset();
             if self.failures.recovered() {
                 tracing::info!(epoch = self.parts.trust.epoch(), "the trust stream is back");
@@ -282,6 +290,9 @@ fn ended_by(status: &Status) -> Ended {
         Ended::NotAdmitted
     } else if code == Code::ResourceExhausted {
         Ended::TooMany
+    } else if code == Code::InvalidArgument {
+        // Everything else in a greeting is always of its form.
+        Ended::Disowned
     } else {
         Ended::Failed
     }

@@ -11,7 +11,7 @@ use countersign_proto::sync::v1::sync_response::Message as Response;
 use countersign_proto::sync::v1::sync_service_server::{SyncService, SyncServiceServer};
 use countersign_proto::sync::v1::{Hello, Pong};
 use countersign_proto::trust::v1::Signed;
-use countersign_wire::status::{Failure, failed};
+use countersign_wire::status::{Failure, failed, invalid};
 use hyper_util::rt::TokioIo;
 use tokio::io::DuplexStream;
 use tokio::time::Instant;
@@ -21,6 +21,7 @@ use tonic::{Request, Response as Answer};
 use super::*;
 use crate::cache::{CacheIdentity, CacheSettings, Found};
 use crate::sync::scripted::{BUDGET, ISSUER, START, ScriptedAuthority, rules};
+use crate::trust::TrustAlarm;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -57,6 +58,8 @@ enum Mood {
     Frozen,
     /// It ends every stream at once.
     Refusing,
+    /// It was restored, and does not know the epoch in force.
+    Restored,
     /// It sends more than anybody reads.
     Huge,
 }
@@ -199,7 +202,7 @@ impl FakeAuthority {
                         payload: vec![0; MAX_UPDATE_LENGTH + 1],
                         ..Signed::default()
                     },
-                    Mood::Well | Mood::Frozen | Mood::Refusing => scripted.snapshot(),
+                    Mood::Well | Mood::Frozen | Mood::Refusing | Mood::Restored => scripted.snapshot(),
                 };
                 (!current).then_some(Response::Update(update))
             }
@@ -226,8 +229,10 @@ impl SyncService for FakeAuthority {
         &self,
         request: Request<Streaming<SyncRequest>>,
     ) -> Result<Answer<Self::SyncStream>, Status> {
-        if self.mood() == Mood::Refusing {
-            return Err(failed(Failure::NotAVerifier));
+        match self.mood() {
+            Mood::Refusing => return Err(failed(Failure::NotAVerifier)),
+            Mood::Restored => return Err(invalid("hello.epoch", "is one that was never reached here")),
+            Mood::Well | Mood::Frozen | Mood::Huge => {}
         }
         let (responses, stream) = mpsc::channel(64);
         tokio::spawn(self.clone().serve(request.into_inner(), responses.downgrade()));
@@ -467,5 +472,27 @@ async fn a_stream_is_renewed_in_time() {
     assert_eq!(sidecar.ended(Ended::Renewed), 1);
     assert_eq!(sidecar.metrics.sessions.get(), 2);
     assert_eq!(sidecar.trust.status().freshness, Some(Freshness::Fresh));
+    sidecar.stop().await;
+}
+
+/// D17, K12: an authority that was restored from a backup is alarmed, confirms nothing, and is tried again until it is past
+/// what was in force here.
+#[tokio::test(start_paused = true)]
+async fn a_restored_authority_is_alarmed() {
+    let authority = FakeAuthority::new(&TimerClock::shared());
+    let state = tempfile::tempdir().unwrap();
+    let sidecar = Sidecar::start(&authority, state.path()).await;
+    sidecar.until_fresh(1).await;
+    authority.set_mood(Mood::Restored);
+    authority.streams.lock().unwrap().clear();
+    sidecar
+        .until(|status| status.alarm == Some(TrustAlarm::Regressed))
+        .await;
+    sidecar.until(|status| !status.decides()).await;
+    assert_eq!(sidecar.trust.epoch(), 1);
+    authority.set_mood(Mood::Well);
+    authority.revoke("after-the-operator-raised-the-epoch");
+    sidecar.until_fresh(2).await;
+    assert_eq!(sidecar.trust.status().alarm, None);
     sidecar.stop().await;
 }
