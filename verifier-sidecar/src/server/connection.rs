@@ -173,3 +173,6 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Tracked<B> {
         self.inner.size_hint()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -258,6 +258,10 @@ async fn tokens_that_are_not_good_here_are_refused() {
         ("scope_insufficient", &|c| {
             c.scopes = vec![Scope::parse("demo.call.more").expect("a scope")];
         }),
+        // G06: names are bytes, never patterns.
+        ("scope_insufficient", &|c| {
+            c.scopes = vec![Scope::parse("demoXcall").expect("a scope")];
+        }),
     ];
     all_refused(&sidecar, 7, cases).await;
 }

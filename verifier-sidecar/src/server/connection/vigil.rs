@@ -127,10 +127,14 @@ impl Vigil {
             };
         }
         if !seen.preface {
-            return due(seen.now, PREFACE_TIME, Step::Cut(End::NoPreface));
+            return if seen.now >= PREFACE_TIME {
+                Step::Cut(End::NoPreface)
+            } else {
+                Step::Wait(PREFACE_TIME)
+            };
         }
         if !seen.any_call {
-            return due(seen.now, FIRST_CALL_TIME, Step::Cut(End::NoCall));
+            return self.due(seen, FIRST_CALL_TIME.min(self.wind_up_at), End::NoCall);
         }
         let idle_at = if seen.active == 0 {
             seen.quiet_since.saturating_add(self.limits.idle)
@@ -143,6 +147,10 @@ impl Vigil {
         } else {
             (self.wind_up_at, End::Aged)
         };
+        self.due(seen, at, why)
+    }
+
+    fn due(&mut self, seen: &Seen, at: Duration, why: End) -> Step {
         if seen.now < at {
             return Step::Wait(at);
         }
@@ -158,10 +166,6 @@ impl Vigil {
         };
         self.winding_up = Some((why, seen.now.saturating_add(time)));
     }
-}
-
-fn due(now: Duration, at: Duration, step: Step) -> Step {
-    if now >= at { step } else { Step::Wait(at) }
 }
 
 /// Takes note of what happens on a connection.

@@ -44,7 +44,9 @@ fn a_connection_without_a_call_is_cut_within_thirty_seconds() {
         ..seen(now)
     };
     assert_eq!(vigil.step(&silent(9)), Step::Wait(seconds(20)));
-    assert_eq!(vigil.step(&silent(20)), Step::Cut(End::NoCall));
+    assert_eq!(vigil.step(&silent(20)), Step::WindUp);
+    assert_eq!(vigil.end(true), End::NoCall);
+    assert_eq!(vigil.step(&silent(21)), Step::Cut(End::Cut));
 }
 
 #[test]
