@@ -217,7 +217,7 @@ pub(crate) mod tests {
                 "verify_grpc": "127.0.0.1:5",
                 "admin": "127.0.0.1:6",
             },
-            "demo": { "service": "s", "method": "s/m", "audience": "a", "scope": "p", "upstream": "127.0.0.1:7" },
+            "demo": { "service": "s", "method": "m", "audience": "a", "scope": "p", "upstream": "127.0.0.1:7" },
             "clients": {
                 "orders": { "client_id": "orders", "cert": "/d/orders.pem", "key": "/d/orders-key.pem" },
                 "billing": {

@@ -148,7 +148,7 @@ impl Reach {
 }
 
 /// How often the authority is asked while something is waited for.
-pub(crate) const POLL: Duration = Duration::from_millis(50);
+pub(crate) const POLL: Duration = Duration::from_millis(100);
 
 /// Waits until every connected verifier has acknowledged `epoch`, for at most `limit`; answers how far it came.
 ///

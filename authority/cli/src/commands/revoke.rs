@@ -196,16 +196,7 @@ async fn revoke(what: &str, subject: Subject, common: &Common, output: Output) -
     let answer = answer
         .map_err(|status| Failure::answered(&format!("cannot revoke {what}"), &status))?
         .into_inner();
-    let reach = fleet::reached(&connection, answer.epoch, common.wait, output).await;
-    let reach = reach.unwrap_or_else(|failure| {
-        // The revocation stands; only how far it has come is not known.
-        output.warn(&failure.message);
-        Reach {
-            verifiers: usize::try_from(answer.verifiers).unwrap_or(usize::MAX),
-            in_force: usize::try_from(answer.in_force).unwrap_or(usize::MAX),
-            behind: Vec::new(),
-        }
-    });
+    let reach = reach(&connection, &answer, common.wait, output).await;
     let revoked = Revoked {
         revoked: what.to_owned(),
         epoch: answer.epoch,
@@ -218,13 +209,40 @@ async fn revoke(what: &str, subject: Subject, common: &Common, output: Output) -
     };
     output.data(&revoked, |_| revoked.sentence())?;
     if !revoked.complete {
+        let laggards = match revoked.behind.as_slice() {
+            [] => "on some of them".to_owned(),
+            behind => format!("on {}", behind.join(", ")),
+        };
         output.warn(&format!(
-            "not yet on: {}. It follows as soon as they can; until then they stop deciding by themselves when their \
-             staleness budget ends",
-            revoked.behind.join(", ")
+            "not yet in force {laggards}: it will be as soon as they hear of it, and a verifier that hears nothing \
+             refuses everything once its staleness budget ends"
         ));
     }
     Ok(())
+}
+
+/// How far the revocation has come, waited for until it has come all the way.
+async fn reach(
+    connection: &Connection,
+    answer: &v1::RevokeResponse,
+    limit: Duration,
+    output: Output,
+) -> Reach {
+    let number = |count: u32| usize::try_from(count).unwrap_or(usize::MAX);
+    let told = Reach {
+        verifiers: number(answer.verifiers),
+        in_force: number(answer.in_force),
+        behind: Vec::new(),
+    };
+    if told.in_force == told.verifiers {
+        return told;
+    }
+    let reached = fleet::reached(connection, answer.epoch, limit, output).await;
+    reached.unwrap_or_else(|failure| {
+        // The revocation stands; only how far it has come is not known.
+        output.warn(&failure.message);
+        told
+    })
 }
 
 impl Revoked {

@@ -1,7 +1,11 @@
 //! What the development certificates hold, seen through another library's eyes.
 
 use std::os::unix::fs::PermissionsExt as _;
+use std::sync::Arc;
 
+use countersign_core::ports::Clock as _;
+use countersign_mtls::{ClientCertificates, ClientTls, ExpectedServer, ServerTls, TlsFiles};
+use countersign_runtime::SystemClock;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 
 use super::*;
@@ -133,4 +137,38 @@ fn a_file_without_a_certificate_has_no_thumbprint() {
     .expect("written");
     let failure = thumbprint(&path).expect_err("no certificate");
     assert!(failure.message.contains("x.pem"));
+}
+
+/// The parts read them as they are: usable certificates of workloads, keys that nobody else can read.
+#[test]
+fn our_own_tls_takes_every_certificate() {
+    countersign_mtls::install_default_provider();
+    let folder = tempfile::tempdir().expect("a folder");
+    let clock = Arc::new(SystemClock);
+    let pki = Pki::open(folder.path(), clock.now()).expect("a PKI");
+    for usage in [Usage::Server, Usage::Client, Usage::ServerAndClient] {
+        let name = format!("{usage:?}");
+        let leaf = pki
+            .leaf(&name, &identity(&name), usage, clock.now())
+            .expect("a leaf");
+        let files = TlsFiles {
+            certificate: leaf.certificate,
+            private_key: leaf.key,
+            trust_roots: pki.trust_roots().to_owned(),
+        };
+        if usage.serves() {
+            ServerTls::load(
+                &files,
+                ClientCertificates::Required,
+                Arc::<SystemClock>::clone(&clock),
+            )
+            .expect("a server's files");
+        }
+        ClientTls::load(
+            &files,
+            ExpectedServer::default(),
+            Arc::<SystemClock>::clone(&clock),
+        )
+        .expect("a client's files");
+    }
 }
