@@ -7,11 +7,14 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use countersign_authority::app::App;
 use countersign_authority::config::Config;
 use countersign_cli::pki::{CertificateFiles, Pki, Usage};
-use countersign_core::ports::Clock as _;
+use countersign_core::ports::{Clock as _, Entropy as _};
 use countersign_core::spiffe::SpiffeId;
+use countersign_crypto::AwsLc;
 use countersign_mtls::{ClientCertificates, Limits, ServerTls, TlsFiles, TlsListener};
 use countersign_proto::token::v1::token_service_server::{TokenService, TokenServiceServer};
 use countersign_proto::token::v1::{IssueTokenRequest, IssueTokenResponse};
@@ -133,7 +136,9 @@ pub(crate) fn serve(folder: &Path) -> Result<(), Failure> {
         .create_new(true)
         .mode(0o600)
         .open(folder.join("sealing-key"))?;
-    writeln!(sealing_key, "{}", "5a".repeat(32))?;
+    let mut key = [0; 32];
+    AwsLc.fill(&mut key)?;
+    sealing_key.write_all(BASE64.encode(key).as_bytes())?;
     let file = folder.join("authority.toml");
     fs::write(&file, certificates.configuration()?)?;
     let config = Config::load(&file).map_err(|complaints| complaints.to_string())?;

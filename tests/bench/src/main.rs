@@ -140,8 +140,15 @@ fn main() -> ExitCode {
     match run(&Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
+            let mut text = failure.to_string();
+            let mut cause = failure.source();
+            while let Some(error) = cause {
+                text.push_str(": ");
+                text.push_str(&error.to_string());
+                cause = error.source();
+            }
             // Nowhere else to say it.
-            let _unwritable = writeln!(std::io::stderr(), "bench: {failure}");
+            let _unwritable = writeln!(std::io::stderr(), "bench: {text}");
             ExitCode::FAILURE
         }
     }

@@ -32,7 +32,10 @@ pub(crate) fn serve(upstream: SocketAddr) -> Result<(), Failure> {
 
     let calls = countersign_runtime::build(config.workers)?;
     let control = countersign_runtime::build(1)?;
-    let app = control.block_on(App::build(config, Arc::new(SystemClock), calls.handle().clone()))?;
+    let handle = calls.handle().clone();
+    // A runtime of one thread works only while somebody waits on it.
+    std::thread::spawn(move || calls.block_on(std::future::pending::<()>()));
+    let app = control.block_on(App::build(config, Arc::new(SystemClock), handle))?;
     app.trust()
         .install_cached(fixture.state.clone(), Some(Duration::ZERO))?;
     let address = app
@@ -42,7 +45,6 @@ pub(crate) fn serve(upstream: SocketAddr) -> Result<(), Failure> {
         .copied()
         .ok_or("the sidecar has no listener")?;
     std::thread::spawn(move || control.block_on(app.run_until(Shutdown::new())));
-    std::thread::spawn(move || calls.block_on(std::future::pending::<()>()));
     child::report(address, Some(&token))
 }
 
