@@ -207,7 +207,7 @@ impl App {
         let limits = self.config.limits;
         let serving = server::serve(
             services,
-            self.listener,
+            self.listener.into_incoming(),
             &limits,
             self.config.reflection,
             shutdown.token(),

@@ -2,9 +2,10 @@
 
 mod border;
 
+use std::io;
 use std::time::Duration;
 
-use countersign_mtls::TlsListener;
+use countersign_mtls::Peer;
 use countersign_proto::admin::v1::client_service_server::ClientServiceServer;
 use countersign_proto::admin::v1::fleet_service_server::FleetServiceServer;
 use countersign_proto::admin::v1::key_service_server::KeyServiceServer;
@@ -13,10 +14,13 @@ use countersign_proto::sync::v1::sync_service_server::SyncServiceServer;
 use countersign_proto::token::v1::token_service_server::TokenServiceServer;
 use countersign_runtime::trace_context::ServerLayer;
 use countersign_wire::{MAX_REQUEST_LENGTH, MAX_UPDATE_LENGTH};
+use futures_util::Stream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 use tonic::server::NamedService;
 use tonic::service::Routes;
 use tonic::transport::Server;
+use tonic::transport::server::Connected;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
@@ -90,17 +94,22 @@ pub enum ServeError {
     Transport(#[source] tonic::transport::Error),
 }
 
-/// Answers the connections of `listener` until `stop`, and then lets calls come to their end.
+/// Answers the connections of `incoming` until `stop`, and then lets calls come to their end. Who is at the other end of
+/// a connection is its [`Peer`].
 ///
 /// # Errors
 /// [`ServeError`].
-pub async fn serve(
+pub async fn serve<I, C>(
     services: Services,
-    listener: TlsListener,
+    incoming: I,
     limits: &ServerLimits,
     reflection: bool,
     stop: CancellationToken,
-) -> Result<(), ServeError> {
+) -> Result<(), ServeError>
+where
+    I: Stream<Item = io::Result<C>>,
+    C: AsyncRead + AsyncWrite + Connected<ConnectInfo = Peer> + Unpin + Send + 'static,
+{
     let (health, routes) = routes(services, reflection).await?;
     let draining = stop.clone();
     let stopping = async move {
@@ -113,7 +122,7 @@ pub async fn serve(
             timeout: limits.timeout,
         })
         .add_routes(routes)
-        .serve_with_incoming_shutdown(listener.into_incoming(), stopping)
+        .serve_with_incoming_shutdown(incoming, stopping)
         .await
         .map_err(ServeError::Transport)
 }

@@ -194,7 +194,7 @@ async fn watch(children: &mut Children, environment: &Environment, stop: &mut St
             () = stop.requested() => return,
             ended = children.next_end() => {
                 let again = welcome::start_again(ended.role, environment);
-                output.warn(&format!("{} {}", ended.role.name(), ended.how));
+                output.warn(&format!("the {} {}", ended.role.name(), ended.how));
                 output.note(&format!("the others go on; start it again, in another terminal, with\n  {again}"));
             }
         }

@@ -1,1 +1,7 @@
-//! x
+//! The services as callers meet them: over HTTP/2, with the certificate of the connection given.
+
+mod admin;
+mod border;
+mod issuing;
+mod stage;
+mod sync;

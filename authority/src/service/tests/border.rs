@@ -1,0 +1,347 @@
+//! What is no call of ours: paths, methods, content types, messages, sizes, times.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request, Response, Version};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use hyper::client::conn::http2::SendRequest;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use prost::Message as _;
+use tonic::{Code, Status};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
+use tonic_reflection::pb::v1 as reflection;
+
+use super::stage::{ORDERS, Setting, Stage, ask, reason, refusal};
+use crate::test_util::{START, client_id, peer, registration};
+
+const ISSUE: &str = "/countersign.token.v1.TokenService/IssueToken";
+
+/// A connection on which anything can be sent.
+async fn connect(stage: &Stage) -> SendRequest<Full<Bytes>> {
+    let pipe = stage.pipe(peer(Some(ORDERS), 1, START * 2)).await;
+    let (sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(pipe))
+            .await
+            .expect("HTTP/2");
+    tokio::spawn(async move {
+        // Some tests have it cut.
+        let _ended = connection.await;
+    });
+    sender
+}
+
+fn frame(flag: u8, length: u32, message: &[u8]) -> Bytes {
+    [&[flag], length.to_be_bytes().as_slice(), message]
+        .concat()
+        .into()
+}
+
+fn message(message: &[u8]) -> Bytes {
+    frame(0, u32::try_from(message.len()).expect("small"), message)
+}
+
+fn request(path: &str, body: Bytes) -> Request<Full<Bytes>> {
+    Request::builder()
+        .method(Method::POST)
+        .version(Version::HTTP_2)
+        .uri(format!("http://authority{path}"))
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .body(Full::new(body))
+        .expect("a request")
+}
+
+/// The status of an answer, wherever it stands.
+async fn status(response: Response<Incoming>) -> Status {
+    if let Some(status) = Status::from_header_map(response.headers()) {
+        return status;
+    }
+    let body = response.into_body().collect().await.expect("ends");
+    let trailers = body.trailers().expect("trailers");
+    Status::from_header_map(trailers).expect("a status")
+}
+
+async fn answer(stage: &Stage, request: Request<Full<Bytes>>) -> Status {
+    let mut sender = connect(stage).await;
+    let response = sender.send_request(request).await.expect("is answered");
+    status(response).await
+}
+
+/// G01 to G04: one way to write a method, and no other leads to it.
+#[tokio::test]
+async fn paths_are_compared_whole() {
+    let stage = Stage::new().await;
+    for path in [
+        "//countersign.token.v1.TokenService/IssueToken",
+        "/./countersign.token.v1.TokenService/IssueToken",
+        "/x/../countersign.token.v1.TokenService/IssueToken",
+        "/countersign.token.v1.TokenService/IssueToken/",
+        "/countersign.token.v1.TokenService//IssueToken",
+        "/countersign.token.v1.TokenService%2FIssueToken",
+        "/countersign%2etoken.v1.TokenService/IssueToken",
+        "/countersign.token.v1.TokenService/IssueToken;v=1",
+        "/countersign.token.v1.TokenService/IssueToken?a=b",
+        "/",
+        "/countersign.token.v1.TokenService",
+    ] {
+        let status = answer(&stage, request(path, message(&ask().encode_to_vec()))).await;
+        assert_eq!(status.code(), Code::InvalidArgument, "{path}");
+        assert_eq!(reason(&status), "INVALID_ARGUMENT");
+    }
+    for path in [
+        "/countersign.token.v1.TokenService/issuetoken",
+        "/countersign.token.v1.TokenService/Issue",
+        "/countersign.token.v1.Nothing/IssueToken",
+        "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+    ] {
+        let status = answer(&stage, request(path, message(&[]))).await;
+        assert_eq!(
+            (status.code(), reason(&status).as_str()),
+            (Code::Unimplemented, "METHOD_UNKNOWN"),
+            "{path}"
+        );
+    }
+}
+
+/// G03, G10: other methods and content types are no calls.
+#[tokio::test]
+async fn what_is_not_grpc_is_not_a_call() {
+    let stage = Stage::new().await;
+    for method in [
+        Method::GET,
+        Method::PUT,
+        Method::DELETE,
+        Method::OPTIONS,
+        Method::TRACE,
+    ] {
+        let mut request = request(ISSUE, message(&ask().encode_to_vec()));
+        *request.method_mut() = method.clone();
+        assert_eq!(
+            answer(&stage, request).await.code(),
+            Code::Unimplemented,
+            "{method}"
+        );
+    }
+    for content_type in [
+        "text/plain",
+        "application/grpc-web",
+        "application/grpc+json",
+        "application/json",
+        "",
+    ] {
+        let mut request = request(ISSUE, message(&ask().encode_to_vec()));
+        request
+            .headers_mut()
+            .insert("content-type", content_type.parse().expect("ASCII"));
+        assert_eq!(
+            answer(&stage, request).await.code(),
+            Code::Unimplemented,
+            "{content_type}"
+        );
+    }
+}
+
+/// G12: a deadline that is no deadline.
+#[tokio::test]
+async fn deadlines_are_written_as_the_protocol_says() {
+    let stage = Stage::new().await;
+    for timeout in ["1", "-5S", "abc", "123456789S", "", "S", "1 S", "1s"] {
+        let mut request = request(ISSUE, message(&ask().encode_to_vec()));
+        request
+            .headers_mut()
+            .insert("grpc-timeout", timeout.parse().expect("ASCII"));
+        let status = answer(&stage, request).await;
+        assert_eq!(status.code(), Code::InvalidArgument, "{timeout:?}");
+    }
+}
+
+/// G15, G16: messages that are none, frames that lie, sizes over the limit. Never INTERNAL.
+#[tokio::test]
+async fn messages_that_cannot_be_read_are_the_callers_fault() {
+    let stage = Stage::new().await;
+    let nested = (0..10_000).fold(Vec::new(), |inner: Vec<u8>, _| {
+        let mut outer = vec![0x0b];
+        outer.extend(inner);
+        outer
+    });
+    let wrong_type = [0x08, 0x01];
+    let bad_utf8 = [0x0a, 0x02, 0xff, 0xfe];
+    let truncated = [0x0a, 0x05, b'a'];
+    let overflow = [
+        0x0a, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01,
+    ];
+    for (name, body) in [
+        ("wrong wire type", message(&wrong_type)),
+        ("bad UTF-8", message(&bad_utf8)),
+        ("truncated", message(&truncated)),
+        ("varint overflow", message(&overflow)),
+        ("groups for ever", message(&nested)),
+        ("a flag of no meaning", frame(2, 0, &[])),
+        ("compressed, which nobody asked for", frame(1, 0, &[])),
+        ("4 GiB promised", frame(0, u32::MAX, b"x")),
+        ("over the limit", message(&[0x12; 65 * 1024])),
+        ("shorter than promised", frame(0, 100, b"x")),
+        ("nothing at all", Bytes::new()),
+    ] {
+        let status = answer(&stage, request(ISSUE, body)).await;
+        assert!(
+            matches!(status.code(), Code::InvalidArgument | Code::Unimplemented),
+            "{name}: {status:?}"
+        );
+        reason(&status);
+    }
+    // The connection and the server go on.
+    let well = answer(&stage, request(ISSUE, message(&ask().encode_to_vec()))).await;
+    assert_eq!(
+        (well.code(), reason(&well).as_str()),
+        (Code::Unauthenticated, "INVALID_CLIENT")
+    );
+}
+
+/// G18: header lists over the limit.
+#[tokio::test]
+async fn headers_are_bounded() {
+    let stage = Stage::new().await;
+    for (count, length) in [(1, 17 * 1024), (2000, 10)] {
+        let mut request = request(ISSUE, message(&ask().encode_to_vec()));
+        for n in 0..count {
+            let name = http::HeaderName::try_from(format!("x-{n}")).expect("a name");
+            request
+                .headers_mut()
+                .insert(name, "a".repeat(length).parse().expect("ASCII"));
+        }
+        let mut sender = connect(&stage).await;
+        match sender.send_request(request).await {
+            Ok(response) => assert_eq!(response.status(), 431, "{count}"),
+            Err(_reset) => {}
+        }
+    }
+}
+
+/// G08: a credential that is not ASCII.
+#[tokio::test]
+async fn credentials_that_are_no_text_are_refused_as_any_other() {
+    let stage = Stage::new().await;
+    for value in [&b"Basic \xff\x80"[..], b"\xff", b"Bearer x"] {
+        let mut request = request(ISSUE, message(&ask().encode_to_vec()));
+        let value = http::HeaderValue::from_bytes(value).expect("opaque");
+        request.headers_mut().insert("authorization", value);
+        let status = answer(&stage, request).await;
+        assert_eq!(
+            (status.code(), reason(&status).as_str()),
+            (Code::Unauthenticated, "INVALID_CLIENT")
+        );
+    }
+}
+
+/// G25: a call whose message never comes does not last.
+#[tokio::test(start_paused = true)]
+async fn a_call_that_takes_too_long_is_ended() {
+    let stage = Stage::with(Setting {
+        timeout: Duration::from_secs(3),
+        ..Setting::default()
+    })
+    .await;
+    let pipe = stage.pipe(peer(Some(ORDERS), 1, START * 2)).await;
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(pipe))
+            .await
+            .expect("HTTP/2");
+    tokio::spawn(connection);
+    let endless =
+        futures_util::stream::pending::<Result<hyper::body::Frame<Bytes>, std::convert::Infallible>>();
+    let request = request(ISSUE, Bytes::new()).map(|_| http_body_util::StreamBody::new(endless));
+    let response = sender.send_request(request).await.expect("is answered");
+    let status = status(response).await;
+    assert_eq!(
+        (status.code(), reason(&status).as_str()),
+        (Code::DeadlineExceeded, "DEADLINE_EXCEEDED")
+    );
+}
+
+#[tokio::test]
+async fn health_and_reflection_answer_as_configured() {
+    let stage = Stage::with(Setting {
+        reflection: true,
+        ..Setting::default()
+    })
+    .await;
+    let channel = stage.connect(ORDERS).await;
+    let mut health = HealthClient::new(channel.clone());
+    let mut check = async |service: &str| {
+        let request = HealthCheckRequest {
+            service: service.to_owned(),
+        };
+        health.check(request).await
+    };
+    for service in [
+        "",
+        "countersign.token.v1.TokenService",
+        "countersign.admin.v1.KeyService",
+    ] {
+        let answer = check(service).await.expect("is known").into_inner();
+        assert_eq!(answer.status, 1, "{service}");
+    }
+    let unknown = check("countersign.nothing").await.expect_err("is unknown");
+    assert_eq!(unknown.code(), Code::NotFound);
+
+    let mut client = reflection::server_reflection_client::ServerReflectionClient::new(channel);
+    let list = reflection::ServerReflectionRequest {
+        host: String::new(),
+        message_request: Some(
+            reflection::server_reflection_request::MessageRequest::ListServices(String::new()),
+        ),
+    };
+    let requests = futures_util::stream::iter([list]);
+    let mut answers = client
+        .server_reflection_info(requests)
+        .await
+        .expect("answers")
+        .into_inner();
+    let answer = answers.message().await.expect("answers").expect("an answer");
+    let text = format!("{answer:?}");
+    for service in [
+        "countersign.token.v1.TokenService",
+        "countersign.admin.v1.FleetService",
+        "grpc.health.v1.Health",
+    ] {
+        assert!(text.contains(service), "{service}: {text}");
+    }
+}
+
+/// G30: a caller that goes away at any moment leaves nothing half done.
+#[tokio::test]
+async fn calls_that_are_given_up_leave_nothing_behind() {
+    let stage = Stage::new().await;
+    let ledger = &stage.opened.ledger;
+    ledger
+        .create_client(client_id("orders"), registration(Some("orders")), false)
+        .await
+        .expect("creates");
+    for polls in 1..40 {
+        let mut tokens = stage.tokens(ORDERS).await;
+        let mut call = Box::pin(tokens.issue_token(ask()));
+        for _ in 0..polls {
+            if futures_util::poll!(&mut call).is_ready() {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+    let mut tokens = stage.tokens(ORDERS).await;
+    tokens.issue_token(ask()).await.expect("issues");
+    assert_eq!(
+        refusal(
+            stage
+                .tokens("spiffe://example.org/x")
+                .await
+                .issue_token(ask())
+                .await
+        )
+        .1,
+        "INVALID_CLIENT"
+    );
+}

@@ -1,0 +1,386 @@
+//! The trust stream, with verifiers that are honest, slow, confused and hostile.
+
+use std::time::Duration;
+
+use countersign_core::names::TokenId;
+use countersign_crypto::AwsLc;
+use countersign_proto::admin::v1 as admin;
+use countersign_proto::admin::v1::revoke_request::Subject;
+use countersign_proto::sync::v1;
+use countersign_proto::sync::v1::sync_request::Message;
+use countersign_proto::sync::v1::sync_response::Message as Answer;
+use countersign_wire::trust::{read_heartbeat, read_update};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Status, Streaming};
+
+use super::stage::{NOBODY, OPERATOR, ORDERS, Stage, VERIFIER, eventually, reason, refusal};
+use crate::alarm::Alarm;
+
+/// A verifier's end of a stream.
+struct Verifier {
+    requests: mpsc::Sender<v1::SyncRequest>,
+    responses: Streaming<v1::SyncResponse>,
+}
+
+fn message(message: Message) -> v1::SyncRequest {
+    v1::SyncRequest {
+        message: Some(message),
+    }
+}
+
+fn hello(epoch: u64, digest: &[u8]) -> v1::Hello {
+    v1::Hello {
+        instance_id: "i-1".to_owned(),
+        version: "0.1.0".to_owned(),
+        epoch,
+        state_digest: digest.to_vec(),
+    }
+}
+
+async fn open(stage: &Stage, spiffe_id: &str, first: Option<v1::SyncRequest>) -> Result<Verifier, Status> {
+    let (requests, outgoing) = mpsc::channel(8);
+    if let Some(first) = first {
+        requests.send(first).await.expect("has room");
+    }
+    let outgoing = ReceiverStream::new(outgoing);
+    let responses = stage.sync(spiffe_id).await.sync(outgoing).await?.into_inner();
+    Ok(Verifier { requests, responses })
+}
+
+async fn join(stage: &Stage, spiffe_id: &str) -> Verifier {
+    let first = message(Message::Hello(hello(0, &[])));
+    open(stage, spiffe_id, Some(first)).await.expect("opens")
+}
+
+impl Verifier {
+    async fn send(&self, sent: Message) {
+        self.requests.send(message(sent)).await.expect("is open");
+    }
+
+    async fn next(&mut self) -> Answer {
+        let next = self.responses.message().await.expect("goes on");
+        next.expect("goes on").message.expect("a message")
+    }
+
+    /// The epoch of the next message, which is an update.
+    async fn update(&mut self) -> (u64, Vec<u8>) {
+        let Answer::Update(signed) = self.next().await else {
+            panic!("an update")
+        };
+        let update = read_update(&signed.payload, &AwsLc).expect("reads");
+        (update.epoch, update.state_digest.to_vec())
+    }
+
+    async fn acknowledge(&self, epoch: u64, state_digest: Vec<u8>) {
+        let ack = v1::Ack {
+            epoch,
+            state_digest,
+            durable: true,
+        };
+        self.send(Message::Ack(ack)).await;
+    }
+
+    /// How the stream ends.
+    async fn end(&mut self) -> Option<Status> {
+        loop {
+            match self.responses.message().await {
+                Ok(Some(_)) => {}
+                Ok(None) => return None,
+                Err(status) => return Some(status),
+            }
+        }
+    }
+}
+
+async fn revoke(stage: &Stage, token: &str) {
+    let token = TokenId::parse(token).expect("valid");
+    stage.opened.ledger.revoke_token_id(token).await.expect("revokes");
+}
+
+#[tokio::test]
+async fn a_verifier_is_told_everything_and_its_acknowledgement_is_known() {
+    let stage = Stage::new().await;
+    let mut verifier = join(&stage, VERIFIER).await;
+    let (epoch, digest) = verifier.update().await;
+    assert_eq!(epoch, 1);
+    verifier.acknowledge(epoch, digest).await;
+    revoke(&stage, "1.1").await;
+    let (epoch, digest) = verifier.update().await;
+    assert_eq!(epoch, 2);
+    assert_eq!(stage.bench.fleet.reach(2).acknowledged, 0);
+    verifier.acknowledge(epoch, digest).await;
+    eventually("the acknowledgement", || {
+        stage.bench.fleet.reach(2).acknowledged == 1
+    })
+    .await;
+
+    let ping = v1::Ping {
+        sequence: 77,
+        ..Default::default()
+    };
+    verifier.send(Message::Ping(ping)).await;
+    let Answer::Pong(pong) = verifier.next().await else {
+        panic!("a pong")
+    };
+    let heartbeat = read_heartbeat(&pong.heartbeat.expect("a heartbeat").payload).expect("reads");
+    assert_eq!((pong.ping_sequence, heartbeat.epoch), (77, 2));
+    assert_eq!(heartbeat.revocation_count, 1);
+
+    let listed = stage
+        .fleet()
+        .await
+        .list_verifiers(admin::ListVerifiersRequest {})
+        .await;
+    let listed = listed.expect("lists").into_inner();
+    let [found] = listed.verifiers.as_slice() else {
+        panic!("one: {listed:?}")
+    };
+    assert_eq!(
+        (found.spiffe_id.as_str(), found.instance_id.as_str()),
+        (VERIFIER, "i-1")
+    );
+    assert!(found.connected && found.durable && found.acknowledged_epoch == 2);
+    drop(verifier);
+    eventually("the end", || stage.bench.fleet.reach(2).connected == 0).await;
+}
+
+/// The answer to `Revoke` waits for a moment, so that it can say that the verifiers have it.
+#[tokio::test]
+async fn a_revocation_says_how_many_verifiers_have_it() {
+    let stage = Stage::new().await;
+    let mut verifier = join(&stage, VERIFIER).await;
+    let mut deaf = join(&stage, "spiffe://example.org/verifier/deaf").await;
+    deaf.update().await;
+    let (epoch, digest) = verifier.update().await;
+    verifier.acknowledge(epoch, digest).await;
+    let following = tokio::spawn(async move {
+        let (epoch, digest) = verifier.update().await;
+        verifier.acknowledge(epoch, digest).await;
+        verifier
+    });
+    let mut revocations = stage.revocations().await;
+    let request = admin::RevokeRequest {
+        subject: Some(Subject::TokenId("1.1".to_owned())),
+        reason: String::new(),
+    };
+    let revoked = revocations.revoke(request).await.expect("revokes").into_inner();
+    assert_eq!((revoked.epoch, revoked.verifiers, revoked.in_force), (2, 2, 1));
+    following.await.expect("follows");
+}
+
+/// S11: a certificate of the right authority is not the role.
+#[tokio::test]
+async fn nobody_but_a_verifier_gets_a_stream() {
+    let stage = Stage::new().await;
+    for who in [ORDERS, OPERATOR, NOBODY, "spiffe://elsewhere.org/verifier/a"] {
+        let first = message(Message::Hello(hello(0, &[])));
+        let refused = refusal(open(&stage, who, Some(first)).await.map(drop));
+        assert_eq!(
+            refused,
+            (Code::PermissionDenied, "NOT_A_VERIFIER".to_owned()),
+            "{who}"
+        );
+    }
+}
+
+/// G45: what a stream may not begin with.
+#[tokio::test]
+async fn a_stream_begins_with_a_hello_of_the_right_form() {
+    let stage = Stage::new().await;
+    let digest = *stage.opened.ledger.books().trust.digest();
+    let with = |change: fn(&mut v1::Hello)| {
+        let mut hello = hello(0, &[]);
+        change(&mut hello);
+        message(Message::Hello(hello))
+    };
+    for (n, first) in [
+        v1::SyncRequest { message: None },
+        message(Message::Ping(v1::Ping::default())),
+        message(Message::Ack(v1::Ack::default())),
+        message(Message::Nack(v1::Nack::default())),
+        with(|hello| hello.instance_id.clear()),
+        with(|hello| hello.instance_id = "a\nb".to_owned()),
+        with(|hello| hello.instance_id = "x".repeat(65)),
+        with(|hello| hello.version = "\u{1b}[2J".to_owned()),
+        message(Message::Hello(hello(1, &digest[..31]))),
+        message(Message::Hello(hello(2, &digest))),
+        message(Message::Hello(hello(u64::MAX, &digest))),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let who = format!("{VERIFIER}{n}");
+        let refused = refusal(open(&stage, &who, Some(first.clone())).await.map(drop));
+        assert_eq!(refused.0, Code::InvalidArgument, "{first:?}");
+    }
+    assert_eq!(stage.bench.alarms(Alarm::VerifierAhead), 2);
+    assert_eq!(stage.bench.fleet.reach(0).connected, 0);
+    // One that holds the current state is sent nothing, and counts as being there.
+    let first = message(Message::Hello(hello(1, &digest)));
+    let _verifier = open(&stage, VERIFIER, Some(first)).await.expect("opens");
+    assert_eq!(stage.bench.fleet.reach(1).acknowledged, 1);
+}
+
+/// G46: two streams for one identity, and not too many in a row.
+#[tokio::test]
+async fn one_identity_has_two_streams() {
+    let stage = Stage::new().await;
+    let first = join(&stage, VERIFIER).await;
+    let _second = join(&stage, VERIFIER).await;
+    let request = || Some(message(Message::Hello(hello(0, &[]))));
+    let refused = refusal(open(&stage, VERIFIER, request()).await.map(drop));
+    assert_eq!(refused, (Code::ResourceExhausted, "TOO_MANY_STREAMS".to_owned()));
+    drop(first);
+    eventually("a free place", || stage.bench.fleet.reach(0).connected == 1).await;
+    let mut opened = 0;
+    while let Ok(verifier) = open(&stage, VERIFIER, request()).await {
+        opened += 1;
+        assert!(opened < 100, "is limited");
+        drop(verifier);
+        eventually("a free place", || stage.bench.fleet.reach(0).connected == 1).await;
+    }
+}
+
+/// G47: an acknowledgement of what was never sent changes nothing and is alarmed; the stream goes on.
+#[tokio::test]
+async fn an_acknowledgement_of_what_was_not_sent_is_ignored() {
+    let stage = Stage::new().await;
+    let mut verifier = join(&stage, VERIFIER).await;
+    let (epoch, digest) = verifier.update().await;
+    verifier.acknowledge(99, digest.clone()).await;
+    verifier.acknowledge(u64::MAX, vec![]).await;
+    verifier.acknowledge(epoch, vec![9; 32]).await;
+    eventually("the alarms", || stage.bench.alarms(Alarm::AckNotSent) == 3).await;
+    assert_eq!(stage.bench.fleet.reach(1).acknowledged, 0);
+    verifier.acknowledge(epoch, digest).await;
+    eventually("the right one", || stage.bench.fleet.reach(1).acknowledged == 1).await;
+}
+
+#[tokio::test]
+async fn a_refusal_is_remembered_and_a_snapshot_sent_when_asked_for() {
+    let stage = Stage::new().await;
+    let mut verifier = join(&stage, VERIFIER).await;
+    verifier.update().await;
+    let nack = |reason: &str| v1::Nack {
+        epoch: 1,
+        reason: reason.to_owned(),
+        in_force_epoch: 0,
+        resync: true,
+    };
+    verifier.send(Message::Nack(nack("update_digest"))).await;
+    assert_eq!(verifier.update().await.0, 1);
+    let nacked = || stage.bench.fleet.list()[0].last_nack;
+    assert_eq!(nacked(), "update_digest");
+    // H10: what is in no table is no label.
+    verifier.send(Message::Nack(nack("\"}\nevil 1"))).await;
+    assert_eq!(verifier.update().await.0, 1);
+    assert_eq!(nacked(), "other");
+    verifier.send(Message::Nack(nack("update_digest"))).await;
+    verifier.send(Message::Nack(nack("update_digest"))).await;
+    let ended = verifier.end().await.expect("is cut");
+    assert_eq!(reason(&ended), "LIMIT_REACHED");
+}
+
+#[tokio::test]
+async fn a_second_hello_or_nothing_ends_the_stream() {
+    let stage = Stage::new().await;
+    for (n, second) in [
+        message(Message::Hello(hello(0, &[]))),
+        v1::SyncRequest { message: None },
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut verifier = join(&stage, &format!("{VERIFIER}{n}")).await;
+        verifier.requests.send(second).await.expect("is open");
+        let ended = verifier.end().await.expect("is cut");
+        assert_eq!(ended.code(), Code::ResourceExhausted);
+    }
+}
+
+#[tokio::test]
+async fn a_flood_of_pings_ends_the_stream() {
+    let stage = Stage::new().await;
+    let Verifier {
+        requests,
+        mut responses,
+    } = join(&stage, VERIFIER).await;
+    let flood = tokio::spawn(async move {
+        while requests
+            .send(message(Message::Ping(v1::Ping::default())))
+            .await
+            .is_ok()
+        {}
+    });
+    let ended = loop {
+        match responses.message().await {
+            Ok(Some(_)) => {}
+            Ok(None) => panic!("is cut with a status"),
+            Err(status) => break status,
+        }
+    };
+    assert_eq!(ended.code(), Code::ResourceExhausted);
+    flood.await.expect("ends");
+}
+
+/// F71: streams are told to end when the authority drains, and nobody is let in any more.
+#[tokio::test]
+async fn draining_ends_streams_with_a_reason() {
+    let stage = Stage::new().await;
+    let mut verifier = join(&stage, VERIFIER).await;
+    stage.opened.feed.drain();
+    let ended = verifier.end().await.expect("is told");
+    assert_eq!(
+        (ended.code(), reason(&ended).as_str()),
+        (Code::Unavailable, "DRAINING")
+    );
+    let first = message(Message::Hello(hello(0, &[])));
+    let refused = refusal(open(&stage, VERIFIER, Some(first)).await.map(drop));
+    assert_eq!(refused.1, "DRAINING");
+}
+
+/// G33: a stream that says nothing does not last.
+#[tokio::test(start_paused = true)]
+async fn a_silent_stream_is_ended() {
+    let stage = Stage::new().await;
+    let mut verifier = join(&stage, VERIFIER).await;
+    verifier.update().await;
+    let waited = tokio::time::timeout(Duration::from_secs(120), verifier.end()).await;
+    let ended = waited.expect("ends").expect("is told");
+    assert_eq!(ended.code(), Code::ResourceExhausted);
+}
+
+/// S22: a stream is renewed in time, so that its certificate is verified anew.
+#[tokio::test(start_paused = true)]
+async fn a_stream_is_renewed_after_a_while() {
+    let stage = Stage::new().await;
+    let Verifier {
+        requests,
+        mut responses,
+    } = join(&stage, VERIFIER).await;
+    let pinging = tokio::spawn(async move {
+        while requests
+            .send(message(Message::Ping(v1::Ping::default())))
+            .await
+            .is_ok()
+        {
+            tokio::time::sleep(Duration::from_secs(20)).await;
+        }
+    });
+    let started = tokio::time::Instant::now();
+    let ended = loop {
+        match responses.message().await {
+            Ok(Some(_)) => {}
+            Ok(None) => panic!("is told why"),
+            Err(status) => break status,
+        }
+    };
+    let age = started.elapsed();
+    assert_eq!(reason(&ended), "DRAINING");
+    assert!(
+        age > Duration::from_secs(1600) && age <= Duration::from_secs(1801),
+        "{age:?}"
+    );
+    pinging.await.expect("ends");
+}
