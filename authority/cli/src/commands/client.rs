@@ -1,6 +1,7 @@
 //! `countersign client`: who may ask for tokens, and for which.
 
 mod registration;
+mod view;
 
 use std::path::{Path, PathBuf};
 
@@ -11,9 +12,9 @@ use serde::Serialize;
 use crate::connection::{Connection, ConnectionArgs};
 use crate::failure::{Exit, Failure};
 use crate::files;
-use crate::output::{Output, Paint, Text, Tone};
-use crate::present;
+use crate::output::Output;
 use registration::RegistrationArgs;
+use view::{Client, Secret, table};
 
 /// What to do with clients.
 #[derive(Debug, Subcommand)]
@@ -139,32 +140,6 @@ pub(crate) struct RetireSecretArgs {
 
     #[command(flatten)]
     one: OneArgs,
-}
-
-#[derive(Debug, Serialize)]
-struct Client {
-    client_id: String,
-    description: String,
-    disabled: bool,
-    grants: Vec<Grant>,
-    spiffe_ids: Vec<String>,
-    certificate_thumbprints: Vec<String>,
-    secrets: Vec<Secret>,
-    version: u64,
-    created_at: Option<String>,
-}
-
-#[derive(Debug, Serialize)]
-struct Grant {
-    audience: String,
-    scopes: Vec<String>,
-    default_scopes: Vec<String>,
-}
-
-#[derive(Debug, Serialize)]
-struct Secret {
-    secret_id: String,
-    created_at: Option<String>,
 }
 
 /// Registers, shows, changes clients.
@@ -422,120 +397,4 @@ async fn retire_secret(args: RetireSecretArgs, output: Output) -> Result<(), Fai
 
 fn nothing() -> Failure {
     Failure::new(Exit::Failure, "the authority answered without the client")
-}
-
-impl Client {
-    fn read(client: Option<v1::Client>) -> Result<Self, Failure> {
-        let client = client.ok_or_else(nothing)?;
-        let grants = client.grants.into_iter().map(|grant| Grant {
-            audience: grant.audience,
-            scopes: grant.scopes,
-            default_scopes: grant.default_scopes,
-        });
-        Ok(Self {
-            client_id: client.client_id,
-            description: client.description,
-            disabled: client.disabled,
-            grants: grants.collect(),
-            spiffe_ids: client.spiffe_ids,
-            certificate_thumbprints: client.certificate_thumbprints,
-            secrets: client.secrets.into_iter().map(Secret::read).collect(),
-            version: client.version,
-            created_at: present::wire_time(client.created_at.as_ref()),
-        })
-    }
-
-    fn state(&self) -> Text {
-        if self.disabled {
-            Text::toned("disabled", Tone::Bad)
-        } else {
-            Text::toned("enabled", Tone::Good)
-        }
-    }
-
-    /// The client for people, one fact in a row.
-    fn details(&self, paint: Paint) -> String {
-        let mut rows: Vec<Vec<Text>> = vec![
-            vec!["client".into(), self.client_id.as_str().into()],
-            vec!["state".into(), self.state()],
-            vec![
-                "description".into(),
-                present::optional(Some(self.description.clone()).filter(|d| !d.is_empty())),
-            ],
-        ];
-        for grant in &self.grants {
-            let scopes = grant.scopes.iter().map(|scope| {
-                let default = if grant.default_scopes.contains(scope) {
-                    " (default)"
-                } else {
-                    ""
-                };
-                format!("{scope}{default}")
-            });
-            let scopes = scopes.collect::<Vec<_>>().join(", ");
-            rows.push(vec![
-                "grant".into(),
-                format!("{}: {scopes}", grant.audience).into(),
-            ]);
-        }
-        let mut each = |name: &str, values: &[String]| {
-            rows.extend(
-                values
-                    .iter()
-                    .map(|value| vec![name.into(), value.as_str().into()]),
-            );
-        };
-        each("spiffe id", &self.spiffe_ids);
-        each("certificate", &self.certificate_thumbprints);
-        for secret in &self.secrets {
-            let since = secret.created_at.clone().unwrap_or_default();
-            rows.push(vec![
-                "secret".into(),
-                format!("{} since {since}", secret.secret_id).into(),
-            ]);
-        }
-        rows.push(vec!["version".into(), self.version.to_string().into()]);
-        rows.push(vec![
-            "registered".into(),
-            present::optional(self.created_at.clone()),
-        ]);
-        paint.table(&["FACT", "VALUE"], rows)
-    }
-}
-
-impl Secret {
-    fn read(secret: v1::ClientSecret) -> Self {
-        Self {
-            created_at: present::wire_time(secret.created_at.as_ref()),
-            secret_id: secret.secret_id,
-        }
-    }
-}
-
-fn table(clients: &[Client], paint: Paint) -> String {
-    if clients.is_empty() {
-        return "no client is registered".to_owned();
-    }
-    let rows = clients.iter().map(|client| {
-        let audiences: Vec<String> = client.grants.iter().map(|grant| grant.audience.clone()).collect();
-        vec![
-            client.client_id.as_str().into(),
-            client.state(),
-            present::list(&audiences),
-            (client.spiffe_ids.len() + client.certificate_thumbprints.len())
-                .to_string()
-                .into(),
-            client.secrets.len().to_string().into(),
-            present::optional(client.created_at.clone()),
-        ]
-    });
-    let heading = [
-        "CLIENT",
-        "STATE",
-        "AUDIENCES",
-        "IDENTITIES",
-        "SECRETS",
-        "REGISTERED",
-    ];
-    paint.table(&heading, rows.collect())
 }

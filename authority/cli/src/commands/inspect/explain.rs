@@ -1,5 +1,7 @@
 //! The decision about a token, one check at a time, in words.
 
+mod wording;
+
 use std::time::Duration;
 
 use countersign_core::bearer::MAX_TOKEN_LENGTH;
@@ -15,6 +17,7 @@ use serde::Serialize;
 
 use crate::output::{Paint, Text, Tone};
 use crate::present;
+use wording::plainly;
 
 /// What is trusted.
 #[derive(Clone, Debug)]
@@ -473,44 +476,6 @@ impl Check {
             Outcome::Skipped => Text::toned("skipped", Tone::Faint),
         };
         vec![self.check.name().into(), result, self.detail.as_str().into()]
-    }
-}
-
-/// What a refusal means, for people.
-const fn plainly(rejection: Rejection) -> &'static str {
-    match rejection {
-        Rejection::RequestMalformed => "the request is malformed",
-        Rejection::TokenMissing => "there is no token",
-        Rejection::TokenTooLarge => "it is longer than any verifier looks at",
-        Rejection::TokenMalformed => {
-            "it is not three segments of canonical base64url with strict JSON in them"
-        }
-        Rejection::HeaderForbidden => "its header has a member that has no place in an access token",
-        Rejection::AlgNotAllowed => "its `alg` is none that is accepted for this key",
-        Rejection::TypNotAllowed => "its `typ` is not `at+jwt`: it is no access token",
-        Rejection::CritUnsupported => "its header has `crit`, and no extension is understood",
-        Rejection::KidMissing => "its header has no `kid`: which key signed it is not known",
-        Rejection::KidUnknown => {
-            "no key in force has its `kid`: the key was dropped, or the token is from elsewhere"
-        }
-        Rejection::KeyNotActive => "the key did not sign yet when the token was issued",
-        Rejection::KeyRevoked => "the key is compromised: every token under it is refused",
-        Rejection::SigInvalid => "it was changed after it was signed, or another key signed it",
-        Rejection::ClaimMissing(_) => "a claim is missing",
-        Rejection::ClaimMalformed(_) => "a claim is not of its form",
-        Rejection::IssMismatch => "it is from another issuer",
-        Rejection::AudMismatch => "it is for another service",
-        Rejection::TokenExpired => "it has expired: get a new one",
-        Rejection::TokenNotYetValid => "it is not valid yet: do the clocks agree?",
-        Rejection::IatInFuture => "it was issued in the future: do the clocks agree?",
-        Rejection::LifetimeExcessive => "it lives longer than verifiers accept",
-        Rejection::TokenRevoked => "it is revoked",
-        Rejection::ClientRevoked => "its client was revoked after it was issued",
-        Rejection::CnfMismatch => "whoever presents it does not hold the certificate that it is bound to",
-        Rejection::CnfMissing => "it is bound to no certificate, and the method asks for that",
-        Rejection::ScopeInsufficient => "it lacks a scope that the method needs",
-        Rejection::TrustCold => "the verifier holds no keys yet",
-        Rejection::TrustStale => "the verifier has not heard of the authority for too long",
     }
 }
 
