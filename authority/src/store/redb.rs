@@ -110,7 +110,22 @@ impl RedbStore {
 }
 
 fn open(path: &Path) -> Result<RedbStore, OpenError> {
-    create_private(path).map_err(|error| OpenError::Io(error.into()))?;
+    let failed = |error: io::Error| OpenError::Io(error.into());
+    if !path.try_exists().map_err(failed)? {
+        make(path)?;
+    }
+    // redb would make a new database of it. Whoever lost everything is to know it.
+    if std::fs::metadata(path).map_err(failed)?.len() == 0 {
+        return Err(OpenError::Damaged("the file is empty".into()));
+    }
+    let database = open_file(path)?;
+    Ok(RedbStore(Arc::new(Inner {
+        database,
+        failed: AtomicBool::new(false),
+    })))
+}
+
+fn open_file(path: &Path) -> Result<Database, OpenError> {
     let database = Builder::new()
         .set_cache_size(CACHE_BYTES)
         .set_check_integrity_on_open(true)
@@ -121,31 +136,35 @@ fn open(path: &Path) -> Result<RedbStore, OpenError> {
         StoreError::Unavailable(source) => OpenError::Io(source),
         StoreError::Conflict | StoreError::TooLarge => OpenError::Io(error.into()),
     })?;
-    if found != FORMAT_VERSION {
-        return Err(OpenError::Newer { found });
+    if found == FORMAT_VERSION {
+        Ok(database)
+    } else {
+        Err(OpenError::Newer { found })
     }
-    Ok(RedbStore(Arc::new(Inner {
-        database,
-        failed: AtomicBool::new(false),
-    })))
 }
 
-/// Makes the file, if it is not there, before redb would make it readable for others.
-fn create_private(path: &Path) -> io::Result<()> {
+/// Makes an empty store beside its place, and moves it there when it is whole: an empty or half-made file in the place is
+/// then always one that was damaged. Readable for this user only, which redb would not see to.
+fn make(path: &Path) -> Result<(), OpenError> {
+    let failed = |error: io::Error| OpenError::Io(error.into());
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let folder = File::open(folder.unwrap_or(Path::new("."))).map_err(failed)?;
+    let mut unfinished = path.as_os_str().to_owned();
+    unfinished.push(".unfinished");
+    match std::fs::remove_file(&unfinished) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+        Ok(()) | Err(_) => {}
+    }
     let made = OpenOptions::new()
         .write(true)
         .create_new(true)
         .mode(0o600)
-        .open(path);
-    match made {
-        Ok(file) => {
-            file.sync_all()?;
-            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-            File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
-        }
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        Err(error) => Err(error),
-    }
+        .open(&unfinished)
+        .map_err(failed)?;
+    drop(open_file(Path::new(&unfinished))?);
+    made.sync_all().map_err(failed)?;
+    std::fs::rename(&unfinished, path).map_err(failed)?;
+    folder.sync_all().map_err(failed)
 }
 
 /// Makes the tables of a new file; the format of the file either way.
@@ -313,3 +332,6 @@ fn failure(error: impl Into<redb::Error>) -> StoreError {
         StoreError::Unavailable(error.into())
     }
 }
+
+#[cfg(test)]
+mod tests;
