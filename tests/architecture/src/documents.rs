@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use clap::{Command, CommandFactory as _};
+use countersign_cli::args::Cli;
 use countersign_core::Rejection;
 use countersign_core::issuing::IssueError;
 use countersign_core::jwk::KeySetError;
@@ -147,19 +149,16 @@ fn registered(source: &str) -> BTreeSet<String> {
     let calls = [
         (".register(", ""),
         (".register_with_unit(", "_seconds"),
-        ("show(", ""),
         ("encode_descriptor(", ""),
+        // Functions that take an encoder and a name.
+        ("encoder,", ""),
     ];
     let source = production_lines(source).join("\n");
     let mut found = BTreeSet::new();
     for (call, unit) in calls {
-        for rest in source.split(call).skip(1) {
-            let arguments = rest.trim_start();
-            let first = arguments
-                .strip_prefix("encoder,")
-                .unwrap_or(arguments)
-                .trim_start();
-            let literal = first.strip_prefix('"').and_then(|text| text.split('"').next());
+        for arguments in source.split(call).skip(1) {
+            let first = arguments.trim_start().strip_prefix('"');
+            let literal = first.and_then(|text| text.split('"').next());
             found.extend(literal.map(|name| format!("countersign_{name}{unit}")));
         }
     }
@@ -214,4 +213,43 @@ fn the_readme_has_the_commands_that_are_checked() {
         assert!(stands_alone, "README.md lacks the line `{command}`");
     }
     assert!(ci.contains("cargo test --workspace "), "CI runs the same command");
+}
+
+/// Every command that does something, as it is typed, with the names of its options. Hidden commands are left out.
+fn commands(command: &Command, typed: &str, found: &mut Vec<(String, Vec<String>)>) {
+    let shown = |inner: &&Command| !inner.is_hide_set() && inner.get_name() != "help";
+    let inner: Vec<&Command> = command.get_subcommands().filter(shown).collect();
+    if inner.is_empty() {
+        let options = command.get_arguments().filter_map(|option| option.get_long());
+        let options = options.filter(|name| !matches!(*name, "help" | "version"));
+        found.push((
+            typed.to_owned(),
+            options.map(|name| format!("--{name}")).collect(),
+        ));
+    }
+    for command in inner {
+        commands(command, &format!("{typed} {}", command.get_name()), found);
+    }
+}
+
+#[test]
+fn every_command_and_option_is_documented() {
+    let page = repository::text("docs/cli.md");
+    let mut found = Vec::new();
+    commands(&Cli::command(), "countersign", &mut found);
+    let documented: BTreeSet<String> = rows(&page)
+        .into_keys()
+        .filter(|command| command.starts_with("countersign "))
+        .collect();
+    let known: BTreeSet<String> = found.iter().map(|(command, _)| command.clone()).collect();
+    let wrong: Vec<&String> = known.symmetric_difference(&documented).collect();
+    assert!(wrong.is_empty(), "docs/cli.md: commands {wrong:?}");
+    for (command, options) in found {
+        for option in options {
+            assert!(
+                page.contains(&option),
+                "docs/cli.md lacks {option} of `{command}`"
+            );
+        }
+    }
 }
