@@ -1,6 +1,7 @@
 //! One environment of real processes for one test, and how to call what runs in it.
 
 use std::fs::File;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::Arc;
@@ -308,8 +309,30 @@ fn end_of(child: &mut Child) -> ExitStatus {
     block_until("it ends", || child.try_wait().expect("it can be asked"))
 }
 
+impl Dev {
+    /// The end of everything that was written, for whoever has to find out why a test failed.
+    fn logs(&self) -> Option<String> {
+        let folder = self.folder.as_ref()?.path();
+        let listed = |path: PathBuf| std::fs::read_dir(path).into_iter().flatten().flatten();
+        let files = listed(folder.to_owned()).chain(listed(folder.join("dev").join("logs")));
+        let mut said = String::new();
+        for path in files.map(|entry| entry.path()).filter(|path| path.is_file()) {
+            let text = std::fs::read_to_string(&path).unwrap_or_default();
+            let lines: Vec<&str> = text.lines().collect();
+            let end = lines.get(lines.len().saturating_sub(40)..).unwrap_or_default();
+            said.push_str(&format!("== {}\n{}\n", path.display(), end.join("\n")));
+        }
+        Some(said)
+    }
+}
+
 impl Drop for Dev {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            let logs = self.logs().unwrap_or_default();
+            // There is nobody else to tell.
+            drop(writeln!(std::io::stderr().lock(), "{logs}"));
+        }
         for child in self.restarted.iter_mut().chain([&mut self.supervisor]) {
             // Whatever has ended already cannot be killed, and the parts follow their supervisor.
             drop(child.kill());
