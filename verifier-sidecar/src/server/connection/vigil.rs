@@ -87,6 +87,7 @@ pub(super) enum Step {
 pub(super) struct Vigil {
     limits: Limits,
     wind_up_at: Duration,
+    /// Why, and since when.
     winding_up: Option<(End, Duration)>,
 }
 
@@ -105,7 +106,7 @@ impl Vigil {
     }
 
     /// Takes note that the connection is wound up because the process is about to stop.
-    pub(super) fn drain(&mut self, seen: &Seen) {
+    pub(super) const fn drain(&mut self, seen: &Seen) {
         self.begin(End::Drained, seen);
     }
 
@@ -119,7 +120,14 @@ impl Vigil {
     }
 
     pub(super) fn step(&mut self, seen: &Seen) -> Step {
-        if let Some((_, until)) = self.winding_up {
+        if let Some((_, since)) = self.winding_up {
+            // A call may have come in while the peer did not know yet.
+            let time = if seen.active == 0 {
+                GOODBYE_TIME.min(self.limits.drain)
+            } else {
+                self.limits.drain
+            };
+            let until = since.saturating_add(time);
             return if seen.now >= until {
                 Step::Cut(End::Cut)
             } else {
@@ -130,11 +138,15 @@ impl Vigil {
             return if seen.now >= PREFACE_TIME {
                 Step::Cut(End::NoPreface)
             } else {
-                Step::Wait(PREFACE_TIME)
+                Step::Wait(self.or_sooner(seen.now, PREFACE_TIME))
             };
         }
+        if !seen.any_call && seen.now < self.wind_up_at.min(FIRST_CALL_TIME) {
+            return Step::Wait(self.or_sooner(seen.now, FIRST_CALL_TIME));
+        }
         if !seen.any_call {
-            return self.due(seen, FIRST_CALL_TIME.min(self.wind_up_at), End::NoCall);
+            self.begin(End::NoCall, seen);
+            return Step::WindUp;
         }
         let idle_at = if seen.active == 0 {
             seen.quiet_since.saturating_add(self.limits.idle)
@@ -150,6 +162,16 @@ impl Vigil {
         self.due(seen, at, why)
     }
 
+    /// `at`, or when the connection ages or may have been quiet for too long: nobody tells when a preface or a call comes.
+    fn or_sooner(&self, now: Duration, at: Duration) -> Duration {
+        let soonest = at.min(now.saturating_add(self.limits.idle));
+        if now < self.wind_up_at {
+            soonest.min(self.wind_up_at)
+        } else {
+            soonest
+        }
+    }
+
     fn due(&mut self, seen: &Seen, at: Duration, why: End) -> Step {
         if seen.now < at {
             return Step::Wait(at);
@@ -158,13 +180,8 @@ impl Vigil {
         Step::WindUp
     }
 
-    fn begin(&mut self, why: End, seen: &Seen) {
-        let time = if seen.active == 0 {
-            GOODBYE_TIME.min(self.limits.drain)
-        } else {
-            self.limits.drain
-        };
-        self.winding_up = Some((why, seen.now.saturating_add(time)));
+    const fn begin(&mut self, why: End, seen: &Seen) {
+        self.winding_up = Some((why, seen.now));
     }
 }
 

@@ -49,6 +49,31 @@ fn a_connection_without_a_call_is_cut_within_thirty_seconds() {
     assert_eq!(vigil.step(&silent(21)), Step::Cut(End::Cut));
 }
 
+/// Short times hold, too, although nobody tells when a connection's first bytes come.
+#[test]
+fn a_short_age_or_idle_time_is_not_waited_past() {
+    let limits = Limits {
+        idle: seconds(3),
+        age: seconds(5),
+        ..LIMITS
+    };
+    let mut vigil = Vigil::new(limits, None);
+    let silent = |now| Seen {
+        preface: false,
+        any_call: false,
+        ..seen(now)
+    };
+    assert_eq!(vigil.step(&silent(0)), Step::Wait(seconds(3)));
+    assert_eq!(vigil.step(&silent(3)), Step::Wait(seconds(5)));
+    assert_eq!(vigil.step(&silent(5)), Step::Wait(seconds(8)));
+    assert_eq!(vigil.step(&silent(8)), Step::Wait(seconds(10)));
+    let quiet = Seen {
+        quiet_since: seconds(1),
+        ..seen(4)
+    };
+    assert_eq!(vigil.step(&quiet), Step::WindUp);
+}
+
 #[test]
 fn a_quiet_connection_is_wound_up_and_then_cut() {
     let mut vigil = Vigil::new(LIMITS, None);
@@ -61,6 +86,18 @@ fn a_quiet_connection_is_wound_up_and_then_cut() {
     assert_eq!(vigil.step(&quiet(400)), Step::WindUp);
     assert_eq!(vigil.step(&quiet(400)), Step::Wait(seconds(401)));
     assert_eq!(vigil.step(&quiet(401)), Step::Cut(End::Cut));
+}
+
+#[test]
+fn a_call_that_came_in_during_the_goodbye_gets_its_time() {
+    let mut vigil = Vigil::new(LIMITS, None);
+    assert_eq!(vigil.step(&seen(300)), Step::WindUp);
+    let busy = |now| Seen {
+        active: 1,
+        ..seen(now)
+    };
+    assert_eq!(vigil.step(&busy(301)), Step::Wait(seconds(330)));
+    assert_eq!(vigil.step(&busy(330)), Step::Cut(End::Cut));
 }
 
 /// G33: a call keeps a connection open, but not beyond its age and the time to drain.
