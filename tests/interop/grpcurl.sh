@@ -327,6 +327,38 @@ within 5 'the client is revoked' UNAUTHENTICATED CLIENT_REVOKED -plaintext -rpc-
 expect 'a method that is not there' UNIMPLEMENTED - -plaintext -rpc-header "authorization: Bearer $unbound" \
   -protoset proto/src/gen/descriptors.bin "$plain" countersign.verify.v1.VerifyService/GetStatus
 
+# ---- A rotation while calls go on.
+
+# The kid in a token's header.
+kid() {
+  tr '_-' '/+' <<<"${1%%.*}" | "$tools/gojq" -rR '@base64d | fromjson | .kid'
+}
+
+printf '\n== rotation\n'
+expect 'the operator prepares a key' OK - "${operator[@]}" "$authority" countersign.admin.v1.KeyService/PrepareKey
+expect 'and lets it sign' OK - "${operator[@]}" "$authority" countersign.admin.v1.KeyService/ActivateKey
+calls=0
+deadline=$((SECONDS + 20))
+fresh=$unbound
+until [[ "$(kid "$fresh")" != "$(kid "$unbound")" ]] || ((SECONDS >= deadline)); do
+  call "${billing[@]}" -d "$(wanted "$(credentials)")" "$authority" "$issue"
+  fresh=$(token)
+  for one in "$unbound" "$fresh"; do
+    call -plaintext -rpc-header "authorization: Bearer $one" -d "$hello" "$plain" "$echo"
+    calls=$((calls + 1))
+    if [[ "$code" != OK ]]; then
+      not_ok 'a call during the rotation' "$code ${reason:--}"
+    fi
+  done
+done
+if [[ "$(kid "$fresh")" != "$(kid "$unbound")" ]]; then
+  ok "the new key signs, after $calls calls under either key"
+else
+  not_ok 'the new key does not sign'
+fi
+bearer "$unbound"
+expect 'a token of the old key is still good' OK - -plaintext "${bearer[@]}" -d "$hello" "$plain" "$echo"
+
 # ---- The drill: the authority dies, the sidecar is restarted without it, the authority comes back.
 
 # still_decides NAME    A good token passes, a revoked one does not.
