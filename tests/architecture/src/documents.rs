@@ -114,8 +114,9 @@ fn the_contracts_name_only_reasons_that_exist() {
 fn block<'a>(page: &'a str, file: &str) -> Option<(&'a str, &'a str, &'a str)> {
     let marker = format!("<!-- {file} -->\n\n```toml\n");
     let start = page.find(&marker)? + marker.len();
-    let end = start + page[start..].find("```\n")?;
-    Some((&page[..start], &page[start..end], &page[end..]))
+    let (before, rest) = page.split_at_checked(start)?;
+    let (shown, after) = rest.split_at_checked(rest.find("```\n")?)?;
+    Some((before, shown, after))
 }
 
 /// The page on configuration shows the very files that the crates' own tests read.
