@@ -15,7 +15,7 @@ use countersign_core::ports::Signer as _;
 use countersign_mtls::{Peer, PeerIdentity};
 use countersign_proto::token::v1;
 use countersign_proto::token::v1::token_service_server::TokenService;
-use countersign_wire::status;
+use countersign_wire::status::{self, Failure};
 use countersign_wire::token::{read_request, write_response};
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
@@ -295,7 +295,8 @@ impl TokenService for Tokens {
         let started = inner.ledger.timeline().clock().elapsed();
         let (metadata, extensions, mut request) = request.into_parts();
         let now = inner.ledger.timeline().now();
-        let identity = authorize::identity(extensions.get::<Peer>(), now).map_err(status::failed)?;
+        let peer = extensions.get::<Peer>();
+        let identity = authorize::identity(peer, now).map_err(|failure| no_identity(peer, failure))?;
         let presented = read_presented(&metadata, &mut request);
         let (shown, result) = match presented {
             Ok(presented) => {
@@ -318,6 +319,18 @@ impl TokenService for Tokens {
             }
         }
     }
+}
+
+/// The certificate has expired since the connection was made.
+fn no_identity(peer: Option<&Peer>, failure: Failure) -> Status {
+    audit::record(&Event {
+        actor: &Actor::of(peer.and_then(|peer| peer.identity.as_deref())),
+        action: "issue_token",
+        subject: "",
+        outcome: Outcome::Refused(failure.reason()),
+        note: "",
+    });
+    status::failed(failure)
 }
 
 fn read_presented(

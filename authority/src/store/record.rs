@@ -94,7 +94,7 @@ pub fn write<T: Stored>(name: &str, record: &T) -> Result<Vec<u8>, RecordError> 
     })
 }
 
-/// Reads what [`write`] wrote.
+/// Reads what [`write()`] wrote.
 ///
 /// # Errors
 /// [`RecordError::Newer`], [`RecordError::Malformed`].

@@ -60,18 +60,20 @@ fn process(pid: u32) -> Pid {
     Pid::from_raw(i32::try_from(pid).expect("a process id")).expect("a process id")
 }
 
-/// Whether a process runs. One that has ended and that nobody has waited for does not.
+/// Whether a process runs, or is still ending and holds its files. One of which nothing is left but that nobody has waited
+/// for it does not. Its first thread can be dead while others are not, so all are looked at.
 pub(crate) fn is_running(pid: u32) -> bool {
-    match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
-        Ok(stat) => !stat
-            .rsplit(')')
-            .next()
-            .expect("a state")
-            .trim_start()
-            .starts_with('Z'),
-        Err(_gone) if Path::new("/proc/self/stat").exists() => false,
-        Err(_no_such_files) => test_kill_process(process(pid)).is_ok(),
-    }
+    let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else {
+        let has_such_files = Path::new("/proc/self/task").exists();
+        return !has_such_files && test_kill_process(process(pid)).is_ok();
+    };
+    let is_alive = |thread: &Path| {
+        let stat = std::fs::read_to_string(thread.join("stat")).unwrap_or_default();
+        let state = stat.rsplit(')').next().unwrap_or_default().trim_start();
+        !state.is_empty() && !state.starts_with('Z')
+    };
+    let threads: Vec<PathBuf> = threads.flatten().map(|entry| entry.path()).collect();
+    threads.len() > 1 || threads.iter().any(|thread| is_alive(thread))
 }
 
 /// Which way a call takes.
