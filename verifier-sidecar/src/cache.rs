@@ -6,7 +6,7 @@
 //! empty list is never taken for the truth. Without a disk that works, trust is kept in memory only, the authority is told
 //! so, and decisions are the same.
 //!
-//! What is written when is in [`journal`], what is verified on load in [`replay`], what lies where in [`directory`].
+//! What is written when is in `journal`, what is verified on load in `replay`, what lies where in `directory`.
 //!
 //! Bounded: the log of deltas by [`MAX_LOGGED_DELTAS`] and [`MAX_LOGGED_BYTES`]. A cache that is over one of them says so
 //! with [`Saved::wants_snapshot`]; the stream is then opened anew with `Hello.epoch` 0, to which the authority answers

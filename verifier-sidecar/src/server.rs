@@ -1,6 +1,6 @@
 //! Serves HTTP/2 on one listener: the same limits for the proxy and the local API.
 //!
-//! A listener accepts until it is told to drain; every connection runs in its own task under [`connection`]'s watch. At
+//! A listener accepts until it is told to drain; every connection runs in its own task under `connection`'s watch. At
 //! the cap of connections no more are accepted, and the kernel's queue holds the rest.
 
 pub(crate) mod connection;

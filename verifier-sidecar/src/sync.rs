@@ -1,6 +1,6 @@
 //! How trust comes here: one stream to the authority, for the sidecar's whole life.
 //!
-//! A stream's life is a state machine without I/O ([`session`]); the [`Supervisor`] drives it, one stream after another,
+//! A stream's life is a state machine without I/O (`session`); the [`Supervisor`] drives it, one stream after another,
 //! with growing random pauses while the authority is away. Everything that comes is verified before it is parsed
 //! ([`Publishers`]), saved before it is in force, and in force before it is acknowledged. Whatever fails, the last good
 //! state stays, and its age tells how long ago that was.
