@@ -88,7 +88,7 @@ impl Children {
         let path = log(&self.folder, role);
         let file = new_log(&path).map_err(|error| cannot("write", &path, &error))?;
         let second = file.try_clone().map_err(|error| cannot("write", &path, &error))?;
-        let ourselves = std::env::current_exe().map_err(|error| Failure::because(&doing, &error))?;
+        let ourselves = ourselves().map_err(|error| Failure::because(&doing, &error))?;
         let child = Command::new(ourselves)
             .args(["run", "--with-parent", role.name()])
             .args(arguments)
@@ -244,6 +244,13 @@ impl Children {
             }
         }
     }
+}
+
+/// The file that this program is in. After it was built anew, Linux adds a remark to the path.
+pub(super) fn ourselves() -> std::io::Result<PathBuf> {
+    let path = std::env::current_exe()?;
+    let stripped = path.to_str().and_then(|text| text.strip_suffix(" (deleted)"));
+    Ok(stripped.map_or_else(|| path.clone(), PathBuf::from))
 }
 
 /// The log of a child in an environment's folder.

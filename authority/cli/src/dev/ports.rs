@@ -3,6 +3,8 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
 use clap::Args;
+use countersign_core::ports::{Entropy as _, EntropyFailed};
+use countersign_crypto::AwsLc;
 use tokio::net::TcpListener;
 
 use crate::environment::Environment;
@@ -165,6 +167,13 @@ async fn bind(port: u16) -> std::io::Result<TcpListener> {
     TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).await
 }
 
+/// Where ports are looked for: below those that systems give to outgoing connections (from 32768 on Linux, from 49152
+/// elsewhere), so that none of these takes the port of a part that is about to start, or to be started again.
+const RANGE: std::ops::Range<u16> = 15_000..30_000;
+
+/// How many are tried. With a thousandth of the range in use, two would do.
+const TRIES: usize = 64;
+
 /// A listener on the port of the last run, or on any other.
 async fn free(last: Option<u16>) -> Result<TcpListener, Failure> {
     if let Some(port) = last
@@ -172,9 +181,23 @@ async fn free(last: Option<u16>) -> Result<TcpListener, Failure> {
     {
         return Ok(listener);
     }
+    for _ in 0..TRIES {
+        let port = any().map_err(|error| Failure::because("cannot choose a port", &error))?;
+        if let Ok(listener) = bind(port).await {
+            return Ok(listener);
+        }
+    }
     bind(0)
         .await
         .map_err(|error| Failure::because("no port is free", &error))
+}
+
+/// A port of the range, by chance, so that two environments that start at once do not want the same.
+fn any() -> Result<u16, EntropyFailed> {
+    let mut random = [0; 2];
+    AwsLc.fill(&mut random)?;
+    let width = RANGE.end - RANGE.start;
+    Ok(RANGE.start + u16::from_be_bytes(random) % width)
 }
 
 fn taken(option: &str, port: u16, error: &std::io::Error) -> Failure {
@@ -199,7 +222,7 @@ mod tests {
             .expect("ports");
         let distinct: BTreeSet<u16> = ports.0.into_iter().collect();
         assert_eq!(distinct.len(), COUNT);
-        assert!(!distinct.contains(&0));
+        assert!(distinct.iter().all(|port| RANGE.contains(port)), "{distinct:?}");
     }
 
     #[tokio::test]

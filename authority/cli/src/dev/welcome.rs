@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::children::{Role, log};
+use super::children::{Role, log, ourselves};
 use super::layout::{OTHER_AUDIENCE, OTHER_SCOPE};
 use crate::connection;
 use crate::environment::{Environment, FILE};
@@ -95,8 +95,7 @@ pub(super) fn start_again(role: Role, environment: &Environment) -> String {
 }
 
 fn program() -> Result<String, Failure> {
-    let found = std::env::current_exe();
-    found
+    ourselves()
         .map(|found| path(&found))
         .map_err(|error| Failure::because("cannot tell which program this is", &error))
 }
