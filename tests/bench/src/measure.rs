@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use rustix::time::{ClockId, clock_gettime};
 use tokio::time::Instant;
 
 /// How much is measured.
@@ -28,6 +29,18 @@ pub(crate) fn time(work: impl FnOnce()) -> Duration {
     let start = Instant::now();
     work();
     start.elapsed()
+}
+
+/// How much CPU time of this thread `work` takes: what other processes do at the same time counts for little.
+pub(crate) fn cpu_time(work: impl FnOnce()) -> Duration {
+    let used = || {
+        let used = clock_gettime(ClockId::ThreadCPUTime);
+        let seconds = u64::try_from(used.tv_sec).unwrap_or_default();
+        Duration::new(seconds, u32::try_from(used.tv_nsec).unwrap_or_default())
+    };
+    let start = used();
+    work();
+    used().saturating_sub(start)
 }
 
 /// How many a second, when `count` took `duration`.
