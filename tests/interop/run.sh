@@ -14,4 +14,12 @@ for tool in github.com/fullstorydev/grpcurl/cmd/grpcurl github.com/itchyny/gojq/
   GOFLAGS=-mod=readonly go build -trimpath -o "$root/target/interop/bin/${tool##*/}" "$tool"
 done
 
-exec ./grpcurl.sh
+status=0
+results=
+for test in grpcurl readme; do
+  printf '\n==== %s.sh\n' "$test"
+  ./"$test.sh" | tee "$root/target/interop/$test.log" || status=1
+  results+=$(tail -n 1 "$root/target/interop/$test.log")$'\n'
+done
+awk '{ passed += $1; failed += $3 } END { printf "\n%d passed, %d failed\n", passed, failed }' <<<"$results"
+exit "$status"
