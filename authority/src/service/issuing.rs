@@ -143,13 +143,13 @@ impl Tokens {
     /// A stable name for the readiness probe.
     pub fn is_ready(&self) -> Result<(), &'static str> {
         let now = self.0.ledger.timeline().for_signing();
-        let now = now.map_err(|_behind| "clock_behind")?;
+        let now = now.map_err(|_behind| IssueError::ClockBehind.reason())?;
         let books = self.0.ledger.books();
         let signing = books.ring.signing(now);
         if signing.is_some_and(|key| key.signer.is_some()) {
             Ok(())
         } else {
-            Err("no_active_key")
+            Err(IssueError::NoActiveKey.reason())
         }
     }
 }
@@ -215,7 +215,7 @@ impl Inner {
     fn now(&self) -> Result<Timestamp, NotIssued> {
         self.ledger.timeline().for_signing().map_err(|behind| {
             Alarm::ClockBehind.raise(&self.metrics, &behind);
-            NotIssued::because(IssueError::SigningFailed, "clock_behind")
+            IssueError::ClockBehind.into()
         })
     }
 

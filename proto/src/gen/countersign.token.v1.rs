@@ -132,7 +132,7 @@ pub mod token_service_client {
         /// Refusals carry one `google.rpc.ErrorInfo` of the domain `countersign`:
         /// `UNSUPPORTED_GRANT_TYPE`, `INVALID_REQUEST`, `INVALID_SCOPE`, `INVALID_TARGET` (INVALID_ARGUMENT),
         /// `INVALID_CLIENT` (UNAUTHENTICATED), `RATE_LIMITED` (RESOURCE_EXHAUSTED, with `google.rpc.RetryInfo`),
-        /// `NO_ACTIVE_KEY` (UNAVAILABLE).
+        /// `NO_ACTIVE_KEY`, `CLOCK_BEHIND`, `SIGNING_FAILED` (UNAVAILABLE, with `google.rpc.RetryInfo`).
         pub async fn issue_token(
             &mut self,
             request: impl tonic::IntoRequest<super::IssueTokenRequest>,
@@ -184,7 +184,7 @@ pub mod token_service_server {
         /// Refusals carry one `google.rpc.ErrorInfo` of the domain `countersign`:
         /// `UNSUPPORTED_GRANT_TYPE`, `INVALID_REQUEST`, `INVALID_SCOPE`, `INVALID_TARGET` (INVALID_ARGUMENT),
         /// `INVALID_CLIENT` (UNAUTHENTICATED), `RATE_LIMITED` (RESOURCE_EXHAUSTED, with `google.rpc.RetryInfo`),
-        /// `NO_ACTIVE_KEY` (UNAVAILABLE).
+        /// `NO_ACTIVE_KEY`, `CLOCK_BEHIND`, `SIGNING_FAILED` (UNAVAILABLE, with `google.rpc.RetryInfo`).
         async fn issue_token(
             &self,
             request: tonic::Request<super::IssueTokenRequest>,

@@ -50,6 +50,9 @@ pub enum IssueError {
     /// No key may sign now.
     #[error("no signing key is active")]
     NoActiveKey,
+    /// The authority's clock is behind a time that it has signed already.
+    #[error("the authority's clock is behind")]
+    ClockBehind,
     /// The key or the random source failed.
     #[error("signing failed")]
     SigningFailed,
@@ -57,7 +60,7 @@ pub enum IssueError {
 
 impl IssueError {
     /// Every error.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::UnsupportedGrantType,
         Self::InvalidRequest,
         Self::InvalidTarget,
@@ -65,6 +68,7 @@ impl IssueError {
         Self::InvalidClient,
         Self::RateLimited,
         Self::NoActiveKey,
+        Self::ClockBehind,
         Self::SigningFailed,
     ];
 
@@ -79,6 +83,7 @@ impl IssueError {
             Self::InvalidClient => "invalid_client",
             Self::RateLimited => "rate_limited",
             Self::NoActiveKey => "no_active_key",
+            Self::ClockBehind => "clock_behind",
             Self::SigningFailed => "signing_failed",
         }
     }

@@ -212,7 +212,8 @@ pub fn invalid(field: &str, description: &str) -> Status {
     )
 }
 
-/// The status for a token that is not issued. `retry_after` goes with [`IssueError::RateLimited`].
+/// The status for a token that is not issued. `retry_after` goes with [`IssueError::RateLimited`]; whoever is refused for a
+/// cause of the authority's own is told to come back anyway.
 #[must_use]
 pub fn not_issued(error: IssueError, retry_after: Option<Duration>) -> Status {
     let code = match error {
@@ -222,9 +223,10 @@ pub fn not_issued(error: IssueError, retry_after: Option<Duration>) -> Status {
         | IssueError::InvalidScope => Code::InvalidArgument,
         IssueError::InvalidClient => Code::Unauthenticated,
         IssueError::RateLimited => Code::ResourceExhausted,
-        IssueError::NoActiveKey | IssueError::SigningFailed => Code::Unavailable,
+        IssueError::NoActiveKey | IssueError::ClockBehind | IssueError::SigningFailed => Code::Unavailable,
     };
     let mut details = error_info(error.reason(), None);
+    let retry_after = retry_after.or_else(|| (code == Code::Unavailable).then_some(RETRY_AFTER));
     if retry_after.is_some() {
         details.set_retry_info(retry_after);
     }
@@ -266,7 +268,8 @@ const fn coarse(outcome: Outcome) -> (&'static str, &'static str) {
     }
 }
 
-/// How soon to try again when a verifier has no trust that it may use: about the time of a reconnect.
+/// How soon to try again when a verifier has no trust that it may use, or the authority does not sign: about the time of a
+/// reconnect.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
 
 /// The status for a refused request.
@@ -369,10 +372,15 @@ mod tests {
     }
 
     #[test]
-    fn a_verifier_that_cannot_decide_says_when_to_come_back() {
+    fn who_cannot_decide_or_sign_says_when_to_come_back() {
         for rejection in [Rejection::TrustCold, Rejection::TrustStale] {
             let status = refused(rejection, Disclosure::Coarse);
             assert!(status.get_details_retry_info().is_some());
+        }
+        for error in IssueError::ALL {
+            let status = not_issued(error, None);
+            let retryable = status.code() == Code::Unavailable;
+            assert_eq!(status.get_details_retry_info().is_some(), retryable, "{error}");
         }
     }
 }

@@ -22,6 +22,7 @@ use tonic::{Code, Request};
 use tonic_types::StatusExt as _;
 
 use super::stage::{NOBODY, ORDERS, Setting, Stage, ask, reason, refusal};
+use crate::alarm::Alarm;
 use crate::limits::Rate;
 use crate::store::memory::MemoryStore;
 use crate::store::{Commit, Page, Range, Revision, Store, StoreError};
@@ -329,8 +330,13 @@ async fn a_clock_that_went_back_stops_issuing_until_it_has_caught_up() {
     let verified = judge(&stage, &token, 1, now).expect("verifies");
     assert_eq!(verified.claims().issued_at, now, "`iat` never decreases");
     stage.bench.clock.set(START - 6);
-    let refused = refusal(tokens.issue_token(ask()).await);
-    assert_eq!(refused, (Code::Unavailable, "SIGNING_FAILED".to_owned()));
+    let refused = tokens.issue_token(ask()).await.expect_err("is refused");
+    assert_eq!(
+        (refused.code(), reason(&refused).as_str()),
+        (Code::Unavailable, "CLOCK_BEHIND")
+    );
+    assert!(refused.get_details_retry_info().is_some(), "may be repeated");
+    assert_eq!(stage.bench.alarms(Alarm::ClockBehind), 1);
     stage.bench.clock.set(START);
     tokens.issue_token(ask()).await.expect("issues again");
 }
