@@ -20,6 +20,7 @@ use countersign_mtls::{
 };
 use countersign_runtime::Shutdown;
 use countersign_runtime::admin_http::{self, AdminEndpoints, Readiness};
+use countersign_runtime::busy::{Busy, retry_while_busy};
 use prometheus_client::registry::Registry;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
@@ -75,6 +76,13 @@ pub enum StartError {
     Stopped,
 }
 
+impl Busy for StartError {
+    fn is_busy(&self) -> bool {
+        matches!(self, Self::Cache(CacheError::InUse))
+            || matches!(self, Self::Listen { source, .. } if source.is_busy())
+    }
+}
+
 /// A sidecar that is built and bound, and does not run yet.
 pub struct App {
     source: TrustSource,
@@ -98,7 +106,8 @@ impl std::fmt::Debug for App {
 
 impl App {
     /// Builds a sidecar from `config` with the time of `clock`. Calls will be served on `calls`, everything else on the
-    /// runtime that this is awaited on. Trust that was kept on disk is in force when this returns.
+    /// runtime that this is awaited on. Trust that was kept on disk is in force when this returns. A state directory and
+    /// addresses that a predecessor still holds are waited for ([`countersign_runtime::busy`]).
     ///
     /// # Errors
     /// [`StartError`]. That the authority is away is none.
@@ -114,9 +123,9 @@ impl App {
             DecisionMetrics::register(&mut registry),
         ));
         let services = services(&config, &verifier, source.metrics.clone(), &mut registry)?;
-        let listeners = Listeners::bind(&config, Arc::clone(&clock), &calls).await?;
+        let listeners = Listeners::bind(&config, clock, &calls).await?;
         let (admin, admin_address) = bind_admin(config.admin).await?;
-        let tls = listeners.tls_parts(Arc::clone(&source.authority), clock);
+        let tls = listeners.tls_parts(Arc::clone(&source.authority));
         metrics::register_tls(&mut registry, tls);
         Ok(Self {
             addresses: Addresses {
@@ -277,7 +286,13 @@ async fn open_cache(
         sidecar: own_spiffe_id(config)?,
     };
     let settings = CacheSettings::new(config.state_dir.clone(), identity);
-    let opened = TrustCache::open(settings, publishers, config.rules.clone(), clock).await?;
+    let what = format!("the state directory `{}`", config.state_dir.display());
+    let opened = retry_while_busy(what, async || {
+        let (settings, publishers) = (settings.clone(), publishers.clone());
+        let opening = TrustCache::open(settings, publishers, config.rules.clone(), Arc::clone(&clock));
+        opening.await.map_err(StartError::Cache)
+    });
+    let opened = opened.await?;
     if let Err(refused) = opened.restore(trust) {
         tracing::warn!(reason = refused.reason(), "the trust on disk is not used");
     }
@@ -358,15 +373,15 @@ fn services(
 }
 
 async fn bind_admin(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
-    let binding = async {
+    let place = format!("{address} (admin)");
+    let binding = retry_while_busy(&place, async || {
         let listener = TcpListener::bind(address).await?;
         let bound = listener.local_addr()?;
         Ok((listener, bound))
-    };
-    binding.await.map_err(|source| StartError::Listen {
-        place: format!("{address} (admin)"),
-        source,
-    })
+    });
+    binding
+        .await
+        .map_err(|source| StartError::Listen { place, source })
 }
 
 fn admin_endpoints(trust: &Arc<TrustStore>, shutdown: &Shutdown, registry: Arc<Registry>) -> AdminEndpoints {

@@ -48,7 +48,7 @@ impl Collector for Connections {
         )?;
         let expiry = ConstGauge::new(health.not_after.to_wire());
         let metric = encoder.encode_descriptor(
-            "certificate_expiry_timestamp",
+            "certificate_expiry_timestamp_seconds",
             "When our certificate expires, in seconds since 1970",
             None,
             MetricType::Gauge,

@@ -91,6 +91,8 @@ async fn an_authority_serves_stops_and_starts_again_with_everything_kept() {
         "countersign_clients 1",
         "countersign_build_info{",
         r#"countersign_handshakes_refused_total{reason="no_certificate"} 0"#,
+        // 4096-01-01, as the deployment's certificates say.
+        "countersign_certificate_expiry_timestamp_seconds 67090118400\n",
     ] {
         assert!(metrics.contains(line), "{line}\n{metrics}");
     }

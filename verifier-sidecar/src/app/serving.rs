@@ -1,11 +1,14 @@
 //! The listeners of a sidecar and what is served on them.
 
+use std::fmt::Display;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use countersign_core::ports::Clock;
 use countersign_mtls::{ClientCertificates, ClientTls, DEFAULT_WATCH_INTERVAL, ServerTls};
 use countersign_runtime::Shutdown;
+use countersign_runtime::busy::retry_while_busy;
 use countersign_wire::status::Disclosure;
 use futures_util::future::join_all;
 use tokio::runtime::Handle;
@@ -54,14 +57,18 @@ impl Listeners {
                 .bind_proxy(listener, config.limits, &clock, calls)
                 .await?;
         }
+        let limits = config.limits;
         if let Some(address) = config.verify.grpc {
-            let binding = Listener::plaintext(address, config.limits);
-            listeners.api.push(bound(calls, binding, address).await?);
+            let listener = bound(calls, &address, || Listener::plaintext(address, limits)).await?;
+            listeners.api.push(listener);
         }
-        if let Some(path) = config.verify.unix.clone() {
-            let (place, limits) = (format!("unix://{}", path.display()), config.limits);
-            let binding = async move { Listener::unix(&path, limits) };
-            listeners.api.push(bound(calls, binding, place).await?);
+        if let Some(path) = &config.verify.unix {
+            let place = format!("unix://{}", path.display());
+            let bind = || {
+                let path = path.clone();
+                async move { Listener::unix(&path, limits) }
+            };
+            listeners.api.push(bound(calls, &place, bind).await?);
         }
         Ok(listeners)
     }
@@ -75,11 +82,14 @@ impl Listeners {
     ) -> Result<(), StartError> {
         let address = config.address;
         let listener = match &config.tls {
-            None => bound(calls, Listener::plaintext(address, limits), address).await?,
+            None => bound(calls, &address, || Listener::plaintext(address, limits)).await?,
             Some(files) => {
                 let tls = ServerTls::load(files, ClientCertificates::Required, Arc::clone(clock))?;
                 self.tls.push(Arc::clone(&tls));
-                bound(calls, Listener::tls(address, tls, limits), address).await?
+                bound(calls, &address, || {
+                    Listener::tls(address, Arc::clone(&tls), limits)
+                })
+                .await?
             }
         };
         self.proxy.push((listener, config.disclosure));
@@ -97,13 +107,12 @@ impl Listeners {
         self.api.iter().find_map(Listener::address)
     }
 
-    pub(super) fn tls_parts(&self, authority: Arc<ClientTls>, clock: Arc<dyn Clock>) -> TlsParts {
+    pub(super) fn tls_parts(&self, authority: Arc<ClientTls>) -> TlsParts {
         let all = self.proxy.iter().map(|(listener, _)| listener).chain(&self.api);
         TlsParts {
             authority,
             listeners: self.tls.clone(),
             stats: all.filter_map(Listener::stats).collect(),
-            clock,
         }
     }
 
@@ -151,17 +160,23 @@ fn spawn<S: Serve>(
 }
 
 /// Binds on the runtime that will accept: a socket belongs to one.
-async fn bound(
+async fn bound<F>(
     calls: &Handle,
-    binding: impl Future<Output = std::io::Result<Listener>> + Send + 'static,
-    place: impl ToString,
-) -> Result<Listener, StartError> {
-    let listener = calls
-        .spawn(binding)
-        .await
-        .map_err(|_stopped| StartError::Stopped)?;
-    listener.map_err(|source| StartError::Listen {
-        place: place.to_string(),
-        source,
-    })
+    place: &impl Display,
+    bind: impl Fn() -> F,
+) -> Result<Listener, StartError>
+where
+    F: Future<Output = io::Result<Listener>> + Send + 'static,
+{
+    let binding = retry_while_busy(place, async || {
+        let bound = calls
+            .spawn(bind())
+            .await
+            .map_err(|_stopped| StartError::Stopped)?;
+        bound.map_err(|source| StartError::Listen {
+            place: place.to_string(),
+            source,
+        })
+    });
+    binding.await
 }

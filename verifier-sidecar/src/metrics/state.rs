@@ -3,7 +3,6 @@
 use std::fmt;
 use std::sync::Arc;
 
-use countersign_core::ports::Clock;
 use countersign_mtls::{ClientTls, ListenerStats, ServerTls, TlsHealth};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
@@ -74,8 +73,6 @@ pub struct TlsParts {
     pub listeners: Vec<Arc<ServerTls>>,
     /// What the listeners counted, those without TLS too.
     pub stats: Vec<Arc<ListenerStats>>,
-    /// Tells how long certificates are valid yet.
-    pub clock: Arc<dyn Clock>,
 }
 
 /// Shows certificates and refused connections in `registry`.
@@ -93,15 +90,15 @@ impl TlsParts {
 impl Collector for TlsParts {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let encoder = &mut encoder;
-        let now = self.clock.now();
-        let first_end = self.health().map(|tls| tls.not_after).min().unwrap_or(now);
-        let help = "Time until the first of our certificates ends";
-        show(
-            encoder,
-            "certificate_valid_seconds",
-            help,
-            first_end.since(now).as_secs_f64(),
-        )?;
+        if let Some(first) = self.health().map(|tls| tls.not_after).min() {
+            let help = "When the first of our certificates expires, in seconds since 1970";
+            show(
+                encoder,
+                "certificate_expiry_timestamp_seconds",
+                help,
+                first.to_wire(),
+            )?;
+        }
         let failing = self.health().any(|tls| tls.failing);
         let help = "1 while changed TLS files cannot be used, so that older ones are in force";
         show(encoder, "tls_reload_failing", help, i64::from(failing))?;

@@ -70,6 +70,8 @@ async fn metrics_tell_decisions_trust_and_calls() {
         "countersign_requests_total{method=\"/countersign.demo.v1.DemoService/*\",code=\"UNAUTHENTICATED\"} 1",
         "countersign_epoch 1",
         "countersign_trust_age_seconds 7.0",
+        // 2100-01-01, as the certificates of these tests say.
+        "countersign_certificate_expiry_timestamp_seconds 4102444800",
         "countersign_ready 1",
         "countersign_sync_connected 0",
         "countersign_active_streams 0",
