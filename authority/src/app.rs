@@ -8,6 +8,7 @@ use countersign_core::ports::Clock;
 use countersign_mtls::{ClientCertificates, DEFAULT_WATCH_INTERVAL, Limits as ListenerLimits};
 use countersign_mtls::{ServerTls, TlsError, TlsListener};
 use countersign_runtime::admin_http::{self, AdminEndpoints, Readiness};
+use countersign_runtime::busy::{Busy, retry_while_busy};
 use countersign_runtime::{Shutdown, metrics as registries};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -63,6 +64,12 @@ pub enum AppError {
     Serve(#[from] ServeError),
 }
 
+impl Busy for AppError {
+    fn is_busy(&self) -> bool {
+        matches!(self, Self::Store(OpenError::InUse))
+    }
+}
+
 /// Opens the store of `config`, and what the ledger needs besides.
 async fn opening(config: &Config, clock: Arc<dyn Clock>, metrics: Arc<Metrics>) -> Result<Opening, AppError> {
     let envelope = secret_key::read(&config.key_encryption_key)?;
@@ -109,7 +116,8 @@ pub struct App {
 }
 
 impl App {
-    /// Opens the store, loads the certificates, binds the ports.
+    /// Opens the store, loads the certificates, binds the ports. A store and ports that a predecessor still holds are
+    /// waited for ([`countersign_runtime::busy`]).
     ///
     /// # Errors
     /// [`AppError`].
@@ -118,7 +126,11 @@ impl App {
         let mut registry = registries::registry("countersign-authority", env!("CARGO_PKG_VERSION"));
         metrics.register(&mut registry);
         let tls = ServerTls::load(&config.tls, ClientCertificates::Required, Arc::clone(&clock))?;
-        let opening = opening(&config, Arc::clone(&clock), Arc::clone(&metrics)).await?;
+        let store = format!("the store `{}`", config.store.display());
+        let opening = retry_while_busy(store, async || {
+            opening(&config, Arc::clone(&clock), Arc::clone(&metrics)).await
+        });
+        let opening = opening.await?;
         let fleet = opening.fleet.clone();
         let opened = ledger::open(opening).await?;
         let limits = ListenerLimits {
@@ -126,16 +138,16 @@ impl App {
             ..ListenerLimits::default()
         };
         let cannot = |address: SocketAddr| move |source: io::Error| AppError::Listen { address, source };
-        let listener = TlsListener::bind(config.listen, Arc::clone(&tls), limits)
-            .await
-            .map_err(cannot(config.listen))?;
+        let listener = retry_while_busy(config.listen, async || {
+            TlsListener::bind(config.listen, Arc::clone(&tls), limits).await
+        });
+        let listener = listener.await.map_err(cannot(config.listen))?;
         registry.register_collector(Box::new(Connections {
             stats: listener.stats(),
             tls: Arc::clone(&tls),
         }));
-        let admin = TcpListener::bind(config.admin)
-            .await
-            .map_err(cannot(config.admin))?;
+        let admin = retry_while_busy(config.admin, async || TcpListener::bind(config.admin).await);
+        let admin = admin.await.map_err(cannot(config.admin))?;
         let admin_address = admin.local_addr().map_err(cannot(config.admin))?;
         Ok(Self {
             limits: Arc::new(Limits::new(config.token_rate, &clock)),

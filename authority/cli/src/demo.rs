@@ -7,6 +7,7 @@ use std::pin::Pin;
 
 use countersign_proto::demo::v1;
 use countersign_proto::demo::v1::demo_service_server::{DemoService, DemoServiceServer};
+use countersign_runtime::busy::retry_while_busy;
 use countersign_wire::status;
 use futures_util::{Stream, StreamExt as _};
 use prost::Message as _;
@@ -145,7 +146,7 @@ pub enum DemoError {
     Serve(#[from] tonic::transport::Error),
 }
 
-/// Listens on `address`.
+/// Listens on `address`, which a predecessor may still be letting go of.
 ///
 /// # Errors
 /// [`DemoError::NotLoopback`], [`DemoError::Listen`].
@@ -153,9 +154,8 @@ pub async fn listen(address: SocketAddr) -> Result<TcpListener, DemoError> {
     if !address.ip().is_loopback() {
         return Err(DemoError::NotLoopback(address));
     }
-    TcpListener::bind(address)
-        .await
-        .map_err(|error| DemoError::Listen(address, error))
+    let binding = retry_while_busy(address, async || TcpListener::bind(address).await);
+    binding.await.map_err(|error| DemoError::Listen(address, error))
 }
 
 /// Serves until `shutdown`, then until the calls that are open have ended.

@@ -5,6 +5,7 @@
 
 pub mod admin_http;
 pub mod backoff;
+pub mod busy;
 mod clock;
 pub mod config;
 mod executor;

@@ -86,10 +86,8 @@ impl Listeners {
             Some(files) => {
                 let tls = ServerTls::load(files, ClientCertificates::Required, Arc::clone(clock))?;
                 self.tls.push(Arc::clone(&tls));
-                bound(calls, &address, || {
-                    Listener::tls(address, Arc::clone(&tls), limits)
-                })
-                .await?
+                let bind = || Listener::tls(address, Arc::clone(&tls), limits);
+                bound(calls, &address, bind).await?
             }
         };
         self.proxy.push((listener, config.disclosure));
@@ -160,11 +158,7 @@ fn spawn<S: Serve>(
 }
 
 /// Binds on the runtime that will accept: a socket belongs to one.
-async fn bound<F>(
-    calls: &Handle,
-    place: &impl Display,
-    bind: impl Fn() -> F,
-) -> Result<Listener, StartError>
+async fn bound<F>(calls: &Handle, place: &impl Display, bind: impl Fn() -> F) -> Result<Listener, StartError>
 where
     F: Future<Output = io::Result<Listener>> + Send + 'static,
 {

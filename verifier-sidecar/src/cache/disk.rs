@@ -58,7 +58,8 @@ const SEPARATOR: u8 = 0;
 const SLED_CACHE: u64 = 8 * 1024 * 1024;
 
 /// The state directory's own lock keeps other processes out, so sled's can only be held by a database that this process
-/// has just closed: its last threads let go of it a moment later.
+/// has just closed, whose last threads let go of it a moment later, or by a process that is ending and lets go of one file
+/// after the other.
 const LOCK_ATTEMPTS: u32 = 100;
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
 

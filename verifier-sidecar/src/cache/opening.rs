@@ -59,8 +59,10 @@ impl Opening {
 
     /// Opens. Blocks.
     pub(super) fn run(&self) -> Result<Outcome, CacheError> {
+        let claimed = Directory::claim(&self.settings.directory);
+        // After the claim, so that no predecessor raises it any more.
         let floor = self.floor();
-        let directory = match Directory::claim(&self.settings.directory) {
+        let directory = match claimed {
             Ok(directory) => Arc::new(directory),
             Err(Unavailable::InUse) => return Err(CacheError::InUse),
             Err(Unavailable::Unwritable(error)) => {
