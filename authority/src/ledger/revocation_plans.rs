@@ -1,5 +1,7 @@
 //! What is revoked, and what is forgotten.
 
+use std::time::Duration;
+
 use countersign_core::Timestamp;
 use countersign_core::claims::Claims;
 use countersign_core::names::{ClientId, TokenId};
@@ -96,8 +98,8 @@ impl Ledger {
         .await
     }
 
-    /// Forgets revocations that no token can need any more, the oldest first, at most `limit` or so at a time. Nothing
-    /// happens when none has expired, so that pruning alone makes no epochs.
+    /// Forgets revocations that no token can need any more, also by a clock that is a minute behind, the oldest first, at
+    /// most `limit` or so at a time. Nothing happens when there are none, so that pruning alone makes no epochs.
     ///
     /// # Errors
     /// [`LedgerError`]: the store's.
@@ -168,18 +170,25 @@ fn plan(books: &Books, revocation: Revocation) -> Plan<Revoked> {
     }
 }
 
-/// The time before which entries are dropped: all of those that have expired, or those that did so first.
+/// How long an entry is kept after it has expired, for verifiers whose clock is behind: by it the tokens concerned have
+/// expired, too, when the entry goes, and what is dropped is no un-revoking. As long as the longest leeway that may be
+/// configured.
+const PRUNE_MARGIN: Duration = Duration::from_secs(60);
+
+/// The time before which entries are dropped: all of those that expired longer ago than the margin, or those that did so
+/// first.
 fn prune_before(list: &RevocationList, now: Timestamp, limit: usize) -> Option<Timestamp> {
+    let latest = now.saturating_sub(PRUNE_MARGIN);
     let mut expired: Vec<Timestamp> = list
         .iter()
         .map(|entry| entry.expires_at)
-        .filter(|expires_at| *expires_at < now)
+        .filter(|expires_at| *expires_at < latest)
         .collect();
     if expired.is_empty() {
         return None;
     }
     if expired.len() <= limit {
-        return Some(now);
+        return Some(latest);
     }
     let (_, last, _) = expired.select_nth_unstable(limit.saturating_sub(1));
     Some(Timestamp::from_seconds(last.as_seconds().saturating_add(1)))
