@@ -4,3 +4,4 @@
 mod commands;
 mod deployment;
 mod life;
+mod taking_over;
