@@ -9,7 +9,7 @@ use countersign_crypto::{SigningKey, publishing};
 use crate::support::eventually;
 use crate::support::pki::Pki;
 
-const GOOD: &str = r#"
+pub(crate) const GOOD: &str = r#"
 issuer = "https://auth.example.com"
 trust_domain = "test.example.com"
 audience = "demo"
@@ -30,7 +30,7 @@ plaintext = true
 unix = "verify.sock"
 "#;
 
-fn folder(text: &str) -> tempfile::TempDir {
+pub(crate) fn folder(text: &str) -> tempfile::TempDir {
     let folder = tempfile::tempdir().expect("a folder");
     Pki::write(folder.path());
     let key = SigningKey::generate(publishing::ALGORITHM).expect("a key");
@@ -39,7 +39,7 @@ fn folder(text: &str) -> tempfile::TempDir {
     folder
 }
 
-fn command(folder: &Path, more: &[&str]) -> Command {
+pub(crate) fn command(folder: &Path, more: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_countersign-sidecar"));
     command
         .arg("--config")
@@ -117,14 +117,6 @@ async fn a_termination_signal_ends_it_well() {
         .expect("spawned");
     let socket = folder.path().join("verify.sock");
     eventually("the start", async || socket.exists()).await;
-    // D07: a second one on the same folder says so.
-    let second = command(folder.path(), &[]).output().expect("run");
-    assert_eq!(second.status.code(), Some(1));
-    assert!(
-        text(&second.stderr).contains("state directory"),
-        "{}",
-        text(&second.stderr)
-    );
     let pid = rustix::process::Pid::from_child(&child);
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("signalled");
     let mut code = None;
@@ -135,23 +127,4 @@ async fn a_termination_signal_ends_it_well() {
     .await;
     assert_eq!(code.and_then(|code| code.code()), Some(0));
     assert!(!socket.exists());
-    // And the folder is free for the next one at once.
-    let mut next = command(folder.path(), &[])
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("spawned");
-    eventually("the next start", async || socket.exists()).await;
-    next.kill().expect("killed");
-    next.wait().expect("waited");
-    // A socket whose process was killed is no obstacle either.
-    let mut last = command(folder.path(), &[])
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("spawned");
-    eventually("the last start", async || {
-        std::os::unix::net::UnixStream::connect(&socket).is_ok()
-    })
-    .await;
-    last.kill().expect("killed");
-    last.wait().expect("waited");
 }

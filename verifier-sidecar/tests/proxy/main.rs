@@ -19,6 +19,7 @@ mod hostile;
 mod identity;
 mod stopping;
 mod support;
+mod taking_over;
 mod tokens;
 mod tracing;
 mod trusting;
