@@ -13,7 +13,7 @@ use countersign_proto::admin::v1::revocation_service_server::RevocationServiceSe
 use countersign_proto::sync::v1::sync_service_server::SyncServiceServer;
 use countersign_proto::token::v1::token_service_server::TokenServiceServer;
 use countersign_runtime::trace_context::ServerLayer;
-use countersign_wire::{MAX_REQUEST_LENGTH, MAX_UPDATE_LENGTH};
+use countersign_wire::{MAX_REQUEST_LENGTH, MAX_UPDATE_LENGTH, reflection};
 use futures_util::Stream;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
@@ -88,7 +88,7 @@ pub struct Services {
 pub enum ServeError {
     /// Reflection cannot read our own descriptors.
     #[error("the descriptors of the services cannot be read")]
-    Descriptors(#[source] tonic_reflection::server::Error),
+    Descriptors(#[source] reflection::Error),
     /// The server failed.
     #[error("the server failed")]
     Transport(#[source] tonic::transport::Error),
@@ -110,18 +110,18 @@ where
     I: Stream<Item = io::Result<C>>,
     C: AsyncRead + AsyncWrite + Connected<ConnectInfo = Peer> + Unpin + Send + 'static,
 {
-    let (health, routes) = routes(services, reflection).await?;
+    let served = routes(services, reflection).await?;
     let draining = stop.clone();
     let stopping = async move {
         draining.cancelled().await;
-        drain(&health).await;
+        drain(&served.health, &served.names).await;
     };
     builder(limits)
         .layer(ServerLayer)
         .layer(border::BorderLayer {
             timeout: limits.timeout,
         })
-        .add_routes(routes)
+        .add_routes(served.routes)
         .serve_with_incoming_shutdown(incoming, stopping)
         .await
         .map_err(ServeError::Transport)
@@ -141,16 +141,25 @@ fn builder(limits: &ServerLimits) -> Server {
         .max_connection_age_grace(RENEWAL)
 }
 
-async fn routes(services: Services, reflection: bool) -> Result<(HealthReporter, Routes), ServeError> {
+/// What is served.
+struct Served {
+    routes: Routes,
+    health: HealthReporter,
+    /// The full names of our services.
+    names: Vec<&'static str>,
+}
+
+async fn routes(services: Services, reflection: bool) -> Result<Served, ServeError> {
     let (health, health_service) = tonic_health::server::health_reporter();
-    let mut routes = Routes::builder();
+    let mut routes = Routes::new(health_service);
+    let mut names = Vec::new();
     macro_rules! add {
         ($server:ident, $service:expr) => {
             let server = $server::new($service)
                 .max_decoding_message_size(MAX_REQUEST_LENGTH)
                 .max_encoding_message_size(MAX_UPDATE_LENGTH + 1024);
-            serving(&health, &server).await;
-            routes.add_service(server);
+            names.push(serving(&health, &server).await);
+            routes = routes.add_service(server);
         };
     }
     add!(TokenServiceServer, services.tokens);
@@ -159,36 +168,24 @@ async fn routes(services: Services, reflection: bool) -> Result<(HealthReporter,
     add!(KeyServiceServer, services.keys);
     add!(RevocationServiceServer, services.revocations);
     add!(FleetServiceServer, services.verifiers);
-    routes.add_service(health_service);
     if reflection {
-        let descriptors = || {
-            tonic_reflection::server::Builder::configure()
-                .register_encoded_file_descriptor_set(countersign_proto::FILE_DESCRIPTOR_SET)
-                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        };
-        routes.add_service(descriptors().build_v1().map_err(ServeError::Descriptors)?);
-        routes.add_service(descriptors().build_v1alpha().map_err(ServeError::Descriptors)?);
+        routes = reflection::add(routes, &names).map_err(ServeError::Descriptors)?;
     }
-    Ok((health, routes.routes()))
+    Ok(Served {
+        routes,
+        health,
+        names,
+    })
 }
 
-async fn serving<S: NamedService>(health: &HealthReporter, _service: &S) {
+async fn serving<S: NamedService>(health: &HealthReporter, _service: &S) -> &'static str {
     health.set_serving::<S>().await;
+    S::NAME
 }
 
-/// Every service of ours, as health checks name them.
-const NAMES: [&str; 7] = [
-    "",
-    "countersign.token.v1.TokenService",
-    "countersign.sync.v1.SyncService",
-    "countersign.admin.v1.ClientService",
-    "countersign.admin.v1.KeyService",
-    "countersign.admin.v1.RevocationService",
-    "countersign.admin.v1.FleetService",
-];
-
-async fn drain(health: &HealthReporter) {
-    for name in NAMES {
+/// Health checks name a service, or the whole server by no name.
+async fn drain(health: &HealthReporter, names: &[&str]) {
+    for name in names.iter().copied().chain([""]) {
         health.set_service_status(name, ServingStatus::NotServing).await;
     }
 }

@@ -13,10 +13,11 @@ use countersign_core::requirements::MethodPath;
 use countersign_proto::verify::v1;
 use countersign_proto::verify::v1::verify_response::Verdict;
 use countersign_proto::verify::v1::verify_service_server::{VerifyService, VerifyServiceServer};
-use countersign_wire::{MAX_REQUEST_LENGTH, status, verify};
+use countersign_wire::{MAX_REQUEST_LENGTH, reflection, status, verify};
 use http::{Request, Response};
 use hyper::body::Incoming;
 use tonic::body::Body;
+use tonic::server::NamedService as _;
 use tonic::service::Routes;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
@@ -43,22 +44,12 @@ pub(crate) struct ApiService(Routes);
 
 impl ApiService {
     /// The API with health and reflection. The second value is told whether decisions are made.
-    pub(crate) fn new(api: VerifyApi) -> Result<(Self, HealthReporter), tonic_reflection::server::Error> {
+    pub(crate) fn new(api: VerifyApi) -> Result<(Self, HealthReporter), reflection::Error> {
         let verify = VerifyServiceServer::new(api).max_decoding_message_size(MAX_REQUEST_LENGTH);
         let (reporter, health) = tonic_health::server::health_reporter();
-        let reflection = || {
-            tonic_reflection::server::Builder::configure()
-                .register_encoded_file_descriptor_set(countersign_proto::FILE_DESCRIPTOR_SET)
-                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-                .with_service_name("countersign.verify.v1.VerifyService")
-                .with_service_name("grpc.health.v1.Health")
-        };
-        let routes = Routes::new(verify)
-            .add_service(health)
-            .add_service(reflection().build_v1()?)
-            .add_service(reflection().build_v1alpha()?)
-            .prepare();
-        Ok((Self(routes), reporter))
+        let routes = Routes::new(verify).add_service(health);
+        let routes = reflection::add(routes, &[VerifyServiceServer::<VerifyApi>::NAME])?;
+        Ok((Self(routes.prepare()), reporter))
     }
 }
 

@@ -70,7 +70,7 @@ pub enum StartError {
     Entropy(#[from] EntropyFailed),
     /// The descriptors of the API are damaged.
     #[error("the descriptors of the local API cannot be served")]
-    Reflection(#[from] tonic_reflection::server::Error),
+    Reflection(#[from] countersign_wire::reflection::Error),
     /// The runtime for calls has stopped.
     #[error("the runtime for calls has stopped")]
     Stopped,

@@ -8,12 +8,12 @@ use std::pin::Pin;
 use countersign_proto::demo::v1;
 use countersign_proto::demo::v1::demo_service_server::{DemoService, DemoServiceServer};
 use countersign_runtime::busy::retry_while_busy;
-use countersign_wire::status;
+use countersign_wire::{reflection, status};
 use futures_util::{Stream, StreamExt as _};
-use prost::Message as _;
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::metadata::MetadataMap;
+use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -135,12 +135,9 @@ pub enum DemoError {
     /// The address cannot be had.
     #[error("cannot listen on `{0}`")]
     Listen(SocketAddr, #[source] std::io::Error),
-    /// The descriptors built in are not readable.
-    #[error("the descriptors are not readable")]
-    Descriptors(#[from] prost::DecodeError),
     /// Reflection cannot be offered.
     #[error("reflection cannot be offered")]
-    Reflection(#[from] tonic_reflection::server::Error),
+    Reflection(#[from] reflection::Error),
     /// Serving failed.
     #[error("the server failed")]
     Serve(#[from] tonic::transport::Error),
@@ -165,14 +162,8 @@ pub async fn listen(address: SocketAddr) -> Result<TcpListener, DemoError> {
 pub async fn serve(listener: TcpListener, shutdown: impl Future<Output = ()>) -> Result<(), DemoError> {
     let (reporter, health) = tonic_health::server::health_reporter();
     reporter.set_serving::<DemoServiceServer<Demo>>().await;
-    let descriptors = descriptors()?;
-    let reflection = || {
-        tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(&descriptors)
-            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-            // So that grpcurl can read the reason in a refusal of the sidecar.
-            .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
-    };
+    let routes = Routes::new(DemoServiceServer::new(Demo)).add_service(health);
+    let routes = reflection::add(routes, &[SERVICE])?;
     let incoming = TcpListenerStream::new(listener).map(|accepted| {
         accepted.inspect(|stream| {
             // Without it a call waits for the peer's delayed acknowledgement; a stream that cannot is slow, not wrong.
@@ -181,20 +172,10 @@ pub async fn serve(listener: TcpListener, shutdown: impl Future<Output = ()>) ->
     });
     Server::builder()
         .max_concurrent_streams(STREAMS_PER_CONNECTION)
-        .add_service(DemoServiceServer::new(Demo))
-        .add_service(health)
-        .add_service(reflection().build_v1()?)
-        .add_service(reflection().build_v1alpha()?)
+        .add_routes(routes)
         .serve_with_incoming_shutdown(incoming, shutdown)
         .await?;
     Ok(())
-}
-
-/// The file descriptors of the demo service and of nothing else.
-fn descriptors() -> Result<Vec<u8>, prost::DecodeError> {
-    let mut set = prost_types::FileDescriptorSet::decode(countersign_proto::FILE_DESCRIPTOR_SET)?;
-    set.file.retain(|file| file.package() == "countersign.demo.v1");
-    Ok(set.encode_to_vec())
 }
 
 #[cfg(test)]

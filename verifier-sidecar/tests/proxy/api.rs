@@ -224,3 +224,50 @@ async fn health_is_served_and_follows_the_trust() {
     assert!(matches!(named, Ok(ServingStatus::Serving)), "{named:?}");
     assert_eq!(check("nobody").await.expect_err("unknown").code(), Code::NotFound);
 }
+
+/// What is listed is what is served; the details of refusals can be read.
+#[tokio::test]
+async fn reflection_lists_what_the_api_serves_and_nothing_else() {
+    use tonic_reflection::pb::v1::ServerReflectionRequest;
+    use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+    use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
+    use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
+
+    let sidecar = Sidecar::start().await;
+    let address = sidecar.addresses.verify_grpc.expect("an address");
+    let asked = [
+        MessageRequest::ListServices(String::new()),
+        MessageRequest::FileContainingSymbol("google.rpc.ErrorInfo".to_owned()),
+    ];
+    let asked = asked.map(|message| ServerReflectionRequest {
+        host: String::new(),
+        message_request: Some(message),
+    });
+    let answers = ServerReflectionClient::new(channel(address))
+        .server_reflection_info(tokio_stream::iter(asked))
+        .await;
+    let mut answers = answers.expect("answers").into_inner();
+    let listed = answers.message().await.expect("an answer").expect("an answer");
+    let Some(MessageResponse::ListServicesResponse(listed)) = listed.message_response else {
+        panic!("no list: {listed:?}");
+    };
+    let mut names: Vec<String> = listed.service.into_iter().map(|service| service.name).collect();
+    names.sort();
+    assert_eq!(
+        names,
+        [
+            "countersign.verify.v1.VerifyService",
+            "grpc.health.v1.Health",
+            "grpc.reflection.v1.ServerReflection",
+            "grpc.reflection.v1alpha.ServerReflection",
+        ]
+    );
+    let detail = answers.message().await.expect("an answer").expect("an answer");
+    assert!(
+        matches!(
+            detail.message_response,
+            Some(MessageResponse::FileDescriptorResponse(_))
+        ),
+        "{detail:?}"
+    );
+}

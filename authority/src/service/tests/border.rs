@@ -9,7 +9,6 @@ use hyper::body::Incoming;
 use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use prost::Message as _;
-use tonic::transport::Channel;
 use tonic::{Code, Status};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
@@ -263,12 +262,8 @@ async fn a_call_that_takes_too_long_is_ended() {
 }
 
 #[tokio::test]
-async fn health_and_reflection_answer_as_configured() {
-    let stage = Stage::with(Setting {
-        reflection: true,
-        ..Setting::default()
-    })
-    .await;
+async fn health_knows_every_service() {
+    let stage = Stage::new().await;
     let channel = stage.connect(ORDERS).await;
     let mut health = HealthClient::new(channel.clone());
     let mut check = async |service: &str| {
@@ -287,50 +282,90 @@ async fn health_and_reflection_answer_as_configured() {
     }
     let unknown = check("countersign.nothing").await.expect_err("is unknown");
     assert_eq!(unknown.code(), Code::NotFound);
-
-    // Both versions, because older tools know only the first.
-    assert!(
-        services_v1(&channel)
-            .await
-            .contains("countersign.admin.v1.FleetService")
-    );
-    assert!(
-        services_v1alpha(&channel)
-            .await
-            .contains("countersign.token.v1.TokenService")
-    );
 }
 
-async fn services_v1(channel: &Channel) -> String {
-    use tonic_reflection::pb::v1 as reflection;
-    let list = reflection::ServerReflectionRequest {
-        host: String::new(),
-        message_request: Some(
-            reflection::server_reflection_request::MessageRequest::ListServices(String::new()),
-        ),
-    };
-    let mut client = reflection::server_reflection_client::ServerReflectionClient::new(channel.clone());
-    let answers = client
-        .server_reflection_info(futures_util::stream::iter([list]))
-        .await;
-    let answer = answers.expect("answers").into_inner().message().await;
-    format!("{answer:?}")
+/// What the reflection of one version lists, and whether it describes each of the symbols.
+macro_rules! reflected {
+    ($version:ident, $channel:expr, $symbols:expr) => {{
+        use pb::server_reflection_request::MessageRequest;
+        use pb::server_reflection_response::MessageResponse;
+        use tonic_reflection::pb::$version as pb;
+        let symbols = $symbols
+            .into_iter()
+            .map(|symbol: &str| MessageRequest::FileContainingSymbol(symbol.to_owned()));
+        let asked = [MessageRequest::ListServices(String::new())]
+            .into_iter()
+            .chain(symbols);
+        let asked: Vec<_> = asked
+            .map(|message| pb::ServerReflectionRequest {
+                host: String::new(),
+                message_request: Some(message),
+            })
+            .collect();
+        let mut client = pb::server_reflection_client::ServerReflectionClient::new($channel);
+        let answers = client
+            .server_reflection_info(futures_util::stream::iter(asked))
+            .await;
+        let mut answers = answers.expect("answers").into_inner();
+        let (mut listed, mut described) = (Vec::new(), Vec::new());
+        while let Ok(Some(answer)) = answers.message().await {
+            match answer.message_response.expect("an answer") {
+                MessageResponse::ListServicesResponse(list) => {
+                    listed.extend(list.service.into_iter().map(|service| service.name));
+                }
+                answer => described.push(matches!(answer, MessageResponse::FileDescriptorResponse(_))),
+            }
+        }
+        listed.sort();
+        (listed, described)
+    }};
 }
 
-async fn services_v1alpha(channel: &Channel) -> String {
-    use tonic_reflection::pb::v1alpha as reflection;
-    let list = reflection::ServerReflectionRequest {
-        host: String::new(),
-        message_request: Some(
-            reflection::server_reflection_request::MessageRequest::ListServices(String::new()),
-        ),
-    };
-    let mut client = reflection::server_reflection_client::ServerReflectionClient::new(channel.clone());
-    let answers = client
-        .server_reflection_info(futures_util::stream::iter([list]))
-        .await;
-    let answer = answers.expect("answers").into_inner().message().await;
-    format!("{answer:?}")
+/// Both versions, because older tools know only the first.
+#[tokio::test]
+async fn reflection_lists_what_is_served_here_and_nothing_else() {
+    let stage = Stage::with(Setting {
+        reflection: true,
+        ..Setting::default()
+    })
+    .await;
+    let channel = stage.connect(ORDERS).await;
+    let served = [
+        "countersign.admin.v1.ClientService",
+        "countersign.admin.v1.FleetService",
+        "countersign.admin.v1.KeyService",
+        "countersign.admin.v1.RevocationService",
+        "countersign.sync.v1.SyncService",
+        "countersign.token.v1.TokenService",
+        "grpc.health.v1.Health",
+        "grpc.reflection.v1.ServerReflection",
+        "grpc.reflection.v1alpha.ServerReflection",
+    ];
+    // A message behind a message, and what stands in the details of refusals.
+    let known = [
+        "countersign.trust.v1.Signed",
+        "google.protobuf.Timestamp",
+        "google.rpc.ErrorInfo",
+        "google.rpc.RetryInfo",
+        "google.rpc.BadRequest",
+    ];
+    let (listed, described) = reflected!(v1, channel.clone(), known);
+    assert_eq!(
+        (listed.as_slice(), described),
+        (&served.map(str::to_owned)[..], vec![true; 5])
+    );
+    let (listed, described) = reflected!(v1alpha, channel.clone(), known);
+    assert_eq!(
+        (listed.as_slice(), described),
+        (&served.map(str::to_owned)[..], vec![true; 5])
+    );
+
+    let elsewhere = ["countersign.verify.v1.VerifyService"];
+    assert_ne!(reflected!(v1, channel.clone(), elsewhere).1, [true]);
+    assert_ne!(
+        reflected!(v1, channel, ["countersign.demo.v1.EchoRequest"]).1,
+        [true]
+    );
 }
 
 /// G30: a caller that goes away at any moment leaves nothing half done.
