@@ -210,3 +210,16 @@ async fn a_silent_collector_does_not_hold_up_the_end() {
     tracing::dispatcher::with_default(&dispatch, || drop(tracing::info_span!("lost").entered()));
     assert!(seconds_of(|| drop(guard)) < Duration::from_secs(4));
 }
+
+/// An address at which nobody listens refuses at once, and so the process ends at once.
+#[test]
+fn a_collector_that_is_away_does_not_hold_up_the_end() {
+    let gone = std::net::TcpListener::bind("127.0.0.1:0").expect("bound");
+    let endpoint = format!("http://{}", gone.local_addr().expect("address"));
+    drop(gone);
+    let config = config(LogFormat::Json, "off", Some(&endpoint));
+    let assembled = assemble(SERVICE, &config, &Environment::default(), std::io::sink, false);
+    let (dispatch, guard) = assembled.expect("telemetry");
+    tracing::dispatcher::with_default(&dispatch, || drop(tracing::info_span!("lost").entered()));
+    assert!(seconds_of(|| drop(guard)) < Duration::from_millis(500));
+}
