@@ -3,9 +3,10 @@
 //! Each child holds the other end of a pipe of ours. When we are gone, however that came, the pipe ends and the child
 //! stops by itself, so no orphan stays.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{Read as _, Seek as _, SeekFrom};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -89,7 +90,8 @@ impl Children {
         let file = new_log(&path).map_err(|error| cannot("write", &path, &error))?;
         let second = file.try_clone().map_err(|error| cannot("write", &path, &error))?;
         let ourselves = ourselves().map_err(|error| Failure::because(&doing, &error))?;
-        let child = Command::new(ourselves)
+        let child = Command::new(image(&ourselves))
+            .arg0(&ourselves)
             .args(["run", "--with-parent", role.name()])
             .args(arguments)
             .stdin(Stdio::piped())
@@ -246,11 +248,24 @@ impl Children {
     }
 }
 
-/// The file that this program is in. After it was built anew, Linux adds a remark to the path.
+/// The path that this program was started from, for people. Once the file there was removed or built anew, Linux adds a
+/// remark to it.
 pub(super) fn ourselves() -> std::io::Result<PathBuf> {
     let path = std::env::current_exe()?;
-    let stripped = path.to_str().and_then(|text| text.strip_suffix(" (deleted)"));
-    Ok(stripped.map_or_else(|| path.clone(), PathBuf::from))
+    let remarked = path.as_os_str().as_bytes().strip_suffix(b" (deleted)");
+    let stripped = remarked.map(|bytes| PathBuf::from(OsStr::from_bytes(bytes)));
+    // What is there is no remark.
+    Ok(stripped.filter(|_| !path.exists()).unwrap_or(path))
+}
+
+/// What is executed to start a part. On Linux the very program that runs now, also when its file was removed or built anew
+/// since, so that the parts of a run are of one build.
+fn image(ourselves: &Path) -> &Path {
+    if cfg!(target_os = "linux") {
+        Path::new("/proc/self/exe")
+    } else {
+        ourselves
+    }
 }
 
 /// The log of a child in an environment's folder.

@@ -7,7 +7,7 @@ mod support;
 use serde_json::{Value, json};
 use tonic::Code;
 
-use support::{Dev, Through, is_running, told};
+use support::{Dev, PROGRAM, Through, is_running, told};
 
 #[tokio::test]
 async fn both_clients_get_tokens_and_call_through_both_listeners() {
@@ -360,6 +360,44 @@ async fn a_restart_finds_everything_as_it_was() {
             .expect_err("refused"),
     );
     assert_eq!(refusal.1, "KID_UNKNOWN");
+    dev.stop();
+}
+
+/// The program is built anew while an environment starts, and again while it runs: all parts are of the build that was
+/// started, and what is printed names the file where the next build is.
+#[tokio::test]
+async fn a_program_that_is_replaced_goes_on_as_it_was_started() {
+    // Where a link to the program can be made. A copy could not be executed while another thread forks.
+    let builds = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
+    let program = builds.path().join("countersign");
+    std::fs::hard_link(PROGRAM, &program).expect("linked");
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut dev = Dev::start_by(&program, folder, &[], || {
+        std::fs::remove_file(&program).expect("removed");
+        std::fs::write(&program, "not finished yet").expect("written");
+    });
+    dev.token(&["--client", "billing"]);
+    let printed = program.display().to_string();
+    assert!(
+        dev.output().contains(&format!("\n{printed} key rotate")),
+        "{}",
+        dev.output()
+    );
+
+    std::fs::remove_file(&program).expect("removed");
+    dev.kill(dev.environment.processes.authority.pid);
+    let command = format!("{printed} run authority serve --config ");
+    dev.said(&format!("with\n  {command}")).await;
+    assert!(!dev.output().contains("(deleted)"), "{}", dev.output());
+
+    std::fs::hard_link(PROGRAM, &program).expect("linked");
+    let said = dev.output();
+    let line = said.lines().rfind(|line| line.trim_start().starts_with(&command));
+    dev.restart_as_told(line.expect("it was said"));
+    support::until("the authority answers again", async || {
+        dev.run(&["token", "get", "--client", "billing"]).status.success()
+    })
+    .await;
     dev.stop();
 }
 

@@ -60,20 +60,18 @@ fn process(pid: u32) -> Pid {
     Pid::from_raw(i32::try_from(pid).expect("a process id")).expect("a process id")
 }
 
-/// Whether a process runs, or is still ending and holds its files. One of which nothing is left but that nobody has waited
-/// for it does not. Its first thread can be dead while others are not, so all are looked at.
+/// Whether a process runs. One that has ended and that nobody has waited for does not.
 pub(crate) fn is_running(pid: u32) -> bool {
-    let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else {
-        let has_such_files = Path::new("/proc/self/task").exists();
-        return !has_such_files && test_kill_process(process(pid)).is_ok();
-    };
-    let is_alive = |thread: &Path| {
-        let stat = std::fs::read_to_string(thread.join("stat")).unwrap_or_default();
-        let state = stat.rsplit(')').next().unwrap_or_default().trim_start();
-        !state.is_empty() && !state.starts_with('Z')
-    };
-    let threads: Vec<PathBuf> = threads.flatten().map(|entry| entry.path()).collect();
-    threads.len() > 1 || threads.iter().any(|thread| is_alive(thread))
+    match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
+        Ok(stat) => !stat
+            .rsplit(')')
+            .next()
+            .expect("a state")
+            .trim_start()
+            .starts_with('Z'),
+        Err(_gone) if Path::new("/proc/self/stat").exists() => false,
+        Err(_no_such_files) => test_kill_process(process(pid)).is_ok(),
+    }
 }
 
 /// Which way a call takes.
@@ -100,8 +98,15 @@ pub(crate) struct Dev {
     restarted: Vec<Child>,
 }
 
+/// The program.
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_countersign");
+
 fn countersign() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_countersign"));
+    by(Path::new(PROGRAM))
+}
+
+fn by(program: &Path) -> Command {
+    let mut command = Command::new(program);
     command.stdin(Stdio::null());
     command
 }
@@ -114,10 +119,15 @@ impl Dev {
 
     /// Starts one in a folder that may have been used before, and waits until it is ready.
     pub(crate) fn start_in(folder: TempDir, more: &[&str]) -> Self {
+        Self::start_by(Path::new(PROGRAM), folder, more, || {})
+    }
+
+    /// Starts one by a program of ours that lies elsewhere, and does `meanwhile` as soon as that runs.
+    pub(crate) fn start_by(program: &Path, folder: TempDir, more: &[&str], meanwhile: impl FnOnce()) -> Self {
         countersign_mtls::install_default_provider();
         let log = File::create(folder.path().join("output")).expect("a log");
         let dir = folder.path().join("dev");
-        let supervisor = countersign()
+        let supervisor = by(program)
             .args(["dev", "--dir"])
             .arg(&dir)
             .args(more)
@@ -125,6 +135,7 @@ impl Dev {
             .stderr(log)
             .spawn();
         let mut supervisor = supervisor.expect("it starts");
+        meanwhile();
         let environment = block_until("the environment is ready", || {
             let ended = supervisor.try_wait().expect("it can be asked");
             let said = || std::fs::read_to_string(folder.path().join("output")).expect("a log");
@@ -252,11 +263,17 @@ impl Dev {
         Ok(answer.caller.expect("a caller"))
     }
 
+    /// What the environment has said so far.
+    pub(crate) fn output(&self) -> String {
+        std::fs::read_to_string(self.path("output")).expect("a log")
+    }
+
     /// Waits until the environment's own output has `text` in it.
     pub(crate) async fn said(&self, text: &str) {
-        let path = self.path("output");
-        let there = async || std::fs::read_to_string(&path).expect("a log").contains(text);
-        until(&format!("`{text}` is said"), there).await;
+        until(&format!("`{text}` is said"), async || {
+            self.output().contains(text)
+        })
+        .await;
     }
 
     /// Kills a process of the environment.
@@ -267,12 +284,21 @@ impl Dev {
 
     /// Starts a part by hand.
     pub(crate) fn restart(&mut self, arguments: &[&str]) {
+        let mut command = countersign();
+        command.args(arguments);
+        self.restart_with(command);
+    }
+
+    /// Starts a part by a command that was printed.
+    pub(crate) fn restart_as_told(&mut self, line: &str) {
+        let mut command = Command::new("sh");
+        command.arg("-c").arg(format!("exec {line}")).stdin(Stdio::null());
+        self.restart_with(command);
+    }
+
+    fn restart_with(&mut self, mut command: Command) {
         let log = File::create(self.path(&format!("restarted-{}", self.restarted.len()))).expect("a log");
-        let child = countersign()
-            .args(arguments)
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn();
+        let child = command.stdout(Stdio::null()).stderr(log).spawn();
         self.restarted.push(child.expect("it starts"));
     }
 
@@ -290,8 +316,7 @@ impl Dev {
         }
         kill_process(process(self.supervisor.id()), Signal::INT).expect("it runs");
         let ended = end_of(&mut self.supervisor);
-        let said = std::fs::read_to_string(self.path("output")).expect("a log");
-        assert!(ended.success(), "{ended:?}: {said}");
+        assert!(ended.success(), "{ended:?}: {}", self.output());
         let processes = &self.environment.processes;
         for pid in [processes.authority.pid, processes.sidecar.pid, processes.demo.pid] {
             assert!(!is_running(pid), "process {pid} is left");
