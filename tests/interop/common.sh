@@ -139,15 +139,16 @@ expect_services() {
 
 # ---- The environment.
 
-# Starts it, with the environment variables that are set at this time.
+# Starts it, with the environment variables that are set at this time. Its process is in $supervisor.
 start_environment() {
   printf '== starting a development environment\n'
   cargo build --quiet --locked --bin countersign
   "$countersign" dev --dir "$environment" >"$work/dev.log" 2>&1 &
-  children+=($!)
+  supervisor=$!
+  children+=("$supervisor")
   local deadline=$((SECONDS + 60))
   until [[ -s "$environment/dev.json" ]]; do
-    if ((SECONDS >= deadline)) || ! kill -0 $! 2>/dev/null; then
+    if ((SECONDS >= deadline)) || ! kill -0 "$supervisor" 2>/dev/null; then
       printf 'the environment did not start:\n' >&2
       cat "$work/dev.log" >&2
       exit 1
@@ -206,11 +207,10 @@ bearer() {
   bearer=(-rpc-header "authorization: Bearer $1")
 }
 
-# gone PID    Waits until the process is no more: a zombie's other threads may still hold its locks and ports, so it counts
-#             as gone only when its parent has seen it end.
+# gone PID    Waits until the process is no more.
 gone() {
   local deadline=$((SECONDS + 20))
-  while kill -0 "$1" 2>/dev/null; do
+  while kill -0 "$1" 2>/dev/null && ! grep -q '^State:[[:space:]]Z' "/proc/$1/status" 2>/dev/null; do
     if ((SECONDS >= deadline)); then
       not_ok "process $1 is still there"
       return

@@ -127,23 +127,13 @@ impl Dev {
     ///
     /// # Panics
     /// When it cannot be started.
-    pub async fn restart_authority(&mut self) {
+    pub fn restart_authority(&mut self) {
         match self.restarted.last_mut() {
             Some(running) => {
                 running.kill().expect("it runs");
                 running.wait().expect("it ends");
             }
-            None => {
-                let pid = self.environment.processes.authority.pid;
-                self.kill(pid);
-                // Its port and its store are free once its parent has seen it end.
-                let process = PathBuf::from(format!("/proc/{pid}"));
-                eventually("the killed process is gone", || {
-                    let gone = !process.exists();
-                    async move { gone }
-                })
-                .await;
-            }
+            None => self.kill(self.environment.processes.authority.pid),
         }
         let log = File::create(self.folder.path().join("authority-again.log")).expect("a log");
         let child = Command::new(&self.program)

@@ -170,7 +170,7 @@ async fn every_acknowledged_mutation_survives_sigkill() {
                 () = tokio::time::sleep(moment) => {}
             }
         }
-        dev.restart_authority().await;
+        dev.restart_authority();
         kills += 1;
         made = end;
         wait_until_it_answers(&dev).await;
