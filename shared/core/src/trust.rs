@@ -19,8 +19,8 @@ pub type Epoch = u64;
 /// The digest of a trust state.
 pub type StateDigest = [u8; 32];
 
-/// The farthest that one update may move the epoch ahead. A higher number is taken for an attempt to make every later
-/// update look old.
+/// The farthest that one update may move the epoch ahead of the highest that was ever in force. A higher number is taken for
+/// an attempt to make every later update look old.
 pub const MAX_EPOCH_STEP: u64 = 1 << 32;
 
 /// Why an update is not taken over. The state in force stays.
@@ -296,11 +296,11 @@ impl UpdateRules {
         if update.issuer != self.issuer {
             return Err(UpdateRefused::Issuer);
         }
-        let in_force = current.map_or(0, TrustState::epoch);
-        if update.epoch < in_force.max(floor) || update.epoch == 0 {
+        let highest = current.map_or(0, TrustState::epoch).max(floor);
+        if update.epoch < highest || update.epoch == 0 {
             return Err(UpdateRefused::Regressed);
         }
-        if update.epoch - in_force > MAX_EPOCH_STEP {
+        if update.epoch - highest > MAX_EPOCH_STEP {
             return Err(UpdateRefused::Jump);
         }
         if let Some(current) = current.filter(|current| current.epoch == update.epoch) {

@@ -210,6 +210,27 @@ fn a_jump_beyond_all_bounds_is_refused() {
     );
 }
 
+/// K14: a jump is measured from the highest epoch that was ever in force. A verifier that starts with no state, or with an
+/// older one, goes on from there, and its mark is as hard to push up as that of any other.
+#[test]
+fn a_jump_is_measured_from_the_high_water_mark() {
+    let setting = setting();
+    let state = in_force(&setting);
+    let mark = 5 + 2 * MAX_EPOCH_STEP;
+    for current in [None, Some(&state)] {
+        let apply = |epoch: Epoch| {
+            let update = setting.snapshot(epoch);
+            rules(&setting).apply(current, mark, &update, setting.now, &AwsLc)
+        };
+        assert_eq!(advanced(apply(mark + 1)).epoch(), mark + 1);
+        assert_eq!(
+            advanced(apply(mark + MAX_EPOCH_STEP)).epoch(),
+            mark + MAX_EPOCH_STEP
+        );
+        assert_eq!(refused(apply(mark + MAX_EPOCH_STEP + 1)), UpdateRefused::Jump);
+    }
+}
+
 /// K18: a delta to a state that is not in force asks for a snapshot.
 #[test]
 fn a_delta_of_an_unknown_base_asks_for_a_snapshot() {
