@@ -1,5 +1,7 @@
 //! The claims of an access token (RFC 9068, section 2.2), read strictly.
 
+use std::borrow::Cow;
+
 use serde_json::value::RawValue;
 
 use crate::json::{self, Members};
@@ -87,7 +89,7 @@ impl Claims {
         let members = Members::read(payload).map_err(|_invalid| Rejection::TokenMalformed)?;
         check_unknown(&members)?;
         let claims = Self {
-            issuer: required(&members, Claim::Iss, json::string)?,
+            issuer: required(&members, Claim::Iss, |v| json::string(v).map(Cow::into_owned))?,
             subject: required(&members, Claim::Sub, |v| Subject::parse(&json::string(v)?))?,
             audiences: required(&members, Claim::Aud, audiences)?,
             client_id: required(&members, Claim::ClientId, |v| {
@@ -178,10 +180,10 @@ fn check_unknown(members: &Members<'_>) -> Result<(), Rejection> {
         .try_for_each(|(_, value)| json::check(value).map_err(|_invalid| Rejection::TokenMalformed))
 }
 
-fn optional<T>(
-    members: &Members<'_>,
+fn optional<'a, T>(
+    members: &Members<'a>,
     claim: Claim,
-    read: impl FnOnce(&RawValue) -> Option<T>,
+    read: impl FnOnce(&'a RawValue) -> Option<T>,
 ) -> Result<Option<T>, Rejection> {
     members
         .find(claim.name())
@@ -202,10 +204,10 @@ fn refusal(claim: Claim, value: &RawValue) -> Rejection {
     }
 }
 
-fn required<T>(
-    members: &Members<'_>,
+fn required<'a, T>(
+    members: &Members<'a>,
     claim: Claim,
-    read: impl FnOnce(&RawValue) -> Option<T>,
+    read: impl FnOnce(&'a RawValue) -> Option<T>,
 ) -> Result<T, Rejection> {
     optional(members, claim, read)?.ok_or(Rejection::ClaimMissing(claim))
 }
@@ -219,7 +221,7 @@ fn timestamp(value: &RawValue) -> Option<Timestamp> {
 
 fn audiences(value: &RawValue) -> Option<Vec<String>> {
     if let Some(one) = json::string(value) {
-        return Some(vec![one]);
+        return Some(vec![one.into_owned()]);
     }
     let several: Vec<String> = serde_json::from_str(value.get()).ok()?;
     (1..=MAX_AUDIENCES).contains(&several.len()).then_some(several)

@@ -78,7 +78,7 @@ impl<'a> CompactJws<'a> {
     /// first; otherwise the reason that names the header member.
     pub fn parse(token: &'a [u8]) -> Result<Self, Rejection> {
         let [header, payload, signature] = segments(token)?;
-        let decode = |segment| decode_segment(segment).ok_or(Rejection::TokenMalformed);
+        let decode = |segment: &str| decode_segment(segment.as_bytes()).ok_or(Rejection::TokenMalformed);
         let (header_bytes, payload_bytes, signature) =
             (decode(header)?, decode(payload)?, decode(signature)?);
         let (algorithm, key_id) = judge_header(&header_bytes)?;
@@ -95,14 +95,10 @@ impl<'a> CompactJws<'a> {
     }
 }
 
-/// The three segments: base64url characters only, the first two not empty. An empty signature is left to the signature
-/// check, which refuses it.
-fn segments(token: &[u8]) -> Result<[&[u8]; 3], Rejection> {
-    let in_alphabet = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
-    if !token.iter().all(in_alphabet) {
-        return Err(Rejection::TokenMalformed);
-    }
-    let mut split = token.split(|byte| *byte == b'.');
+/// The three segments, the first two not empty. An empty signature is left to the signature check, which refuses it.
+fn segments(token: &[u8]) -> Result<[&str; 3], Rejection> {
+    let token = std::str::from_utf8(token).map_err(|_not_base64url| Rejection::TokenMalformed)?;
+    let mut split = token.split('.');
     match (split.next(), split.next(), split.next(), split.next()) {
         (Some(header), Some(payload), Some(signature), None) if !header.is_empty() && !payload.is_empty() => {
             Ok([header, payload, signature])

@@ -4,9 +4,11 @@
 //! `serde_json` does the reading. What it is lax on by itself (the last of two equal members wins, unknown values are
 //! skipped without a look inside) is decided here.
 
+use std::borrow::Cow;
 use std::fmt;
 
-use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::Deserialize;
+use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 /// The deepest nesting read, counting the outer object.
@@ -22,7 +24,7 @@ pub struct NotStrictJson;
 
 /// The members of one object, in their order, each name once. Values are still text; their syntax is checked.
 #[derive(Debug)]
-pub struct Members<'a>(Vec<(String, &'a RawValue)>);
+pub struct Members<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
 
 impl<'a> Members<'a> {
     /// Reads `document`: UTF-8, exactly one object, JSON whitespace around it allowed.
@@ -48,15 +50,19 @@ impl<'a> Members<'a> {
 
     /// Every member.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &'a RawValue)> {
-        self.0.iter().map(|(name, value)| (name.as_str(), *value))
+        self.0.iter().map(|(name, value)| (name.as_ref(), *value))
     }
 }
 
 /// The string that `value` is, if it is one.
 #[must_use]
-pub fn string(value: &RawValue) -> Option<String> {
-    serde_json::from_str(value.get()).ok()
+pub fn string(value: &RawValue) -> Option<Cow<'_, str>> {
+    serde_json::from_str(value.get()).ok().map(|Text(text)| text)
 }
+
+/// A string, borrowed from the document unless it has escapes.
+#[derive(Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 /// Checks a value that is not understood: no member twice at any depth, no lone surrogate, numbers in range.
 ///
@@ -70,6 +76,10 @@ pub fn check(value: &RawValue) -> Result<(), NotStrictJson> {
 
 /// Whether nesting stays within [`MAX_DEPTH`]. A scan without recursion, made before any parser sees the text.
 fn is_shallow(text: &str) -> bool {
+    // Most documents have not even that many brackets.
+    if text.bytes().filter(|byte| matches!(byte, b'{' | b'[')).count() <= MAX_DEPTH {
+        return true;
+    }
     let mut depth = 0_usize;
     let mut in_string = false;
     let mut escaped = false;
@@ -101,7 +111,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
 struct MembersVisitor;
 
 impl<'de> Visitor<'de> for MembersVisitor {
-    type Value = Vec<(String, &'de RawValue)>;
+    type Value = Vec<(Cow<'de, str>, &'de RawValue)>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object")
@@ -109,7 +119,7 @@ impl<'de> Visitor<'de> for MembersVisitor {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut members: Self::Value = Vec::with_capacity(16);
-        while let Some(name) = map.next_key::<String>()? {
+        while let Some(Text(name)) = map.next_key()? {
             if members.len() == MAX_MEMBERS || members.iter().any(|(member, _)| *member == name) {
                 return Err(de::Error::custom("a member twice, or too many"));
             }

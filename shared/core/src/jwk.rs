@@ -4,7 +4,7 @@
 //! Only the form is judged here. Whether the numbers are a good key (on the curve, of safe strength) is judged where keys
 //! are made ready for use, behind [`crate::ports::KeyReader`].
 
-use std::borrow::Borrow;
+use std::borrow::{Borrow, Cow};
 
 use serde_json::value::RawValue;
 
@@ -260,7 +260,7 @@ pub fn write_set<T: Borrow<Jwk>>(keys: impl IntoIterator<Item = T>) -> String {
 /// Members that only a private key has (RFC 7518, section 6).
 const PRIVATE: [&str; 7] = ["d", "p", "q", "dp", "dq", "qi", "oth"];
 
-fn text(members: &Members<'_>, name: &'static str) -> Result<String, KeySetError> {
+fn text<'a>(members: &Members<'a>, name: &'static str) -> Result<Cow<'a, str>, KeySetError> {
     members
         .find(name)
         .and_then(json::string)
@@ -298,7 +298,7 @@ fn read_numbers(members: &Members<'_>) -> Result<PublicNumbers, KeySetError> {
     }
     let algorithm = Algorithm::from_name(&text(members, "alg")?).ok_or(KeySetError::Algorithm)?;
     let curve = members.find("crv").map(|_| text(members, "crv")).transpose()?;
-    match (algorithm, kty.as_str(), curve.as_deref()) {
+    match (algorithm, kty.as_ref(), curve.as_deref()) {
         (Algorithm::Es256, "EC", Some("P-256")) => Ok(PublicNumbers::P256 {
             x: number(members, "x")?,
             y: number(members, "y")?,
