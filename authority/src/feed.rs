@@ -1,4 +1,4 @@
-//! What verifiers are told: each update signed once, encoded once, and handed to every stream.
+//! What verifiers are told: each update signed once, encoded once, and handed to every stream. The streams share its bytes.
 //!
 //! A new stream is given the deltas that it lacks, or a snapshot and the deltas since. The snapshot is made when somebody
 //! needs one and kept as long as the deltas behind it are. A heartbeat is signed at most once for each epoch and second, and
@@ -65,8 +65,8 @@ impl Publisher {
 
     fn sign(&self, context: Context, payload: Vec<u8>) -> Result<trust::Signed, SigningFailed> {
         Ok(trust::Signed {
-            signature: publishing::sign(&self.0, context, &payload)?,
-            payload,
+            signature: publishing::sign(&self.0, context, &payload)?.into(),
+            payload: payload.into(),
             key_id: self.0.key_id().as_str().to_owned(),
         })
     }

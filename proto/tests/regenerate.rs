@@ -37,6 +37,8 @@ fn generate() -> BTreeMap<String, Vec<u8>> {
 
     let out = tempfile::tempdir().expect("a temporary folder");
     tonic_prost_build::configure()
+        // One signed update is sent on every stream: clones share it.
+        .bytes(".countersign.trust.v1.Signed")
         .out_dir(out.path())
         .compile_fds(with_comments)
         .expect("the code is generated");

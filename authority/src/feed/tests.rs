@@ -203,6 +203,40 @@ async fn only_what_was_sent_can_be_acknowledged() {
     assert_eq!(handle.acknowledge(3, &digest(3)), Err(AckRefused::Ended));
 }
 
+/// One update in memory, however many are sent it; the same of a heartbeat within its second.
+#[tokio::test]
+async fn streams_share_the_bytes_of_what_they_are_sent() {
+    let mut authority = Authority::new();
+    authority.advance();
+    let mut streams = Vec::new();
+    for _ in 0..3 {
+        streams.push(authority.join(0).await.subscription);
+    }
+    authority.advance();
+    for (number, stream) in streams.iter().enumerate() {
+        stream.handle().answer(u64::try_from(number).expect("small"));
+    }
+    // A snapshot, a delta, a pong.
+    for _ in 0..3 {
+        let sent: Vec<_> = streams.iter_mut().map(|stream| signed(next(stream))).collect();
+        assert!(sent[0].payload.len() > 32 && sent[0].signature.len() == 64);
+        let place = |signed: &trust::Signed| (signed.payload.as_ptr(), signed.signature.as_ptr());
+        assert!(sent.iter().all(|one| place(one) == place(&sent[0])));
+    }
+}
+
+fn next(stream: &mut Subscription) -> sync::SyncResponse {
+    let message = stream.next().now_or_never().expect("waits");
+    message.expect("goes on").expect("goes on")
+}
+
+fn signed(response: sync::SyncResponse) -> trust::Signed {
+    match response.message.expect("a message") {
+        Message::Update(signed) => signed,
+        Message::Pong(pong) => pong.heartbeat.expect("a heartbeat"),
+    }
+}
+
 #[tokio::test]
 async fn a_heartbeat_is_signed_once_a_second_and_once_an_epoch() {
     let mut authority = Authority::new();

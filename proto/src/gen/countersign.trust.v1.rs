@@ -4,11 +4,11 @@
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Signed {
     /// The serialized message: an `EpochUpdate` or a `Heartbeat`, as the context says.
-    #[prost(bytes = "vec", tag = "1")]
-    pub payload: ::prost::alloc::vec::Vec<u8>,
+    #[prost(bytes = "bytes", tag = "1")]
+    pub payload: ::prost::bytes::Bytes,
     /// The signature: 64 bytes of Ed25519 (RFC 8032).
-    #[prost(bytes = "vec", tag = "2")]
-    pub signature: ::prost::alloc::vec::Vec<u8>,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub signature: ::prost::bytes::Bytes,
     /// The publishing key that signed: the RFC 7638 thumbprint of its JWK.
     #[prost(string, tag = "3")]
     pub key_id: ::prost::alloc::string::String,

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bytes::Bytes;
 use countersign_core::Timestamp;
 use countersign_core::freshness::StalenessBudget;
 use countersign_core::key_set::{KeySet, KeyTimes, PublishedKey};
@@ -23,6 +24,13 @@ use crate::trust::TrustStore;
 pub(crate) const START: u64 = 1_800_000_000;
 
 pub(crate) const ISSUER: &str = "https://auth.example.com";
+
+/// `bytes` with the lowest bit of one of them turned over.
+pub(crate) fn flipped(bytes: &[u8], index: usize) -> Bytes {
+    let mut bytes = bytes.to_vec();
+    bytes[index] ^= 1;
+    bytes.into()
+}
 
 /// A clock that stands still until it is moved.
 #[derive(Debug)]
@@ -114,9 +122,10 @@ impl ScriptedAuthority {
         Publishers::new(pinned, Arc::new(AwsLc))
     }
 
-    pub(crate) fn sign(&self, context: Context, payload: Vec<u8>) -> Signed {
+    pub(crate) fn sign(&self, context: Context, payload: impl Into<Bytes>) -> Signed {
+        let payload = payload.into();
         Signed {
-            signature: publishing::sign(&self.key, context, &payload).unwrap(),
+            signature: publishing::sign(&self.key, context, &payload).unwrap().into(),
             key_id: self.key.key_id().to_string(),
             payload,
         }

@@ -9,7 +9,9 @@ use countersign_proto::trust::v1 as wire;
 use prost::Message as _;
 
 use super::*;
-use crate::sync::scripted::{BUDGET, START, ScriptedAuthority, TestClock, key_set, revocation, store};
+use crate::sync::scripted::{
+    BUDGET, START, ScriptedAuthority, TestClock, flipped, key_set, revocation, store,
+};
 use crate::trust::TrustAlarm;
 
 mod disk;
@@ -362,7 +364,7 @@ fn a_damaged_update_is_refused_at_every_byte() {
         cut.payload.truncate(length);
         assert_eq!(nacks(&stage.update(cut)), [(0, "update_signature", false)]);
         let mut changed = delta.clone();
-        changed.payload[length] ^= 1;
+        changed.payload = flipped(&delta.payload, length);
         assert_eq!(nacks(&stage.update(changed)), [(0, "update_signature", false)]);
     }
     for length in 0..delta.signature.len() {
@@ -387,7 +389,7 @@ fn a_signed_message_that_is_no_update_is_refused() {
     for length in 0..delta.payload.len() {
         let cut = stage
             .authority
-            .sign(Context::Update, delta.payload[..length].to_vec());
+            .sign(Context::Update, delta.payload.slice(..length));
         let sent = stage.update(cut);
         assert_eq!(acks(&sent), [], "{length}");
         reasons.extend(nacks(&sent).iter().map(|(_, reason, _)| (*reason).to_owned()));
@@ -421,7 +423,7 @@ fn a_malformed_revocation_refuses_its_update() {
         |entry, _| entry.expires_at = -1,
     ];
     for spoil in spoils {
-        let mut update = wire::EpochUpdate::decode(delta.payload.as_slice()).unwrap();
+        let mut update = wire::EpochUpdate::decode(delta.payload.as_ref()).unwrap();
         let Some(wire::epoch_update::Content::Delta(content)) = &mut update.content else {
             panic!("a delta")
         };

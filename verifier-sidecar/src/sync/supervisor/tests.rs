@@ -199,7 +199,7 @@ impl FakeAuthority {
                 heard.hellos.push(hello);
                 let update = match self.mood() {
                     Mood::Huge => Signed {
-                        payload: vec![0; MAX_UPDATE_LENGTH + 1],
+                        payload: vec![0; MAX_UPDATE_LENGTH + 1].into(),
                         ..Signed::default()
                     },
                     Mood::Well | Mood::Frozen | Mood::Refusing | Mood::Restored => scripted.snapshot(),

@@ -42,7 +42,7 @@ fn a_damaged_heartbeat_confirms_nothing() {
     let mut wrong = 0;
     for index in 0..heartbeat.payload.len() {
         let mut changed = heartbeat.clone();
-        changed.payload[index] ^= 1;
+        changed.payload = flipped(&heartbeat.payload, index);
         stage.answer(changed);
         wrong += 1;
         assert_eq!(stage.ignored("update_signature"), wrong);
