@@ -5,197 +5,22 @@
 # Started by run.sh, which builds grpcurl and gojq. Needs nothing but those, Rust and coreutils.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
+source tests/interop/common.sh
 
-readonly tools=target/interop/bin
-work=$(mktemp -d)
-readonly work
-readonly environment=$work/dev
-passed=0
-failed=0
-children=()
-
-cleanup() {
-  local pid
-  for pid in "${children[@]}"; do
-    kill "$pid" 2>/dev/null || true
-  done
-  for pid in "${children[@]}"; do
-    wait "$pid" 2>/dev/null || true
-  done
-  rm -rf "$work"
-}
-trap cleanup EXIT
-
-# ---- What is expected, and what came.
-
-ok() {
-  passed=$((passed + 1))
-  printf 'ok    %s\n' "$1"
-}
-
-not_ok() {
-  failed=$((failed + 1))
-  printf 'FAIL  %s\n' "$1"
-  shift
-  printf '      %s\n' "$@"
-}
-
-readonly code_names=(OK CANCELLED UNKNOWN INVALID_ARGUMENT DEADLINE_EXCEEDED NOT_FOUND ALREADY_EXISTS PERMISSION_DENIED
-  RESOURCE_EXHAUSTED FAILED_PRECONDITION ABORTED OUT_OF_RANGE UNIMPLEMENTED INTERNAL UNAVAILABLE DATA_LOSS UNAUTHENTICATED)
-
-# Runs grpcurl. Afterwards: $code and $reason of the status; $work/out has the answer.
-call() {
-  local status=0
-  "$tools/grpcurl" -max-time 10 -format-error "$@" >"$work/out" 2>"$work/err" </dev/null || status=$?
-  # grpcurl exits with 64 and the code added. Below that, it did not get as far as a status.
-  if ((status == 0)); then
-    code=OK
-  elif ((status > 64)); then
-    code=${code_names[$((status - 64))]:-$status}
-  else
-    code="no status"
-  fi
-  reason=$(reason_of "$work/err")
-}
-
-# The reason in the one ErrorInfo of a status. Where grpcurl does not know that message it shows the bytes instead, and the
-# reason is the first text of its alphabet in them.
-reason_of() {
-  local details
-  details='[.details[]? | select(."@type" | endswith("/google.rpc.ErrorInfo"))][0]'
-  "$tools/gojq" -r "$details | .reason // (.\"@value\" | @base64d) // empty" "$1" 2>/dev/null |
-    LC_ALL=C grep -aoE '[A-Z][A-Z_]+[A-Z]' | head -n 1 || true
-}
-
-# expect NAME CODE REASON GRPCURL-ARGUMENT...    REASON is - where none is expected.
-expect() {
-  local name=$1 wanted="$2 $3"
-  shift 3
-  call "$@"
-  if [[ "$code ${reason:--}" == "$wanted" ]]; then
-    ok "$name: $wanted"
-  else
-    not_ok "$name" "wanted $wanted, got $code ${reason:--}" "$(head -c 600 "$work/err")"
-  fi
-}
-
-# within SECONDS NAME CODE REASON GRPCURL-ARGUMENT...    As `expect`, once it comes true.
-within() {
-  local deadline=$((SECONDS + $1))
-  shift
-  local wanted="$2 $3"
-  until call "${@:4}" && [[ "$code ${reason:--}" == "$wanted" ]]; do
-    if ((SECONDS >= deadline)); then
-      break
-    fi
-    sleep 0.1
-  done
-  expect "$@"
-}
-
-# expect_answer NAME FILTER VALUE    What gojq finds in the last answer.
-expect_answer() {
-  local found
-  found=$("$tools/gojq" -rs "$2" "$work/out" 2>&1 || true)
-  if [[ "$found" == "$3" ]]; then
-    ok "$1: $3"
-  else
-    not_ok "$1" "wanted $3, got $found" "$(head -c 600 "$work/out")"
-  fi
-}
-
-# expect_lines NAME LINE...    Each is a line of the last answer.
-expect_lines() {
-  local name=$1 line
-  shift
-  for line in "$@"; do
-    if grep -qxF -- "$line" "$work/out"; then
-      ok "$name: $line"
-    else
-      not_ok "$name" "no line $line" "$(head -c 600 "$work/out" "$work/err")"
-    fi
-  done
-}
-
-# ---- The environment.
-
-printf '== starting a development environment\n'
-cargo build --quiet --locked --bin countersign
-readonly countersign=target/debug/countersign
-"$countersign" dev --dir "$environment" >"$work/dev.log" 2>&1 &
-children+=($!)
-deadline=$((SECONDS + 60))
-until [[ -s "$environment/dev.json" ]]; do
-  if ((SECONDS >= deadline)) || ! kill -0 "${children[0]}" 2>/dev/null; then
-    printf 'the environment did not start:\n' >&2
-    cat "$work/dev.log" >&2
-    exit 1
-  fi
-  sleep 0.1
-done
-
-dev() {
-  "$tools/gojq" -r "$1" "$environment/dev.json"
-}
-
-ca=$(dev .ca_cert)
-authority=$(dev .authority.grpc)
-proxy=$(dev .sidecar.proxy)
-plain=$(dev .sidecar.proxy_plaintext)
-verify=$(dev .sidecar.verify_grpc)
-audience=$(dev .demo.audience)
-scope=$(dev .demo.scope)
-demo=$(dev .demo.service)
-orders=(-cacert "$ca" -cert "$(dev .clients.orders.cert)" -key "$(dev .clients.orders.key)")
-billing=(-cacert "$ca" -cert "$(dev .clients.billing.cert)" -key "$(dev .clients.billing.key)")
-operator=(-cacert "$ca" -cert "$(dev .operator.cert)" -key "$(dev .operator.key)")
-billing_id=$(dev .clients.billing.client_id)
-billing_secret=$(cat "$(dev .clients.billing.secret_file)")
-readonly ca authority proxy plain verify audience scope demo orders billing operator billing_id billing_secret
-readonly issue=countersign.token.v1.TokenService/IssueToken
-readonly echo=$demo/Echo
-readonly hello='{"message":"hello"}'
-
-# A request for a token, with more members: wanted MEMBER,...
-wanted() {
-  printf '{"grant_type":"client_credentials","audience":"%s"%s}' "$audience" "${1:+,$1}"
-}
-
-credentials() {
-  printf '"client_id":"%s","client_secret":"%s"' "$billing_id" "$billing_secret"
-}
-
-# The token in the last answer.
-token() {
-  "$tools/gojq" -r '.access_token // .accessToken' "$work/out"
-}
-
-# A fresh token: fresh NAME GRPCURL-ARGUMENT...; then in $fresh.
-fresh() {
-  local name=$1
-  shift
-  expect "$name" OK - "$@"
-  fresh=$(token)
-}
-
-bearer() {
-  bearer=(-rpc-header "authorization: Bearer $1")
-}
+start_environment
 
 # ---- What anybody can look up.
 
 printf '\n== reflection\n'
-call "${orders[@]}" "$authority" list
-expect_lines 'the authority lists its services' \
+expect_services 'the authority lists its services' \
   countersign.token.v1.TokenService countersign.sync.v1.SyncService countersign.admin.v1.ClientService \
   countersign.admin.v1.KeyService countersign.admin.v1.RevocationService countersign.admin.v1.FleetService \
-  grpc.health.v1.Health
-call "${orders[@]}" "$proxy" list
-expect_lines 'the demo lists its services, through the sidecar' "$demo"
-call -plaintext "$plain" list
-expect_lines 'the demo lists its services, through the plaintext listener' "$demo"
-call -plaintext "$verify" list
-expect_lines 'the sidecar lists its own services' countersign.verify.v1.VerifyService
+  -- "${orders[@]}" "$authority"
+expect_services 'the demo lists its services, through the sidecar' "$demo" -- "${orders[@]}" "$proxy"
+expect_services 'the demo lists its services, through the plaintext listener' "$demo" -- -plaintext "$plain"
+expect_services 'the sidecar lists its own services' countersign.verify.v1.VerifyService -- -plaintext "$verify"
+expect 'the authority describes no service of others' 'no status' - "${orders[@]}" "$authority" \
+  describe countersign.verify.v1.VerifyService
 expect 'the authority is healthy' OK - "${orders[@]}" "$authority" grpc.health.v1.Health/Check
 expect_answer 'the authority is healthy' '.[0].status' SERVING
 expect 'nobody talks to the authority without a certificate' 'no status' - -cacert "$ca" "$authority" list
@@ -208,7 +33,6 @@ bound=$fresh
 expect_answer 'it lives a quarter of an hour' '.[0] | (.expires_in // .expiresIn) | tostring' 900
 fresh 'billing gets a token by its secret' "${billing[@]}" -d "$(wanted "$(credentials)")" "$authority" "$issue"
 unbound=$fresh
-basic=$(printf '%s:%s' "$billing_id" "$billing_secret" | base64 | tr -d '\n')
 fresh 'billing gets a token by HTTP Basic' "${billing[@]}" -H "authorization: Basic $basic" -d "$(wanted)" \
   "$authority" "$issue"
 expect 'never both at once' INVALID_ARGUMENT INVALID_REQUEST "${billing[@]}" -H "authorization: Basic $basic" \
@@ -223,10 +47,14 @@ expect 'another grant' INVALID_ARGUMENT UNSUPPORTED_GRANT_TYPE "${orders[@]}" -d
   "$authority" "$issue"
 expect 'an audience that is not registered' INVALID_ARGUMENT INVALID_TARGET "${orders[@]}" \
   -d '{"grant_type":"client_credentials","audience":"elsewhere"}' "$authority" "$issue"
+expect_detail 'the reason stands there as in metrics, too' '.details[0].metadata.reason' invalid_target
 expect 'a scope that is not registered' INVALID_ARGUMENT INVALID_SCOPE "${orders[@]}" \
   -d "$(wanted '"scopes":["everything"]')" "$authority" "$issue"
 expect 'no token is endless' INVALID_ARGUMENT INVALID_REQUEST "${orders[@]}" -d "$(wanted '"lifetime_seconds":0')" \
   "$authority" "$issue"
+expect 'a field of the wrong form' INVALID_ARGUMENT INVALID_ARGUMENT "${operator[@]}" -d '{"client_id":"*"}' "$authority" \
+  countersign.admin.v1.ClientService/GetClient
+expect_detail 'is named' '[.details[].fieldViolations[]?.field] | join(" ")' client_id
 expect 'a client is no operator' PERMISSION_DENIED NOT_AN_OPERATOR "${orders[@]}" "$authority" \
   countersign.admin.v1.ClientService/ListClients
 
@@ -370,19 +198,6 @@ still_decides() {
     "$echo"
 }
 
-# gone PID    Waits until the process is no more: a zombie's other threads may still hold its locks and ports, so it counts
-#             as gone only when its parent has seen it end.
-gone() {
-  local deadline=$((SECONDS + 20))
-  while kill -0 "$1" 2>/dev/null; do
-    if ((SECONDS >= deadline)); then
-      not_ok "process $1 is still there"
-      return
-    fi
-    sleep 0.05
-  done
-}
-
 printf '\n== the authority is killed\n'
 kill -KILL "$(dev .processes.authority.pid)"
 gone "$(dev .processes.authority.pid)"
@@ -409,11 +224,4 @@ expect 'the operator revokes it' OK - "${operator[@]}" -d "{\"token\":\"$fresh\"
 within 15 'the stream has resumed by itself' UNAUTHENTICATED TOKEN_REVOKED -plaintext \
   -rpc-header "authorization: Bearer $fresh" -d "$hello" "$plain" "$echo"
 
-if ((failed > 0)); then
-  for log in dev sidecar authority; do
-    printf '\n== the end of %s.log\n' "$log"
-    tail -n 20 "$work/$log.log" 2>/dev/null || true
-  done
-fi
-printf '\n%d passed, %d failed\n' "$passed" "$failed"
-((failed == 0))
+tally dev sidecar authority
