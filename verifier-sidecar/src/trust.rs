@@ -1,7 +1,8 @@
 //! The trust in force in this process: which keys and revocations every decision is made on, and how old they are.
 //!
 //! One writer (the trust stream's loop) swaps the whole; readers take it without a lock. The store only ever moves
-//! forward: an older epoch, or the same epoch with other content, is refused, and neither touches what is in force.
+//! forward: an older epoch, or the same epoch with other content, is refused, and neither touches what is in force. What
+//! an update takes back is heeded even if the update cannot be taken over ([`TrustStore::heed`]).
 //!
 //! Age counts from the moment when the ping was sent to which the authority answered that exactly this state was its
 //! current one, on a clock that goes on while the machine is suspended. A state that was never confirmed has no age
@@ -39,8 +40,10 @@ impl Confirmed {
 /// One trust state with what is needed to tell its age.
 #[derive(Clone, Debug)]
 pub struct InForce {
-    /// Keys and revocations of one epoch.
+    /// Keys and revocations of one epoch, exactly those that its digest is of.
     pub state: TrustState,
+    /// The same with what was taken back since by updates that could not be taken over, if there is any.
+    stricter: Option<TrustState>,
     installed_at: Duration,
     confirmed: Option<Confirmed>,
     budget: StalenessBudget,
@@ -60,11 +63,18 @@ impl InForce {
             .map_or(Freshness::Expired, |age| self.budget.judge(age))
     }
 
+    /// Time until decisions stop if the authority stays away. Nothing is left when it never confirmed this state.
+    #[must_use]
+    pub fn refuses_in(&self, elapsed: Duration) -> Duration {
+        self.age(elapsed)
+            .map_or(Duration::ZERO, |age| self.budget.left(age))
+    }
+
     /// What decisions are made on.
     #[must_use]
     pub fn view(&self, elapsed: Duration) -> TrustView<'_> {
         TrustView {
-            state: &self.state,
+            state: self.stricter.as_ref().unwrap_or(&self.state),
             freshness: self.freshness(elapsed),
         }
     }
@@ -163,6 +173,9 @@ impl TrustStatus {
     }
 }
 
+/// How often it is looked whether readers have let go of what was in force before. They look for microseconds.
+const MOST_LOOKS: usize = 1000;
+
 /// Holds the trust in force. One writer, any number of readers.
 #[derive(Debug)]
 pub struct TrustStore {
@@ -236,7 +249,7 @@ impl TrustStore {
         self.ledger().floor
     }
 
-    /// Told the epoch of every state put in force, after it is.
+    /// Told the epoch of every state put in force, after it is; told it again when that state has become stricter.
     #[must_use]
     pub fn changed(&self) -> watch::Receiver<Epoch> {
         self.epoch.subscribe()
@@ -255,7 +268,7 @@ impl TrustStore {
             digest: trust.map_or_else(StateDigest::default, |trust| *trust.state.digest()),
             age,
             freshness: trust.map(|trust| trust.freshness(elapsed)),
-            refuses_in: trust.map(|_| age.map_or(Duration::ZERO, |age| self.budget.left(age))),
+            refuses_in: trust.map(|trust| trust.refuses_in(elapsed)),
             keys: trust.map_or(0, |trust| trust.state.keys().keys().len()),
             revocations: trust.map_or(0, |trust| trust.state.revocations().len()),
             floor: floor.epoch,
@@ -293,6 +306,20 @@ impl TrustStore {
             }
         };
         outcome.inspect_err(|refused| self.ledger().note(*refused))
+    }
+
+    /// Takes back what `update`, which cannot be taken over, takes back. Decisions heed it from now on; the state in force
+    /// stays, and is confirmed only once the authority's is taken over.
+    pub fn heed(&self, update: &Update) {
+        let mut ledger = self.ledger();
+        let Some(trust) = self.snapshot() else { return };
+        self.rules
+            .heed(&mut ledger.ahead, &trust.state, update, self.clock.now());
+        self.current.store(Some(Arc::new(InForce {
+            stricter: ledger.stricter(&trust.state),
+            ..(*trust).clone()
+        })));
+        self.epoch.send_replace(trust.state.epoch());
     }
 
     /// Puts `state` in force. It keeps the age of the state before it, which it contains; without one, it has none until
@@ -382,14 +409,29 @@ impl TrustStore {
             return Ok(Offered::Confirmed);
         }
         ledger.advance(offered, before != 0);
-        self.current.store(Some(Arc::new(InForce {
+        ledger.ahead = ledger.ahead.beyond(&state, self.clock.now());
+        self.swap(InForce {
+            stricter: ledger.stricter(&state),
             state,
             installed_at: self.clock.elapsed(),
             confirmed,
             budget: self.budget,
-        })));
+        });
         self.epoch.send_replace(offered.epoch);
         Ok(Offered::Installed)
+    }
+
+    /// Puts `next` in force, and keeps what was before until no reader looks at it: the last to let go frees it, and that
+    /// is long work for a long list, not to be done for one request.
+    fn swap(&self, next: InForce) {
+        let before = self.current.swap(Some(Arc::new(next)));
+        let Some(mut before) = before else { return };
+        for _ in 0..MOST_LOOKS {
+            if Arc::get_mut(&mut before).is_some() {
+                return;
+            }
+            std::thread::yield_now();
+        }
     }
 
     fn check(&self, floor: Floor, state: &TrustState, offered: Floor) -> Result<(), UpdateRefused> {

@@ -105,20 +105,40 @@ impl RevocationList {
         self.entries.get(subject)
     }
 
-    /// The list with `revocation` in it. Together with an entry that is there, the strictest of both holds.
-    #[must_use]
-    pub fn with(&self, revocation: Revocation, sha256: &dyn Sha256) -> Self {
+    /// Puts `revocation` in. Together with an entry that is there, the strictest of both holds.
+    pub fn add(&mut self, revocation: Revocation, sha256: &dyn Sha256) {
         let earlier = self.entries.get(&revocation.subject);
         let entry = revocation.normal().strictest(earlier);
-        let mut sum = self.sum;
         if let Some(earlier) = earlier {
-            sum.subtract(&earlier.digest(sha256));
+            self.sum.subtract(&earlier.digest(sha256));
         }
-        sum.add(&entry.digest(sha256));
-        Self {
-            entries: self.entries.insert(entry.subject.clone(), entry),
-            sum,
-        }
+        self.sum.add(&entry.digest(sha256));
+        // In place where nobody else holds that part of the list, so that many entries cost little more than themselves.
+        self.entries.insert_mut(entry.subject.clone(), entry);
+    }
+
+    /// Puts `revocation` in as [`RevocationList::add`] does, and leaves the digest as it was: for a list that is only
+    /// decided on.
+    pub(crate) fn add_undigested(&mut self, revocation: Revocation) {
+        let earlier = self.entries.get(&revocation.subject);
+        let entry = revocation.normal().strictest(earlier);
+        self.entries.insert_mut(entry.subject.clone(), entry);
+    }
+
+    /// The list with `revocation` in it, as [`RevocationList::add`] puts it there.
+    #[must_use]
+    pub fn with(&self, revocation: Revocation, sha256: &dyn Sha256) -> Self {
+        let mut list = self.clone();
+        list.add(revocation, sha256);
+        list
+    }
+
+    /// Whether `revocation` would change nothing: what is held for its subject is as strict, for as long.
+    #[must_use]
+    pub fn covers(&self, revocation: &Revocation) -> bool {
+        self.entries.get(&revocation.subject).is_some_and(|held| {
+            held.issued_before >= revocation.issued_before && held.expires_at >= revocation.expires_at
+        })
     }
 
     /// The list without the entries whose `expires_at` is before `time`.

@@ -3,6 +3,8 @@
 //! Authority and verifier compute the next state with the same functions; the digest over the result is how both know
 //! that they hold the same.
 
+mod ahead;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +14,8 @@ use crate::names::Issuer;
 use crate::ports::Sha256;
 use crate::revocation::{Revocation, RevocationList};
 use crate::time::Timestamp;
+
+pub use ahead::Ahead;
 
 /// The number of a trust state. Only grows. Zero is before the first.
 pub type Epoch = u64;
@@ -53,7 +57,7 @@ pub enum UpdateRefused {
     /// Its digest is not that of the state it gives.
     #[error("the state does not have the digest stated")]
     Digest,
-    /// A revocation is not of its form, or lives impossibly long.
+    /// A revocation in it is not of its form, or lives impossibly long.
     #[error("a revocation is malformed")]
     Revocation,
     /// It drops revocations that can still matter.
@@ -107,7 +111,7 @@ impl UpdateRefused {
     /// Whether a snapshot can mend it. Anything else is the authority, or somebody in its name, contradicting itself.
     #[must_use]
     pub const fn wants_snapshot(self) -> bool {
-        matches!(self, Self::Base | Self::Digest)
+        matches!(self, Self::Base | Self::Digest | Self::Revocation)
     }
 }
 
@@ -156,6 +160,26 @@ pub struct Update {
     pub published_at: Timestamp,
     /// What it does.
     pub content: UpdateContent,
+}
+
+impl Update {
+    /// The revocations that it adds, or all of them in a snapshot.
+    #[must_use]
+    pub fn revocations(&self) -> &[Revocation] {
+        match &self.content {
+            UpdateContent::Snapshot { revocations, .. } => revocations,
+            UpdateContent::Delta { change, .. } => &change.revoked,
+        }
+    }
+
+    /// The keys that it brings, if any.
+    #[must_use]
+    pub const fn key_set(&self) -> Option<&Arc<KeySet>> {
+        match &self.content {
+            UpdateContent::Snapshot { key_set, .. } => Some(key_set),
+            UpdateContent::Delta { change, .. } => change.key_set.as_ref(),
+        }
+    }
 }
 
 /// What became of an update.
@@ -232,7 +256,7 @@ impl TrustState {
     pub fn next(&self, change: &Change, sha256: &dyn Sha256) -> Self {
         let mut revocations = self.revocations.clone();
         for revocation in &change.revoked {
-            revocations = revocations.with(revocation.clone(), sha256);
+            revocations.add(revocation.clone(), sha256);
         }
         if let Some(time) = change.prune_before {
             revocations = revocations.pruned(time, sha256);
@@ -344,10 +368,10 @@ impl UpdateRules {
         sha256: &dyn Sha256,
     ) -> Result<TrustState, UpdateRefused> {
         self.check_revocations(0, revocations, now)?;
-        let empty = RevocationList::default();
-        let list = revocations
-            .iter()
-            .fold(empty, |list, entry| list.with(entry.clone(), sha256));
+        let mut list = RevocationList::default();
+        for entry in revocations {
+            list.add(entry.clone(), sha256);
+        }
         if list.len() != revocations.len() {
             return Err(UpdateRefused::Revocation);
         }
@@ -370,15 +394,10 @@ impl UpdateRules {
     ) -> Result<(), UpdateRefused> {
         let Some(current) = current else { return Ok(()) };
         let may_be_dropped = |entry: &Revocation| entry.expires_at < now.saturating_add(self.leeway);
-        let is_kept = |entry: &Revocation| {
-            next.revocations.find(&entry.subject).is_some_and(|kept| {
-                kept.issued_before >= entry.issued_before && kept.expires_at >= entry.expires_at
-            })
-        };
         if current
             .revocations
             .iter()
-            .all(|entry| is_kept(entry) || may_be_dropped(entry))
+            .all(|entry| next.revocations.covers(entry) || may_be_dropped(entry))
         {
             Ok(())
         } else {
@@ -407,14 +426,25 @@ impl UpdateRules {
         if held.saturating_add(added.len()) > self.max_revocations {
             return Err(UpdateRefused::TooLarge);
         }
-        let latest = now
-            .saturating_add(self.max_revocation_life)
-            .saturating_add(self.leeway);
-        let lasts = |entry: &Revocation| entry.expires_at <= latest;
-        if added.iter().all(lasts) {
+        if self.overlong(added, now) == 0 {
             Ok(())
         } else {
             Err(UpdateRefused::Revocation)
         }
+    }
+
+    /// How many of `revocations` claim to matter for longer than any token lives.
+    #[must_use]
+    pub fn overlong(&self, revocations: &[Revocation], now: Timestamp) -> usize {
+        let latest = self.latest_expiry(now);
+        revocations
+            .iter()
+            .filter(|entry| entry.expires_at > latest)
+            .count()
+    }
+
+    const fn latest_expiry(&self, now: Timestamp) -> Timestamp {
+        now.saturating_add(self.max_revocation_life)
+            .saturating_add(self.leeway)
     }
 }

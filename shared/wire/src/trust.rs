@@ -52,32 +52,63 @@ pub fn write_update(update: &Update) -> Vec<u8> {
 /// # Errors
 /// [`UpdateRefused`]: `Malformed`, `Revocation`, `KeySet`.
 pub fn read_update(payload: &[u8], reader: &dyn KeyReader) -> Result<Update, UpdateRefused> {
+    let ReadInPart { update, left_out } = read_update_in_part(payload, reader)?;
+    if left_out == 0 {
+        Ok(update)
+    } else {
+        Err(UpdateRefused::Revocation)
+    }
+}
+
+/// An update without the revocations in it that are none, so that it does not give the state that it states. For what it
+/// takes back, and nothing else.
+#[derive(Debug)]
+pub struct ReadInPart {
+    /// What could be read.
+    pub update: Update,
+    /// How many revocations could not.
+    pub left_out: usize,
+}
+
+/// Reads the bytes of an update whose signature is verified, without the revocations that are none.
+///
+/// # Errors
+/// [`UpdateRefused`]: `Malformed`, `KeySet`.
+pub fn read_update_in_part(payload: &[u8], reader: &dyn KeyReader) -> Result<ReadInPart, UpdateRefused> {
     let update = v1::EpochUpdate::decode(payload).map_err(|_malformed| UpdateRefused::Malformed)?;
-    let content = match update.content.ok_or(UpdateRefused::Malformed)? {
-        v1::epoch_update::Content::Snapshot(snapshot) => UpdateContent::Snapshot {
-            key_set: read_key_set(&snapshot.key_set.ok_or(UpdateRefused::Malformed)?, reader)?,
-            revocations: read_revocations(&snapshot.revocations)?,
-        },
-        v1::epoch_update::Content::Delta(delta) => UpdateContent::Delta {
-            base_epoch: delta.base_epoch,
-            base_digest: read_digest(&delta.base_digest)?,
-            change: Change {
-                key_set: delta
-                    .key_set
-                    .map(|key_set| read_key_set(&key_set, reader))
-                    .transpose()?,
-                revoked: read_revocations(&delta.revoked)?,
-                prune_before: read_optional(delta.prune_before).ok_or(UpdateRefused::Malformed)?,
-            },
-        },
+    let (content, listed) = match update.content.ok_or(UpdateRefused::Malformed)? {
+        v1::epoch_update::Content::Snapshot(snapshot) => {
+            let content = UpdateContent::Snapshot {
+                key_set: read_key_set(&snapshot.key_set.ok_or(UpdateRefused::Malformed)?, reader)?,
+                revocations: read_revocations(&snapshot.revocations),
+            };
+            (content, snapshot.revocations.len())
+        }
+        v1::epoch_update::Content::Delta(delta) => {
+            let content = UpdateContent::Delta {
+                base_epoch: delta.base_epoch,
+                base_digest: read_digest(&delta.base_digest)?,
+                change: Change {
+                    key_set: delta
+                        .key_set
+                        .map(|key_set| read_key_set(&key_set, reader))
+                        .transpose()?,
+                    revoked: read_revocations(&delta.revoked),
+                    prune_before: read_optional(delta.prune_before).ok_or(UpdateRefused::Malformed)?,
+                },
+            };
+            (content, delta.revoked.len())
+        }
     };
-    Ok(Update {
+    let update = Update {
         issuer: Issuer::parse(&update.issuer).map_err(|_malformed| UpdateRefused::Issuer)?,
         epoch: update.epoch,
         state_digest: read_digest(&update.state_digest)?,
         published_at: Timestamp::from_wire(update.published_at).ok_or(UpdateRefused::Malformed)?,
         content,
-    })
+    };
+    let left_out = listed.saturating_sub(update.revocations().len());
+    Ok(ReadInPart { update, left_out })
 }
 
 /// A statement that a state was the authority's current one.
@@ -201,11 +232,8 @@ fn write_revocation(revocation: &Revocation) -> v1::Revocation {
     }
 }
 
-fn read_revocations(revocations: &[v1::Revocation]) -> Result<Vec<Revocation>, UpdateRefused> {
-    revocations
-        .iter()
-        .map(|entry| read_revocation(entry).ok_or(UpdateRefused::Revocation))
-        .collect()
+fn read_revocations(revocations: &[v1::Revocation]) -> Vec<Revocation> {
+    revocations.iter().filter_map(read_revocation).collect()
 }
 
 fn read_revocation(entry: &v1::Revocation) -> Option<Revocation> {

@@ -12,7 +12,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
 use crate::sync::SyncMetrics;
-use crate::trust::TrustStore;
+use crate::trust::{TrustAlarm, TrustStore};
 
 /// Shows the trust in force in `registry`.
 pub fn register_trust(registry: &mut Registry, trust: Arc<TrustStore>) {
@@ -141,6 +141,11 @@ pub fn register_sync(registry: &mut Registry, sync: &SyncMetrics) {
         "sync_resyncs",
         "Snapshots asked for because the state in force could not be continued",
         updates.resyncs,
+    registry.register(
+        "sync_revocations_set_aside",
+        "Revocations in updates that were not taken as they stand, by reason",
+        updates.revocations_set_aside,
+    );
     );
     registry.register(
         "sync_heartbeats_accepted",
@@ -156,6 +161,10 @@ pub fn register_sync(registry: &mut Registry, sync: &SyncMetrics) {
     registry.register(
         "sync_sessions",
         "Streams to the authority begun",
+    register_streams(registry, sync);
+}
+
+fn register_streams(registry: &mut Registry, sync: &SyncMetrics) {
         streams.sessions,
     );
     registry.register(

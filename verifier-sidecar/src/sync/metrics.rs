@@ -25,6 +25,8 @@ pub struct SyncMetrics {
     /// Updates refused, by reason ([`countersign_core::trust::UpdateRefused::reason`]; `message_unknown` for messages of
     /// another kind).
     pub updates_refused: ByReason,
+    /// Revocations in updates that were not taken as they stand: `malformed`, `overlong`, or `expired` before they came.
+    pub revocations_set_aside: ByReason,
     /// Snapshots asked for because the state in force could not be continued.
     pub resyncs: Counter,
     /// Heartbeats that confirmed the state in force.
@@ -49,5 +51,15 @@ impl SyncMetrics {
     /// Counts one in `family`.
     pub(super) fn count(family: &ByReason, reason: &'static str) {
         family.get_or_create(&Reason { reason }).inc();
+    }
+
+    /// Counts revocations that are not taken as they stand.
+    pub(super) fn count_revocations(&self, reason: &'static str, count: usize) {
+        if count > 0 {
+            let count = u64::try_from(count).unwrap_or(u64::MAX);
+            self.revocations_set_aside
+                .get_or_create(&Reason { reason })
+                .inc_by(count);
+        }
     }
 }

@@ -7,7 +7,7 @@ use countersign_core::ports::KeyReader;
 use countersign_core::trust::{Update, UpdateRefused};
 use countersign_crypto::publishing::{Context, PinnedKeys};
 use countersign_proto::trust::v1::Signed;
-use countersign_wire::trust::{Heartbeat, read_heartbeat, read_update};
+use countersign_wire::trust::{Heartbeat, ReadInPart, read_heartbeat, read_update, read_update_in_part};
 
 /// The pinned publishing keys, and what reads the keys that they publish.
 #[derive(Clone, Debug)]
@@ -36,6 +36,15 @@ impl Publishers {
     pub fn update(&self, signed: &Signed) -> Result<Update, UpdateRefused> {
         self.verify(Context::Update, signed)?;
         read_update(&signed.payload, self.reader.as_ref())
+    }
+
+    /// What can be read of the update that was signed, when [`Publishers::update`] refuses one of its revocations.
+    ///
+    /// # Errors
+    /// [`UpdateRefused`]: the signature first, then the form.
+    pub fn update_in_part(&self, signed: &Signed) -> Result<ReadInPart, UpdateRefused> {
+        self.verify(Context::Update, signed)?;
+        read_update_in_part(&signed.payload, self.reader.as_ref())
     }
 
     /// The heartbeat that was signed.

@@ -21,6 +21,7 @@ use countersign_proto::sync::v1::sync_request::Message as Request;
 use countersign_proto::sync::v1::sync_response::Message as Response;
 use countersign_proto::sync::v1::{Ack, Hello, Nack, Ping, SyncResponse};
 use countersign_proto::trust::v1::Signed;
+use countersign_wire::trust::ReadInPart;
 
 use super::metrics::SyncMetrics;
 use super::pings::Pings;
@@ -209,16 +210,20 @@ impl Session {
     fn update(&mut self, signed: Signed) -> Vec<Effect> {
         let update = match self.parts.publishers.update(&signed) {
             Ok(update) => update,
+            Err(UpdateRefused::Revocation) => return self.update_in_part(&signed),
             Err(refused) => return self.refuse(0, refused),
         };
         match self.rebuild(&signed, &update) {
             Ok(Some(effects)) => return effects,
             Ok(None) => {}
-            Err(refused) => return self.refuse(update.epoch, refused),
+            Err(refused) => return self.refuse_update(&update, refused),
         }
         let reader = self.parts.publishers.reader();
         match self.parts.trust.consider(&update, reader) {
-            Ok(Considered::Advance(state)) => vec![save(accept(signed, &update, Some(state)))],
+            Ok(Considered::Advance(state)) => {
+                self.count_expired(&update);
+                vec![save(accept(signed, &update, Some(state)))]
+            }
             Ok(Considered::InForce) => {
                 self.parts.metrics.updates_repeated.inc();
                 vec![self.acknowledge()]
@@ -227,8 +232,41 @@ impl Session {
                 self.parts.metrics.updates_repeated.inc();
                 Vec::new()
             }
-            Err(refused) => self.refuse(update.epoch, refused),
+            Err(refused) => self.refuse_update(&update, refused),
         }
+    }
+
+    /// An update with revocations that are none. The state stated is not to be had from it.
+    fn update_in_part(&mut self, signed: &Signed) -> Vec<Effect> {
+        match self.parts.publishers.update_in_part(signed) {
+            Ok(ReadInPart { update, left_out }) => {
+                self.parts.metrics.count_revocations("malformed", left_out);
+                self.refuse_update(&update, UpdateRefused::Revocation)
+            }
+            Err(refused) => self.refuse(0, refused),
+        }
+    }
+
+    /// Refuses `update`, and heeds what it takes back where it is merely not understood, or does not follow on the state
+    /// in force: the snapshot that is asked for may be long in coming, or no better.
+    fn refuse_update(&mut self, update: &Update, refused: UpdateRefused) -> Vec<Effect> {
+        let trust = &self.parts.trust;
+        if refused.wants_snapshot() {
+            trust.heed(update);
+        }
+        if refused == UpdateRefused::Revocation {
+            let overlong = trust.rules().overlong(update.revocations(), trust.clock().now());
+            self.parts.metrics.count_revocations("overlong", overlong);
+        }
+        self.refuse(update.epoch, refused)
+    }
+
+    /// Revocations whose tokens have expired on the way decide nothing any more. They stay in the list, which the digest
+    /// is of, until the authority drops them.
+    fn count_expired(&self, update: &Update) {
+        let now = self.parts.trust.clock().now();
+        let expired = update.revocations().iter().filter(|entry| entry.expires_at < now);
+        self.parts.metrics.count_revocations("expired", expired.count());
     }
 
     /// Takes `update` for a part of the way from a snapshot up to the state in force, or to the floor. Nothing when it is

@@ -164,7 +164,7 @@ impl Supervisor {
         };
         self.parts.metrics.sessions.inc();
         self.parts.metrics.connected.set(1);
-        self.drive(&mut session, &outgoing, responses).await
+        self.drive(session, &outgoing, responses).await
     }
 
     async fn open(&self, requests: mpsc::Receiver<SyncRequest>) -> Result<Streaming<SyncResponse>, Ended> {
@@ -184,7 +184,7 @@ impl Supervisor {
 
     async fn drive(
         &mut self,
-        session: &mut Session,
+        mut session: Session,
         outgoing: &mpsc::Sender<SyncRequest>,
         mut responses: Streaming<SyncResponse>,
     ) -> Ended {
@@ -192,18 +192,27 @@ impl Supervisor {
         let mut ticks = interval_at(tokio::time::Instant::now() + period, period);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let effects = tokio::select! {
-                message = responses.message() => match message {
-                    Ok(Some(response)) => session.receive(response),
-                    Ok(None) => return Ended::Closed,
-                    Err(status) => return ended_by(&status),
-                },
-                _ = ticks.tick() => session.tick(),
+            let message = tokio::select! {
+                message = responses.message() => Some(message),
+                _ = ticks.tick() => None,
             };
-            if let Some(ended) = self.perform(session, outgoing, effects).await {
+            let effects = match message {
+                None => session.tick(),
+                Some(Ok(Some(response))) => {
+                    let effects;
+                    (session, effects) = match receive(session, response).await {
+                        Ok(received) => received,
+                        Err(ended) => return ended,
+                    };
+                    effects
+                }
+                Some(Ok(None)) => return Ended::Closed,
+                Some(Err(status)) => return ended_by(&status),
+            };
+            if let Some(ended) = self.perform(&mut session, outgoing, effects).await {
                 return ended;
             }
-            self.note_health(session);
+            self.note_health(&session);
         }
     }
 
@@ -269,6 +278,16 @@ impl Supervisor {
             }
         }
     }
+}
+
+/// What the session makes of a message. A large update takes seconds to verify and to apply: on a thread of its own, so
+/// that nothing else of the sidecar waits for it. What it leads to is put in force as a whole, afterwards.
+async fn receive(mut session: Session, response: SyncResponse) -> Result<(Session, Vec<Effect>), Ended> {
+    let receiving = tokio::task::spawn_blocking(move || {
+        let effects = session.receive(response);
+        (session, effects)
+    });
+    receiving.await.map_err(|_panicked| Ended::Failed)
 }
 
 fn send(outgoing: &mpsc::Sender<SyncRequest>, message: Message) -> Result<(), Ended> {

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use countersign_core::trust::{Epoch, StateDigest, UpdateRefused};
+use countersign_core::trust::{Ahead, Epoch, StateDigest, TrustState, UpdateRefused};
 
 /// The highest state that was ever in force here, also before a restart. Nothing below it is taken over again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -24,12 +24,15 @@ pub enum TrustAlarm {
 }
 
 impl TrustAlarm {
-    /// The name for logs and metrics.
+    /// Every alarm there is.
+    pub const ALL: [Self; 2] = [Self::Fork, Self::Regressed];
+
+    /// The stable reason: that of an update which would be refused for the same.
     #[must_use]
-    pub const fn name(self) -> &'static str {
+    pub const fn reason(self) -> &'static str {
         match self {
-            Self::Fork => "fork",
-            Self::Regressed => "regressed",
+            Self::Fork => UpdateRefused::Fork.reason(),
+            Self::Regressed => UpdateRefused::Regressed.reason(),
         }
     }
 }
@@ -42,6 +45,7 @@ const REMEMBERED: usize = 64;
 pub(super) struct Ledger {
     pub(super) floor: Floor,
     pub(super) alarm: Option<TrustAlarm>,
+    pub(super) ahead: Ahead,
     earlier: VecDeque<Floor>,
 }
 
@@ -49,6 +53,11 @@ impl Ledger {
     /// Whether this very state was in force before the one that is.
     pub(super) fn was_in_force(&self, offered: Floor) -> bool {
         self.earlier.contains(&offered)
+    }
+
+    /// `state` with what was taken back ahead of it. Nothing when nothing was.
+    pub(super) fn stricter(&self, state: &TrustState) -> Option<TrustState> {
+        (!self.ahead.is_empty()).then(|| self.ahead.over(state))
     }
 
     pub(super) const fn told(&self) -> (Floor, Option<TrustAlarm>) {

@@ -1,5 +1,8 @@
 //! The store: it goes forward only, and tells its age.
 
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use countersign_crypto::AwsLc;
 
 use super::*;
@@ -222,4 +225,56 @@ fn trust_of_another_issuer_is_refused() {
         store.install(state(&ScriptedAuthority::new())),
         Err(UpdateRefused::Issuer)
     );
+}
+
+/// K23: a large update comes into force as a whole. Whoever looks meanwhile sees all of it or nothing of it, and a reader
+/// that does not let go of what was before holds up nobody.
+#[test]
+fn a_large_update_is_seen_whole_or_not_at_all() {
+    const MANY: usize = 20_000;
+    let clock = TestClock::new();
+    let store = store(&clock);
+    let mut authority = ScriptedAuthority::new();
+    store.install(state(&authority)).unwrap();
+    let before = *authority.state.digest();
+    let signed = authority.revoke_many("t", MANY);
+    let after = *authority.state.digest();
+    let first_and_last = [revocation("t0"), revocation("t19999")];
+    let look = || {
+        let current = store.current();
+        let state = current.view(clock.elapsed()).unwrap().state;
+        let list = state.revocations();
+        let found = first_and_last.each_ref().map(|entry| list.covers(entry));
+        let whole = (*state.digest(), list.len(), found) == (after, MANY, [true; 2]);
+        let nothing = (*state.digest(), list.len(), found) == (before, 0, [false; 2]);
+        assert!(whole || nothing, "{} {found:?} {}", state.epoch(), list.len());
+        whole
+    };
+    let (done, begun) = (AtomicBool::new(false), Barrier::new(3));
+    let read = || {
+        assert!(!look());
+        begun.wait();
+        let mut looks = 0;
+        while !done.load(Ordering::Acquire) {
+            look();
+            looks += 1;
+        }
+        assert!(look());
+        looks
+    };
+    let held = store.snapshot().unwrap();
+    std::thread::scope(|scope| {
+        let readers = [scope.spawn(read), scope.spawn(read)];
+        begun.wait();
+        let update = authority.publishers().update(&signed).unwrap();
+        let Ok(Considered::Advance(next)) = store.consider(&update, &AwsLc) else {
+            panic!("not taken over")
+        };
+        assert_eq!(store.install(next), Ok(Offered::Installed));
+        done.store(true, Ordering::Release);
+        for reader in readers {
+            assert!(reader.join().unwrap() > 0, "nobody looked meanwhile");
+        }
+    });
+    assert_eq!(*held.state.digest(), before);
 }

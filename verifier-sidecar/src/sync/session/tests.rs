@@ -5,8 +5,6 @@ use countersign_core::ports::Clock as _;
 use countersign_core::trust::{Change, MAX_EPOCH_STEP};
 use countersign_crypto::publishing::Context;
 use countersign_proto::sync::v1::Pong;
-use countersign_proto::trust::v1 as wire;
-use prost::Message as _;
 
 use super::*;
 use crate::sync::scripted::{
@@ -16,6 +14,7 @@ use crate::trust::TrustAlarm;
 
 mod disk;
 mod heartbeats;
+mod heeding;
 mod lossy;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -408,36 +407,6 @@ fn a_signed_message_that_is_no_update_is_refused() {
     assert_eq!(nacks(&stage.update(other)), [(2, "update_issuer", false)]);
     assert_eq!(stage.trust.epoch(), 1);
     assert_eq!(stage.trust.status().alarm, None);
-}
-
-/// K22: an entry that is none, or that claims to matter for ten years, refuses its update; the revocations in force stay.
-#[test]
-fn a_malformed_revocation_refuses_its_update() {
-    let mut stage = Stage::in_force();
-    let delta = stage.authority.revoke("a");
-    let decade = i64::try_from(START).unwrap() + 10 * 365 * 86_400;
-    let spoils: [fn(&mut wire::Revocation, i64); 4] = [
-        |entry, _| entry.subject = Some(wire::revocation::Subject::TokenId("a b".to_owned())),
-        |entry, _| entry.subject = None,
-        |entry, decade| entry.expires_at = decade,
-        |entry, _| entry.expires_at = -1,
-    ];
-    for spoil in spoils {
-        let mut update = wire::EpochUpdate::decode(delta.payload.as_ref()).unwrap();
-        let Some(wire::epoch_update::Content::Delta(content)) = &mut update.content else {
-            panic!("a delta")
-        };
-        spoil(&mut content.revoked[0], decade);
-        let signed = stage.authority.sign(Context::Update, update.encode_to_vec());
-        let sent = stage.update(signed);
-        assert_eq!(nacks(&sent)[0].1, "revocation_malformed");
-    }
-    assert_eq!(stage.trust.epoch(), 1);
-    assert_eq!(stage.refused("revocation_malformed"), 4);
-    // Whatever follows finds a gap, and a snapshot mends it.
-    stage.authority.revoke("b");
-    let delta = stage.authority.revoke("c");
-    assert_eq!(nacks(&stage.update(delta)), [(4, "update_base", true)]);
 }
 
 /// K24: forgetting what can still matter is refused.

@@ -1,0 +1,109 @@
+//! What is taken back ahead of the state in force.
+//!
+//! An update that cannot be taken over, because it follows on a state that was missed or because something in it is not
+//! understood, may still take back tokens, clients and keys. Said by the authority, that is true in any order and on any
+//! base, so it is heeded at once; everything else in such an update is not. It makes decisions stricter and changes
+//! nothing of the state in force: epoch and digest stay, no heartbeat of a later epoch confirms them, and the trust grows
+//! old until a state with the digest stated can be taken over.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::{MAX_EPOCH_STEP, TrustState, Update, UpdateRules};
+use crate::key_set::{KeySet, PublishedKey};
+use crate::names::KeyId;
+use crate::revocation::{Revocation, RevocationList};
+use crate::time::Timestamp;
+
+/// What was taken back by updates that could not be taken over.
+///
+/// INVARIANT (nothing heeded is forgotten): an entry stays until the state in force has it, or until it has expired.
+#[derive(Clone, Debug, Default)]
+pub struct Ahead {
+    revocations: RevocationList,
+    compromised: BTreeMap<KeyId, Timestamp>,
+}
+
+impl Ahead {
+    /// Whether there is nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.revocations.is_empty() && self.compromised.is_empty()
+    }
+
+    /// What is left once `state` is in force.
+    #[must_use]
+    pub fn beyond(&self, state: &TrustState, now: Timestamp) -> Self {
+        let mut revocations = RevocationList::default();
+        for entry in self.revocations.iter() {
+            if entry.expires_at >= now && !state.revocations.covers(entry) {
+                revocations.add_undigested(entry.clone());
+            }
+        }
+        let holds_still = |key_id: &KeyId| {
+            let key = state.keys.find(key_id);
+            key.is_some_and(|key| key.times.compromised_at.is_none())
+        };
+        let compromised = self.compromised.iter().filter(|(key_id, _)| holds_still(key_id));
+        Self {
+            revocations,
+            compromised: compromised.map(|(key_id, at)| (key_id.clone(), *at)).collect(),
+        }
+    }
+
+    /// `state` as decisions are to be made on it: with all of this taken back. Its digest is still that of `state`, so no
+    /// update is to be applied to it.
+    #[must_use]
+    pub fn over(&self, state: &TrustState) -> TrustState {
+        let mut revocations = state.revocations.clone();
+        for entry in self.revocations.iter() {
+            revocations.add_undigested(entry.clone());
+        }
+        let withdrawn = |key: &PublishedKey| {
+            let mut key = key.clone();
+            let heard = self.compromised.get(key.jwk.key_id()).copied();
+            key.times.compromised_at = key.times.compromised_at.or(heard);
+            key
+        };
+        let keys = state.keys.keys().iter().map(withdrawn).collect();
+        TrustState {
+            keys: Arc::new(KeySet::new(keys)),
+            revocations,
+            ..state.clone()
+        }
+    }
+}
+
+impl UpdateRules {
+    /// Adds to `ahead` what `update`, which is not taken over, takes back beyond `current`. An entry that claims to
+    /// matter for longer than any token lives is heeded for as long as one does. Nothing is heeded of another issuer's
+    /// update, of one that is no later than `current`, of an impossible epoch, or beyond `max_revocations`.
+    pub fn heed(&self, ahead: &mut Ahead, current: &TrustState, update: &Update, now: Timestamp) {
+        let later = update.epoch.saturating_sub(current.epoch);
+        if update.issuer != self.issuer || later == 0 || later > MAX_EPOCH_STEP {
+            return;
+        }
+        let latest = self.latest_expiry(now);
+        for revocation in update.revocations() {
+            let entry = Revocation {
+                expires_at: revocation.expires_at.min(latest),
+                ..revocation.clone()
+            };
+            let matters = entry.expires_at >= now
+                && !current.revocations.covers(&entry)
+                && !ahead.revocations.covers(&entry);
+            let held = current.revocations.len().saturating_add(ahead.revocations.len());
+            if matters && held < self.max_revocations {
+                ahead.revocations.add_undigested(entry);
+            }
+        }
+        for key in update.key_set().into_iter().flat_map(|keys| keys.keys()) {
+            let key_id = key.jwk.key_id();
+            if let Some(at) = key.times.compromised_at
+                && current.keys.find(key_id).is_some()
+            {
+                ahead.compromised.insert(key_id.clone(), at);
+            }
+        }
+    }
+}
