@@ -243,7 +243,7 @@ impl Verifier {
     ) -> Result<Admitted, Rejection> {
         let authentic = known.authentic.clone();
         let now = self.trust.clock().now();
-        let token = judge(authentic, view.state, &self.expected, presentation, now)?;
+        let token = judge(authentic, view, &self.expected, presentation, now)?;
         Ok(Admitted { token, known })
     }
 }

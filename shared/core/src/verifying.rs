@@ -109,7 +109,7 @@ pub fn verify(
     now: Timestamp,
 ) -> Result<VerifiedToken, Rejection> {
     let (view, authentic) = authenticate(token, trust)?;
-    judge(authentic, view.state, expected, presented, now)
+    judge(authentic, view, expected, presented, now)
 }
 
 /// Whether a key in force signed `token`, and what it says.
@@ -165,18 +165,19 @@ fn authentic_claims(jws: &CompactJws<'_>, keys: &KeySet) -> Result<Claims, Rejec
     Claims::read(&jws.payload)
 }
 
-/// Whether an authentic token is good at `now`. Looks at the key again, because the token may have been authenticated
-/// under an earlier epoch.
+/// Whether an authentic token is good at `now`. Looks at the trust and the key again, because the token may have been
+/// authenticated under an earlier epoch.
 ///
 /// # Errors
-/// The first [`Rejection`] of key state, `iss`, `aud`, time, revocation, binding, scopes.
+/// [`Rejection::TrustStale`], then the first [`Rejection`] of key state, `iss`, `aud`, time, revocation, binding, scopes.
 pub fn judge(
     token: AuthenticToken,
-    trust: &TrustState,
+    trust: TrustView<'_>,
     expected: &Expectations,
     presented: &Presentation<'_>,
     now: Timestamp,
 ) -> Result<VerifiedToken, Rejection> {
+    let trust = trusted(Some(trust))?.state;
     let claims = token.claims();
     let key = trust.keys().find(&token.key_id).ok_or(Rejection::KidUnknown)?;
     check_key(&key.times, claims, expected, now)?;

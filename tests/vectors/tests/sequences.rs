@@ -221,12 +221,25 @@ fn an_accepted_token_is_refused_once_revoked_or_expired() {
         requirements: &requirements,
     };
     let judge_at = |state: &TrustState, now: Timestamp| {
-        judge(authentic.clone(), state, &setting.expectations(), &presented, now).map(|_| ())
+        let view = setting.view(state);
+        judge(authentic.clone(), view, &setting.expectations(), &presented, now).map(|_| ())
     };
     assert_eq!(judge_at(view.state, setting.now), Ok(()));
     let expires_at = authentic.claims().expires_at;
     assert_eq!(judge_at(&state, setting.after(599)), Ok(()));
     assert_eq!(judge_at(&state, expires_at), Err(Rejection::TokenExpired));
+    let stale = TrustView {
+        freshness: Freshness::Expired,
+        ..setting.view(&state)
+    };
+    let on_stale_trust = judge(
+        authentic.clone(),
+        stale,
+        &setting.expectations(),
+        &presented,
+        setting.now,
+    );
+    assert_eq!(on_stale_trust.map(|_| ()), Err(Rejection::TrustStale));
 
     let revoke = |subject: RevokedSubject| Change {
         revoked: vec![Revocation {
@@ -275,7 +288,7 @@ fn an_accepted_token_is_refused_once_its_key_is_withdrawn() {
     let judge = |state: &TrustState| {
         judge(
             authentic.clone(),
-            state,
+            setting.view(state),
             &setting.expectations(),
             &presented,
             setting.now,
