@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use countersign_core::Rejection;
 use countersign_core::bearer;
+use countersign_core::freshness::Freshness;
 use countersign_core::names::CertificateThumbprint;
 use countersign_core::requirements::MethodPath;
 use countersign_proto::verify::v1;
@@ -27,7 +28,7 @@ use crate::refusal_log::{RefusalLog, Refused};
 use crate::server::Serve;
 use crate::server::listener::Peer;
 use crate::sync::SyncMetrics;
-use crate::trust::TrustStore;
+use crate::trust::{TrustStatus, TrustStore};
 use crate::verifier::{Admission, Decision, Question, Verifier};
 
 /// The API's handlers.
@@ -67,30 +68,53 @@ impl Serve for ApiService {
     }
 }
 
-/// How often health looks at the clock. Readiness ends by time passing, which nobody announces.
+/// How often health looks at the clock. Trust grows old by time passing, which nobody announces.
 const HEALTH_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Keeps gRPC health in step with the trust: serving while decisions are made.
+/// Keeps gRPC health in step with the trust: serving while decisions are made. Tells in the log when the trust begins to
+/// be too old, and when it no longer is.
 pub(crate) async fn report_health(reporter: HealthReporter, trust: Arc<TrustStore>) {
     let mut epochs = trust.changed();
     let mut told = None;
     loop {
-        let decides = trust.status().decides();
-        if told != Some(decides) {
-            let serving = if decides {
+        let status = trust.status();
+        if told != Some(status.freshness) {
+            tell(&status);
+            let serving = if status.decides() {
                 ServingStatus::Serving
             } else {
                 ServingStatus::NotServing
             };
             reporter.set_service_status("", serving).await;
             reporter
-                .set_service_status("countersign.verify.v1.VerifyService", serving)
+                .set_service_status(VerifyServiceServer::<VerifyApi>::NAME, serving)
                 .await;
-            told = Some(decides);
+            told = Some(status.freshness);
         }
         tokio::select! {
             changed = epochs.changed() => if changed.is_err() { return },
             () = tokio::time::sleep(HEALTH_INTERVAL) => {}
+        }
+    }
+}
+
+fn tell(status: &TrustStatus) {
+    let epoch = status.epoch;
+    let age = status.age.map(tracing::field::debug);
+    let refuses_in = status.refuses_in.map(tracing::field::debug);
+    match status.freshness {
+        None => tracing::warn!("there is no trust yet: calls are refused"),
+        Some(Freshness::Fresh) => tracing::info!(epoch, "the authority confirms the trust in force"),
+        Some(Freshness::Stale) => {
+            tracing::warn!(
+                epoch,
+                age,
+                refuses_in,
+                "the authority no longer confirms the trust in force"
+            );
+        }
+        Some(Freshness::Expired) => {
+            tracing::error!(epoch, age, "the trust in force is too old: calls are refused");
         }
     }
 }
@@ -218,3 +242,6 @@ fn thumbprint(sha256: &[u8]) -> Result<Option<CertificateThumbprint>, tonic::Sta
     })?;
     Ok(Some(CertificateThumbprint::new(digest)))
 }
+
+#[cfg(test)]
+mod tests;

@@ -40,8 +40,12 @@ impl Collector for TrustGauges {
         }
         let ready = "1 while calls are decided, 0 while they are refused for want of trust";
         show(encoder, "ready", ready, i64::from(status.decides()))?;
-        let alarm = "1 while the authority contradicts itself";
-        show(encoder, "trust_alarm", alarm, i64::from(status.alarm.is_some()))?;
+        let help = "1 while the authority contradicts itself in this way";
+        let mut family = encoder.encode_descriptor("trust_alarm", help, None, MetricType::Gauge)?;
+        for alarm in TrustAlarm::ALL {
+            let raised = ConstGauge::new(i64::from(status.alarm == Some(alarm)));
+            raised.encode(family.encode_family(&[("reason", alarm.reason())])?)?;
+        }
         show(encoder, "keys", "Keys in force", whole(status.keys))?;
         show(
             encoder,
@@ -138,14 +142,14 @@ pub fn register_sync(registry: &mut Registry, sync: &SyncMetrics) {
         updates.updates_refused,
     );
     registry.register(
-        "sync_resyncs",
-        "Snapshots asked for because the state in force could not be continued",
-        updates.resyncs,
-    registry.register(
         "sync_revocations_set_aside",
         "Revocations in updates that were not taken as they stand, by reason",
         updates.revocations_set_aside,
     );
+    registry.register(
+        "sync_resyncs",
+        "Snapshots asked for because the state in force could not be continued",
+        updates.resyncs,
     );
     registry.register(
         "sync_heartbeats_accepted",
@@ -157,14 +161,14 @@ pub fn register_sync(registry: &mut Registry, sync: &SyncMetrics) {
         "Heartbeats that confirmed nothing, by reason",
         heartbeats.heartbeats_refused,
     );
-    let streams = sync.clone();
-    registry.register(
-        "sync_sessions",
-        "Streams to the authority begun",
     register_streams(registry, sync);
 }
 
 fn register_streams(registry: &mut Registry, sync: &SyncMetrics) {
+    let streams = sync.clone();
+    registry.register(
+        "sync_sessions",
+        "Streams to the authority begun",
         streams.sessions,
     );
     registry.register(

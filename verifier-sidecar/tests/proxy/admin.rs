@@ -85,6 +85,29 @@ async fn metrics_tell_decisions_trust_and_calls() {
     assert!(text.trim_end().ends_with("# EOF"));
 }
 
+/// K13, D17: which way the authority contradicts itself is told, and that it no longer does.
+#[tokio::test]
+async fn the_alarm_has_a_reason() {
+    let sidecar = Sidecar::cold(Setup::default()).await;
+    test_util::trust(&sidecar.trust, sidecar.issuer.state(5, []));
+    let alarms = async || {
+        let (_, text) = get(&sidecar, "/metrics").await;
+        ["epoch_fork", "epoch_regressed"].map(|reason| {
+            let line = format!("countersign_trust_alarm{{reason=\"{reason}\"}} ");
+            let value = text.lines().find_map(|has| has.strip_prefix(&line));
+            value.expect(reason).to_owned()
+        })
+    };
+    assert_eq!(alarms().await, ["0", "0"]);
+    sidecar.trust.disowned();
+    assert_eq!(alarms().await, ["0", "1"]);
+    let other = sidecar.issuer.state(5, [test_util::revoke_token("1.1")]);
+    sidecar.trust.install(other).expect_err("a fork");
+    assert_eq!(alarms().await, ["1", "0"]);
+    test_util::trust(&sidecar.trust, sidecar.issuer.state(6, []));
+    assert_eq!(alarms().await, ["0", "0"]);
+}
+
 /// H10: paths that callers invent make no series.
 #[tokio::test]
 async fn invented_paths_make_no_series() {

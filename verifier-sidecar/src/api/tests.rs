@@ -1,0 +1,71 @@
+use std::io;
+use std::sync::Mutex;
+
+use countersign_core::ports::Clock as _;
+use tracing_subscriber::fmt::MakeWriter;
+
+use super::*;
+use crate::test_util::{BUDGET, SetClock, TestIssuer, empty_store, trust};
+
+/// A log that can be read.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    /// The levels of the lines since the last time.
+    fn levels(&self) -> Vec<String> {
+        let text = std::mem::take(&mut *self.0.lock().unwrap());
+        let text = String::from_utf8(text).unwrap();
+        let level = |line: &str| line.split_whitespace().next().unwrap_or_default().to_owned();
+        text.lines().map(level).collect()
+    }
+}
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl MakeWriter<'_> for Log {
+    type Writer = Self;
+
+    fn make_writer(&self) -> Self {
+        self.clone()
+    }
+}
+
+/// Trust that grows old is told of once at each step, also while nothing else happens.
+#[tokio::test(start_paused = true)]
+async fn trust_that_grows_old_is_told_in_the_log() {
+    let log = Log::default();
+    let subscriber = tracing_subscriber::fmt()
+        .with_writer(log.clone())
+        .without_time()
+        .with_ansi(false);
+    // For this thread, which is all that the test's runtime has.
+    let _guard = tracing::subscriber::set_default(subscriber.finish());
+    let clock = SetClock::new();
+    let store = empty_store(Arc::<SetClock>::clone(&clock));
+    let (reporter, _health) = tonic_health::server::health_reporter();
+    tokio::spawn(report_health(reporter, Arc::clone(&store)));
+    let told = async || {
+        tokio::time::sleep(3 * HEALTH_INTERVAL).await;
+        log.levels()
+    };
+    assert_eq!(told().await, ["WARN"]);
+    trust(&store, TestIssuer::new("issuer").state(1, []));
+    assert_eq!(told().await, ["INFO"]);
+    clock.advance(BUDGET.warn_after);
+    assert_eq!(told().await, ["WARN"]);
+    assert_eq!(told().await, [""; 0]);
+    clock.advance(BUDGET.refuse_after - BUDGET.warn_after);
+    assert_eq!(told().await, ["ERROR"]);
+    let status = store.status();
+    store.confirm(status.epoch, &status.digest, clock.elapsed());
+    assert_eq!(told().await, ["INFO"]);
+}
