@@ -21,7 +21,7 @@ const PREFACE_LENGTH: usize = 24;
 /// How long the first call may take to come. Callers that connect ahead of their first call connect again.
 const FIRST_CALL_TIME: Duration = Duration::from_secs(20);
 
-/// How long a connection without calls may take to say goodbye.
+/// How long a connection on which nothing can be under way may take to say goodbye.
 const GOODBYE_TIME: Duration = Duration::from_secs(1);
 
 /// Why a connection ended.
@@ -121,11 +121,10 @@ impl Vigil {
 
     pub(super) fn step(&mut self, seen: &Seen) -> Step {
         if let Some((_, since)) = self.winding_up {
-            // A call may have come in while the peer did not know yet.
-            let time = if seen.active == 0 {
-                GOODBYE_TIME.min(self.limits.drain)
-            } else {
+            let time = if self.may_have_more(seen, since) {
                 self.limits.drain
+            } else {
+                GOODBYE_TIME.min(self.limits.drain)
             };
             let until = since.saturating_add(time);
             return if seen.now >= until {
@@ -160,6 +159,14 @@ impl Vigil {
             (self.wind_up_at, End::Aged)
         };
         self.due(seen, at, why)
+    }
+
+    /// Whether the peer may have more to take on a connection that was wound up at `since`. A call may have come in while
+    /// he did not know yet, and one that is over here may not have reached him in full: a slow reader has as long for that
+    /// as for a call that goes on.
+    fn may_have_more(&self, seen: &Seen, since: Duration) -> bool {
+        let quiet_for = since.saturating_sub(seen.quiet_since);
+        seen.active > 0 || seen.any_call && quiet_for < self.limits.drain
     }
 
     /// `at`, or when the connection ages or may have been quiet for too long: nobody tells when a preface or a call comes.

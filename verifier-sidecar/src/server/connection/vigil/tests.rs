@@ -100,6 +100,26 @@ fn a_call_that_came_in_during_the_goodbye_gets_its_time() {
     assert_eq!(vigil.step(&busy(330)), Step::Cut(End::Cut));
 }
 
+/// A call is over here once its end is handed to HTTP/2; a slow reader may not have it yet.
+#[test]
+fn the_end_of_a_call_has_time_to_reach_its_caller() {
+    let mut vigil = Vigil::new(LIMITS, None);
+    let ended_at = |quiet_since| Seen {
+        quiet_since: seconds(quiet_since),
+        ..seen(1800)
+    };
+    assert_eq!(vigil.step(&ended_at(1790)), Step::WindUp);
+    for ended in [1771, 1799, 1800] {
+        assert_eq!(vigil.step(&ended_at(ended)), Step::Wait(seconds(1830)), "{ended}");
+    }
+    assert_eq!(vigil.step(&ended_at(1770)), Step::Wait(seconds(1801)));
+    let late = Seen {
+        now: seconds(1801),
+        ..ended_at(1801)
+    };
+    assert_eq!(vigil.step(&late), Step::Wait(seconds(1830)));
+}
+
 /// G33: a call keeps a connection open, but not beyond its age and the time to drain.
 #[test]
 fn an_old_connection_is_wound_up_although_it_is_busy() {
