@@ -28,7 +28,8 @@ struct Args {
 
 /// Runs the sidecar as its command line `args` say, the program's name first.
 ///
-/// Exits with 64 for a wrong command line or configuration, 1 for a start that failed.
+/// Exits with 64 for a wrong command line, or a configuration that is wrong or names files that cannot be used; with 1
+/// for a start that failed otherwise.
 pub fn run(args: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> ExitCode {
     let args = match Args::try_parse_from(args) {
         Ok(args) => args,
@@ -41,16 +42,29 @@ pub fn run(args: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> ExitC
             return exit::code(exit::CONFIG);
         }
     };
+    let unusable = match check(&config) {
+        Ok(unusable) => unusable,
+        Err(error) => return fail(&error),
+    };
+    if !unusable.is_empty() {
+        for error in &unusable {
+            tell(&chain(error));
+        }
+        return exit::code(exit::CONFIG);
+    }
     if args.check {
-        return check(&config);
+        let _unread = writeln!(std::io::stdout().lock(), "the configuration is good");
+        return exit::code(exit::SUCCESS);
     }
     match serve(config) {
         Ok(()) => exit::code(exit::SUCCESS),
-        Err(error) => {
-            tell(&chain(error.as_ref()));
-            exit::code(exit::FAILURE)
-        }
+        Err(error) => fail(error.as_ref()),
     }
+}
+
+fn fail(error: &(dyn std::error::Error + 'static)) -> ExitCode {
+    tell(&chain(error));
+    exit::code(exit::FAILURE)
 }
 
 /// Help and version are no errors.
@@ -74,24 +88,11 @@ fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
-fn check(config: &Config) -> ExitCode {
+fn check(config: &Config) -> std::io::Result<Vec<StartError>> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     // A connection can be prepared only where there is a runtime, although none is made.
-    let errors = match countersign_runtime::build(1) {
-        Ok(runtime) => runtime.block_on(async { app::check(config, &clock) }),
-        Err(error) => {
-            tell(&error);
-            return exit::code(exit::FAILURE);
-        }
-    };
-    if errors.is_empty() {
-        let _unread = writeln!(std::io::stdout().lock(), "the configuration is good");
-        return exit::code(exit::SUCCESS);
-    }
-    for error in &errors {
-        tell(&chain(error));
-    }
-    exit::code(exit::CONFIG)
+    let runtime = countersign_runtime::build(1)?;
+    Ok(runtime.block_on(async { app::check(config, &clock) }))
 }
 
 type Failure = Box<dyn std::error::Error>;
