@@ -32,7 +32,7 @@ use crate::api::{ApiService, VerifyApi, report_health};
 use crate::cache::{CacheError, CacheIdentity, CacheSettings, TrustCache};
 use crate::config::Config;
 use crate::metrics::{self, ConnectionMetrics, DecisionMetrics, ProxyMetrics};
-use crate::proxy::{MethodLabels, Proxy, ProxySettings, Upstream};
+use crate::proxy::{Proxy, ProxySettings, Upstream};
 use crate::refusal_log::RefusalLog;
 use crate::sync::{Dial, Publishers, Supervisor, SyncMetrics, SyncSettings};
 use crate::token_cache::TokenCache;
@@ -354,7 +354,6 @@ fn services(
             traced: config.traced,
         },
         metrics: Arc::new(ProxyMetrics::register(registry)),
-        labels: MethodLabels::new(&config.method_patterns),
         log: Arc::clone(&log),
     };
     let (api, health) = ApiService::new(VerifyApi {

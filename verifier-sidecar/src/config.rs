@@ -50,8 +50,6 @@ pub struct Config {
     pub listeners: Vec<ListenerConfig>,
     /// What methods ask for.
     pub methods: MethodTable,
-    /// The methods that are named, for metrics.
-    pub method_patterns: Vec<String>,
     /// Where the service is, and how many connections to it there may be.
     pub upstream: (UpstreamAddress, usize),
     /// Whether the service sees tokens.
@@ -168,7 +166,7 @@ impl Checker {
         let authority = self.authority(file);
         let budget = self.budget(&file.trust);
         let listeners = self.listeners(&file.listener);
-        let (methods, method_patterns) = self.methods(file);
+        let methods = self.methods(file);
         let upstream = self.upstream(&file.upstream);
         let verify = self.verify(&file.verify);
         let admin = self.loopback("admin", &file.admin);
@@ -195,7 +193,6 @@ impl Checker {
             heartbeat: file.trust.heartbeat.map_or(HEARTBEAT_PERIOD, Into::into),
             listeners,
             methods,
-            method_patterns,
             upstream: (upstream?, connections),
             tokens: if file.tokens.forward {
                 TokenForwarding::Forward

@@ -124,23 +124,14 @@ struct RequestLabels {
     code: &'static str,
 }
 
-/// A method as metrics name it: as the configuration does, or `_OTHER`.
+/// A method as metrics name it: by the pattern that the configuration has for it, or `_OTHER`. Paths are the caller's to
+/// choose, so a path is never a label.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct MethodLabel(Arc<str>);
-
-impl MethodLabel {
-    pub(crate) fn new(pattern: &str) -> Self {
-        Self(pattern.into())
-    }
-
-    pub(crate) fn as_str(&self) -> &str {
-        &self.0
-    }
-}
+pub(crate) struct MethodLabel(pub(crate) Option<Arc<str>>);
 
 impl EncodeLabelValue for MethodLabel {
     fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), fmt::Error> {
-        EncodeLabelValue::encode(&self.as_str(), encoder)
+        EncodeLabelValue::encode(&self.0.as_deref().unwrap_or("_OTHER"), encoder)
     }
 }
 

@@ -9,7 +9,6 @@
 
 mod body;
 mod headers;
-mod labels;
 mod lifetime;
 mod request;
 mod respond;
@@ -19,6 +18,5 @@ mod upstream;
 pub use headers::TokenForwarding;
 pub use upstream::UpstreamAddress;
 
-pub(crate) use labels::MethodLabels;
 pub(crate) use service::{Proxy, ProxyService, ProxySettings};
 pub(crate) use upstream::Upstream;

@@ -46,6 +46,11 @@ pub(crate) trait Serve: Clone + Send + Sync + 'static {
         + Unpin
         + 'static;
 
+    /// What serves the calls of one more connection.
+    fn connected(&self) -> Self {
+        self.clone()
+    }
+
     /// The answer to `request` from `peer`.
     fn call(
         &self,
@@ -99,7 +104,7 @@ pub(crate) async fn serve<S: Serve>(mut listener: Listener, service: S, terms: T
                 open,
                 drain: terms.drain.clone(),
             };
-            connections.spawn(connection.run(stream, service.clone()));
+            connections.spawn(connection.run(stream, service.connected()));
         }
     };
     terms.drain.run_until_cancelled(accepting).await;

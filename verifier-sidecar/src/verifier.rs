@@ -16,7 +16,7 @@ use std::time::Duration;
 use countersign_core::Rejection;
 use countersign_core::claims::Claims;
 use countersign_core::names::CertificateThumbprint;
-use countersign_core::requirements::{Access, MethodPath, MethodTable, Requirements};
+use countersign_core::requirements::{Access, MethodPath, MethodTable, Requirements, Rule};
 use countersign_core::trust::Epoch;
 use countersign_core::verifying::{
     Expectations, Presentation, TrustView, VerifiedToken, authenticate, judge, trusted,
@@ -129,6 +129,12 @@ impl Verifier {
         &self.expected
     }
 
+    /// What is asked of calls of `method`.
+    #[must_use]
+    pub fn rule(&self, method: MethodPath<'_>) -> &Rule {
+        self.methods.find(method)
+    }
+
     /// Counts a request that has not even the form of a question.
     pub fn count_refused(&self, rejection: Rejection) {
         self.metrics.count(&Err(rejection));
@@ -175,7 +181,7 @@ impl Verifier {
         method: MethodPath<'_>,
         peer_certificate: Option<CertificateThumbprint>,
     ) -> Result<(), Rejection> {
-        let Access::Protected(requirements) = self.methods.find(method) else {
+        let Access::Protected(requirements) = &self.rule(method).access else {
             return Ok(());
         };
         let presentation = Presentation {
@@ -189,7 +195,7 @@ impl Verifier {
     }
 
     fn look(&self, question: &Question<'_>) -> Decision {
-        let requirements = match question.method.map(|method| self.methods.find(method)) {
+        let requirements = match question.method.map(|method| &self.rule(method).access) {
             None => &self.token_only,
             Some(Access::Protected(requirements)) => requirements,
             Some(Access::Open) => {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use crate::names::Scope;
 use crate::rejection::Rejection;
@@ -93,12 +94,21 @@ pub enum Access {
     Protected(Requirements),
 }
 
-/// The access of every method: by method, else by service, else the default.
+/// What a table says of a method.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// What the method was found by, as it was set. Nothing for the default.
+    pub pattern: Option<Arc<str>>,
+    /// How it may be called.
+    pub access: Access,
+}
+
+/// The rule of every method: by method, else by service, else the default.
 #[derive(Clone, Debug)]
 pub struct MethodTable {
-    methods: BTreeMap<String, Access>,
-    services: BTreeMap<String, Access>,
-    default: Access,
+    methods: BTreeMap<String, Rule>,
+    services: BTreeMap<String, Rule>,
+    default: Rule,
 }
 
 /// A pattern of the table is neither `/package.Service/Method` nor `/package.Service/*`.
@@ -113,7 +123,10 @@ impl MethodTable {
         Self {
             methods: BTreeMap::new(),
             services: BTreeMap::new(),
-            default: Access::Protected(default),
+            default: Rule {
+                pattern: None,
+                access: Access::Protected(default),
+            },
         }
     }
 
@@ -122,22 +135,26 @@ impl MethodTable {
     /// # Errors
     /// [`InvalidMethod`].
     pub fn set(&mut self, method: &str, access: Access) -> Result<bool, InvalidMethod> {
+        let rule = Rule {
+            pattern: Some(method.into()),
+            access,
+        };
         let earlier = if let Some(service) = method.strip_suffix("/*").and_then(|rest| rest.strip_prefix('/'))
         {
             if !service.split('.').all(is_identifier) {
                 return Err(InvalidMethod);
             }
-            self.services.insert(service.to_owned(), access)
+            self.services.insert(service.to_owned(), rule)
         } else {
             MethodPath::parse(method).map_err(|_malformed| InvalidMethod)?;
-            self.methods.insert(method.to_owned(), access)
+            self.methods.insert(method.to_owned(), rule)
         };
         Ok(earlier.is_none())
     }
 
-    /// The access of `method`.
+    /// The rule of `method`.
     #[must_use]
-    pub fn find(&self, method: MethodPath<'_>) -> &Access {
+    pub fn find(&self, method: MethodPath<'_>) -> &Rule {
         self.methods
             .get(method.as_str())
             .or_else(|| self.services.get(method.service()))
@@ -201,9 +218,17 @@ mod tests {
         for refused in ["/a.*/C", "/*", "*", "a.B/C", "/a.B/C*"] {
             assert_eq!(table.set(refused, Access::Open), Err(InvalidMethod), "{refused}");
         }
-        let find = |path| table.find(MethodPath::parse(path).expect("a method"));
-        assert_eq!(find("/a.B/C"), &Access::Open);
-        assert_eq!(find("/a.B/D"), &scoped("service"));
-        assert_eq!(find("/a.BB/C"), &Access::Protected(Requirements::default()));
+        for (path, pattern, access) in [
+            ("/a.B/C", Some("/a.B/C"), Access::Open),
+            ("/a.B/D", Some("/a.B/*"), scoped("service")),
+            ("/a.BB/C", None, Access::Protected(Requirements::default())),
+        ] {
+            let rule = table.find(MethodPath::parse(path).expect("a method"));
+            assert_eq!(
+                (rule.pattern.as_deref(), &rule.access),
+                (pattern, &access),
+                "{path}"
+            );
+        }
     }
 }

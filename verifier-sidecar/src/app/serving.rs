@@ -131,10 +131,7 @@ impl Listeners {
         };
         let mut running = Vec::new();
         for (listener, disclosure) in self.proxy {
-            let service = ProxyService {
-                proxy: Arc::clone(&services.proxy),
-                disclosure,
-            };
+            let service = ProxyService::new(Arc::clone(&services.proxy), disclosure);
             running.push(spawn(calls, listener, service, terms()));
         }
         for listener in self.api {

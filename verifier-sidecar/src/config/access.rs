@@ -16,23 +16,16 @@ const REFLECTION: &[&str] = &[
 ];
 
 impl Checker {
-    /// The table, and the patterns in it.
-    pub(super) fn methods(&mut self, file: &File) -> (MethodTable, Vec<String>) {
+    pub(super) fn methods(&mut self, file: &File) -> MethodTable {
         let default = self.scopes("default_scopes", file.default_scopes.as_deref());
         let mut table = MethodTable::new(Requirements {
             scopes: default,
             bound: false,
         });
-        let mut patterns = Vec::new();
         for (index, method) in file.method.iter().enumerate() {
             let key = format!("method.{index}");
             if let Some(access) = self.access(&key, method) {
-                self.set(
-                    &mut table,
-                    &mut patterns,
-                    (&format!("{key}.path"), &method.path),
-                    access,
-                );
+                self.set(&mut table, (&format!("{key}.path"), &method.path), access);
             }
         }
         let switches = [
@@ -41,21 +34,15 @@ impl Checker {
         ];
         for (key, _, paths) in switches.iter().filter(|(_, on, _)| *on) {
             for path in *paths {
-                self.set(&mut table, &mut patterns, (key, path), Access::Open);
+                self.set(&mut table, (key, path), Access::Open);
             }
         }
-        (table, patterns)
+        table
     }
 
-    fn set(
-        &mut self,
-        table: &mut MethodTable,
-        patterns: &mut Vec<String>,
-        (key, path): (&str, &str),
-        access: Access,
-    ) {
+    fn set(&mut self, table: &mut MethodTable, (key, path): (&str, &str), access: Access) {
         match table.set(path, access) {
-            Ok(true) => patterns.push(path.to_owned()),
+            Ok(true) => {}
             Ok(false) => self
                 .complaints
                 .push(key, format_args!("`{path}` is there already")),

@@ -1,7 +1,8 @@
 //! When a call must end although neither side has ended it: at the caller's deadline, or when its token is no longer good.
 //!
 //! The decision about a long call is made again at the token's expiry, whenever the trust changes, and when the trust is
-//! about to be too old; so a stream outlives its revocation no longer than a new call would (I-29, G31, G32).
+//! about to be too old; so a stream outlives its revocation no longer than a new call would (I-29, G31, G32). In its first
+//! second a call is not looked at again, whatever happens: a stream that has just begun may go on for that much longer.
 
 use std::future::{Future, pending};
 use std::pin::Pin;
@@ -107,8 +108,12 @@ impl TokenWatch {
     /// How long the token is good if nothing changes: until it expires or the trust does.
     fn good_for(&self) -> Duration {
         let trust = self.verifier.trust();
-        let expires_in = self.admitted.claims().expires_at.since(trust.clock().now());
-        let trusted_for = trust.status().refuses_in.unwrap_or_default();
+        let clock = trust.clock();
+        let expires_in = self.admitted.claims().expires_at.since(clock.now());
+        let current = trust.current();
+        let trusted_for = current
+            .in_force()
+            .map_or(Duration::ZERO, |trust| trust.refuses_in(clock.elapsed()));
         // Never nothing: should a clock be a little behind, this is not to spin.
         expires_in.min(trusted_for).max(Duration::from_millis(20))
     }

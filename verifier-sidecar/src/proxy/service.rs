@@ -11,6 +11,7 @@ use http::header::AUTHORIZATION;
 use http::request::Parts;
 use http::uri::Scheme;
 use http::{HeaderValue, Request, Response, Uri};
+use http_body::Body as _;
 use hyper::body::Incoming;
 use tokio::time::{Instant, timeout_at};
 use tracing::{Instrument as _, Span};
@@ -20,8 +21,8 @@ use super::headers::{self, TokenForwarding};
 use super::lifetime::{Lifetime, Over, TokenWatch};
 use super::request::{self, Form};
 use super::respond::{Refusal, code_in};
-use super::{MethodLabels, Upstream};
-use crate::metrics::{ActiveCall, ProxyMetrics};
+use super::upstream::{InFlight, Lane, Upstream};
+use crate::metrics::{ActiveCall, MethodLabel, ProxyMetrics};
 use crate::refusal_log::{RefusalLog, Refused};
 use crate::server::Serve;
 use crate::server::listener::Peer;
@@ -45,19 +46,35 @@ pub(crate) struct Proxy {
     pub(crate) upstream: Upstream,
     pub(crate) settings: ProxySettings,
     pub(crate) metrics: Arc<ProxyMetrics>,
-    pub(crate) labels: MethodLabels,
     pub(crate) log: Arc<RefusalLog>,
 }
 
 /// The proxy, as one listener serves it.
 #[derive(Clone, Debug)]
 pub(crate) struct ProxyService {
-    pub(crate) proxy: Arc<Proxy>,
-    pub(crate) disclosure: Disclosure,
+    proxy: Arc<Proxy>,
+    disclosure: Disclosure,
+    lane: Lane,
+}
+
+impl ProxyService {
+    /// What serves `proxy` on a listener of this disclosure.
+    pub(crate) fn new(proxy: Arc<Proxy>, disclosure: Disclosure) -> Self {
+        let lane = proxy.upstream.lane();
+        Self {
+            proxy,
+            disclosure,
+            lane,
+        }
+    }
 }
 
 impl Serve for ProxyService {
     type Body = ResponseBody;
+
+    fn connected(&self) -> Self {
+        Self::new(Arc::clone(&self.proxy), self.disclosure)
+    }
 
     async fn call(&self, request: Request<Incoming>, peer: Arc<Peer>) -> Response<ResponseBody> {
         let proxy = &self.proxy;
@@ -69,15 +86,14 @@ impl Serve for ProxyService {
         let (parts, body) = request.into_parts();
         let uri = parts.uri.clone();
         let form = request::read(&parts, &uri);
-        let label = form
-            .as_ref()
-            .map_or(proxy.labels.other(), |form| proxy.labels.find(form.method));
-        let mut call = proxy.metrics.begin(label.clone());
+        let rule = form.as_ref().ok().map(|form| proxy.verifier.rule(form.method));
+        let label = MethodLabel(rule.and_then(|rule| rule.pattern.clone()));
+        let mut call = proxy.metrics.begin(label);
         let answering = async {
             match form {
                 Ok(form) => {
                     let passed = proxy.judge(&parts, form, &uri, &peer).await?;
-                    passed.forward(proxy, parts, body).await
+                    passed.forward(proxy, self.lane, parts, body).await
                 }
                 Err(refusal) => Err(proxy.malformed(refusal, &peer)),
             }
@@ -104,7 +120,7 @@ struct Passed {
 struct Answer {
     response: Response<Incoming>,
     over: Over,
-    in_flight: super::upstream::InFlight,
+    in_flight: InFlight,
 }
 
 impl Proxy {
@@ -181,7 +197,13 @@ fn plaintext(uri: &Uri) -> Result<Uri, Refusal> {
 }
 
 impl Passed {
-    async fn forward(self, proxy: &Proxy, parts: Parts, incoming: Incoming) -> Result<Answer, Refusal> {
+    async fn forward(
+        self,
+        proxy: &Proxy,
+        lane: Lane,
+        parts: Parts,
+        incoming: Incoming,
+    ) -> Result<Answer, Refusal> {
         let mut headers = parts.headers;
         let identity = match &self.admission {
             Admission::Open => None,
@@ -207,7 +229,7 @@ impl Passed {
         tokio::select! {
             biased;
             refusal = over.clone() => Err(refusal),
-            answer = proxy.upstream.call(request) => match answer {
+            answer = proxy.upstream.call(lane, request) => match answer {
                 Ok((response, in_flight)) => Ok(Answer { response, over, in_flight }),
                 Err(error) => {
                     proxy.metrics.upstream_failed();
@@ -220,17 +242,27 @@ impl Passed {
     }
 }
 
-/// A deadline in whole seconds: the ones that are clamped are hours long.
+/// `timeout` as a header, in which a number has at most eight digits.
 fn timeout_value(timeout: Duration) -> HeaderValue {
-    let seconds = timeout.as_secs().min(99_999_999);
-    HeaderValue::from_str(&format!("{seconds}S")).unwrap_or(HeaderValue::from_static("1S"))
+    const MOST: u128 = 99_999_999;
+    let millis = timeout.as_millis();
+    let text = if millis <= MOST {
+        format!("{millis}m")
+    } else {
+        format!("{}S", (millis / 1000).min(MOST))
+    };
+    // Digits and a letter are a header's value.
+    HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("0m"))
 }
 
 impl Answer {
     fn relay(self, mut call: ActiveCall, disclosure: Disclosure, span: Span) -> Response<ResponseBody> {
         let (parts, incoming) = self.response.into_parts();
-        if let Some(code) = code_in(&parts.headers) {
-            call.ended_with(code);
+        match code_in(&parts.headers) {
+            Some(code) => call.ended_with(code),
+            // Nobody asks a body that has ended for its end.
+            None if incoming.is_end_stream() => call.ended_without_status(),
+            None => {}
         }
         let relayed = Relayed {
             incoming,

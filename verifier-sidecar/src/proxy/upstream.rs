@@ -1,15 +1,19 @@
 //! Connections to the service behind the sidecar: HTTP/2 without TLS over loopback or a unix socket.
 //!
 //! Calls share a connection until it has as many as servers commonly grant, then the next one is opened; so a service
-//! full of long streams does not make short calls wait. A connection that is gone is replaced by the next call that
-//! needs it. Many calls in want of one connection make one attempt, and all hear what came of it.
+//! full of long streams does not make short calls wait. Nor does a caller who does not read his answers: each call has its
+//! own part of the connection's window. A service may let one call take all of *its* window, and stop reading that call;
+//! therefore each caller's connection begins at another of ours, in turn, and only those that share one wait with it.
+//!
+//! A connection that is gone is replaced by the next call that needs it. Many calls in want of one connection make one
+//! attempt, and all hear what came of it.
 
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -46,7 +50,7 @@ impl fmt::Display for UpstreamAddress {
 }
 
 /// The calls that one connection takes. Servers grant about a hundred streams; what they do not grant waits inside.
-const STREAMS: usize = 100;
+const STREAMS: u32 = 100;
 
 /// How long a connection may take to come about. The service is on this machine.
 const CONNECT_TIME: Duration = Duration::from_secs(1);
@@ -54,11 +58,13 @@ const CONNECT_TIME: Duration = Duration::from_secs(1);
 /// How long a failure to connect is taken for the answer, so that a service that is down is not asked by every call.
 const FAILURE_HOLDS: Duration = Duration::from_millis(50);
 
-/// What one stream may have under way before its caller takes it.
-const STREAM_WINDOW: u32 = 256 * 1024;
+/// What one stream may have under way before its caller takes it: what gRPC grants by default, and many times what
+/// loopback carries in one round trip.
+const STREAM_WINDOW: u32 = 64 * 1024;
 
-/// The same for all streams of a connection.
-const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// The same for all streams of a connection. With less, streams that nobody reads would stop the others. It is also the
+/// most memory that callers who do not read can take through one connection.
+const CONNECTION_WINDOW: u32 = STREAM_WINDOW * STREAMS;
 
 /// What one stream may have under way towards a slow service.
 const SEND_BUFFER: usize = 64 * 1024;
@@ -88,7 +94,12 @@ pub(crate) enum UpstreamError {
 pub(crate) struct Upstream {
     address: UpstreamAddress,
     slots: Box<[Slot]>,
+    next_lane: AtomicUsize,
 }
+
+/// Where one caller's calls look for a connection first.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Lane(usize);
 
 impl Upstream {
     /// The service at `address`, over at most so many connections. None is opened before the first call.
@@ -96,17 +107,24 @@ impl Upstream {
         Self {
             address,
             slots: (0..connections.max(1)).map(|_| Slot::default()).collect(),
+            next_lane: AtomicUsize::new(0),
         }
+    }
+
+    /// The lane of the next caller.
+    pub(crate) fn lane(&self) -> Lane {
+        Lane(self.next_lane.fetch_add(1, Ordering::Relaxed))
     }
 
     /// Passes `request` on. The call counts as under way until the second value is dropped.
     pub(crate) async fn call(
         &self,
+        lane: Lane,
         mut request: Request<RequestBody>,
     ) -> Result<(Response<Incoming>, InFlight), UpstreamError> {
         let mut may_repeat = true;
         loop {
-            let (mut sender, in_flight) = self.connection().await?;
+            let (mut sender, in_flight) = self.connection(lane).await?;
             match sender.try_send_request(request).await {
                 Ok(response) => return Ok((response, in_flight)),
                 Err(mut failed) => match failed.take_message() {
@@ -121,8 +139,12 @@ impl Upstream {
         }
     }
 
-    async fn connection(&self) -> Result<(http2::SendRequest<RequestBody>, InFlight), UpstreamError> {
-        for slot in &self.slots {
+    async fn connection(
+        &self,
+        lane: Lane,
+    ) -> Result<(http2::SendRequest<RequestBody>, InFlight), UpstreamError> {
+        let first = lane.0 % self.slots.len();
+        for slot in self.slots.iter().cycle().skip(first).take(self.slots.len()) {
             let found = match slot.open_connection() {
                 Some(connection) => connection,
                 None => slot.connect(&self.address).await?,
@@ -180,13 +202,13 @@ impl Slot {
 
 struct Connection {
     sender: http2::SendRequest<RequestBody>,
-    streams: Arc<AtomicUsize>,
+    streams: Arc<AtomicU32>,
 }
 
 impl Connection {
     /// A place for one more call, if there is one.
     fn reserve(&self) -> Option<InFlight> {
-        let one_more = |streams: usize| (streams < STREAMS).then_some(streams + 1);
+        let one_more = |streams: u32| (streams < STREAMS).then_some(streams + 1);
         self.streams
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more)
             .ok()
@@ -204,7 +226,7 @@ impl fmt::Debug for Connection {
 
 /// A call under way.
 #[derive(Debug)]
-pub(crate) struct InFlight(Arc<AtomicUsize>);
+pub(crate) struct InFlight(Arc<AtomicU32>);
 
 impl Drop for InFlight {
     fn drop(&mut self) {

@@ -30,11 +30,17 @@ use vigil::{Activity, Busy, End, Step, Vigil, Watched};
 /// The largest header list read. RFC 9113 leaves it to us; a token of the largest size and usual headers fit.
 const HEADER_LIST: u32 = 16 * 1024;
 
-/// What one stream may have under way before the reader takes it: bounds memory against a slow service.
-const STREAM_WINDOW: u32 = 256 * 1024;
+/// What one stream may have under way before the service takes it: what gRPC grants by default.
+const STREAM_WINDOW: u32 = 64 * 1024;
 
-/// The same for all streams of a connection.
-const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// The same for all streams of a connection. With less, calls that the service does not read would stop the others. It is
+/// also the most memory that one caller can take by sending what is not read.
+fn connection_window(streams: u32) -> u32 {
+    STREAM_WINDOW.saturating_mul(streams).min(LARGEST_WINDOW)
+}
+
+/// The largest there is (RFC 9113, section 6.9.1).
+const LARGEST_WINDOW: u32 = (1 << 31) - 1;
 
 /// What one stream may have under way towards a slow caller.
 const SEND_BUFFER: usize = 64 * 1024;
@@ -91,7 +97,7 @@ fn protocol(limits: Limits) -> http2::Builder<TokioExecutor> {
         .max_header_list_size(HEADER_LIST)
         .max_concurrent_streams(limits.streams)
         .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
+        .initial_connection_window_size(connection_window(limits.streams))
         .max_send_buf_size(SEND_BUFFER)
         .max_pending_accept_reset_streams(PENDING_RESETS)
         .max_local_error_reset_streams(LOCAL_RESETS)

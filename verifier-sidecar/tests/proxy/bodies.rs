@@ -1,29 +1,38 @@
 //! What of a call is not in its headers: it passes as it comes, and what has no place in it does not.
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::StreamExt as _;
-use http::{HeaderMap, HeaderValue};
+use futures_util::stream;
+use http::{HeaderMap, HeaderValue, Response};
 use http_body::Frame;
-use http_body_util::StreamBody;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt as _, Empty, Full, StreamBody};
+use hyper::body::Incoming;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
 
 use crate::support::raw::call;
-use crate::support::upstream::{Manner, RawService};
+use crate::support::upstream::{DEAF, ENDLESS, FRAME, MUTE, POLITE, RawService};
 use crate::support::{Setup, Sidecar, eventually, within};
 
-type Body =
-    StreamBody<std::pin::Pin<Box<dyn futures_util::Stream<Item = Result<Frame<Bytes>, Infallible>> + Send>>>;
+/// What hyper's servers have under way by default: one call can take all that a connection has.
+const USUAL: (u32, u32) = (1 << 20, 1 << 20);
 
-/// A sidecar before a service of `manner`.
-async fn before(manner: Manner) -> (Sidecar, RawService) {
-    let service = RawService::start(manner).await;
+/// A call takes a little of what its connection has.
+const AMPLE: (u32, u32) = (1 << 16, 1 << 26);
+
+/// Calls at once that stand still.
+const MANY: usize = 40;
+
+/// A sidecar before a service with these windows.
+async fn before((stream_window, connection_window): (u32, u32)) -> (Sidecar, RawService) {
+    let service = RawService::start(stream_window, connection_window).await;
     let setup = Setup {
         upstream: Some(format!("http://{}", service.address)),
         ..Setup::default()
@@ -31,27 +40,93 @@ async fn before(manner: Manner) -> (Sidecar, RawService) {
     (Sidecar::with(setup).await, service)
 }
 
-/// Sends a call of these frames.
-async fn send(
-    sidecar: &Sidecar,
-    frames: impl futures_util::Stream<Item = Frame<Bytes>> + Send + 'static,
-) -> tokio::task::JoinHandle<hyper::Result<http::Response<hyper::body::Incoming>>> {
-    let body: Body = StreamBody::new(Box::pin(frames.map(Ok)));
-    let request = call(sidecar.plaintext()).header("authorization", format!("Bearer {}", sidecar.token()));
-    let request = request.body(body).expect("a request");
-    let stream = TcpStream::connect(sidecar.plaintext()).await.expect("connected");
-    let (mut sender, connection) = http2::Builder::new(TokioExecutor::new())
-        .handshake(TokioIo::new(stream))
-        .await
-        .expect("HTTP/2");
-    tokio::spawn(connection);
-    tokio::spawn(async move { sender.send_request(request).await })
+type Body = UnsyncBoxBody<Bytes, Infallible>;
+
+/// A connection to the sidecar.
+#[derive(Clone)]
+struct Caller {
+    sender: http2::SendRequest<Body>,
+    address: SocketAddr,
+    token: String,
+}
+
+impl Caller {
+    async fn connect(sidecar: &Sidecar) -> Self {
+        let address = sidecar.plaintext();
+        let stream = TcpStream::connect(address).await.expect("connected");
+        let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+            .initial_stream_window_size(1 << 16)
+            .initial_connection_window_size(1 << 26)
+            .handshake(TokioIo::new(stream))
+            .await
+            .expect("HTTP/2");
+        tokio::spawn(connection);
+        Self {
+            sender,
+            address,
+            token: sidecar.token(),
+        }
+    }
+
+    /// Begins a call. Its answer is for whoever waits for it.
+    fn send(&self, path: &str, body: Body) -> JoinHandle<hyper::Result<Response<Incoming>>> {
+        let request = call(self.address)
+            .uri(format!("http://{}{path}", self.address))
+            .header("authorization", format!("Bearer {}", self.token));
+        let request = request.body(body).expect("a request");
+        let mut sender = self.sender.clone();
+        tokio::spawn(async move { sender.send_request(request).await })
+    }
+
+    async fn answer(&self, path: &str, body: Body) -> Response<Incoming> {
+        let answer = within("an answer", self.send(path, body)).await;
+        answer.expect("no panic").expect("an answer")
+    }
+
+    /// A call that is answered at once.
+    async fn small_call(&self) {
+        let body = Full::new(Bytes::from_static(b"small")).boxed_unsync();
+        let answer = self.answer(POLITE, body).await;
+        assert_eq!(answer.headers()["grpc-status"], "0");
+        let body = within("a body", answer.into_body().collect()).await;
+        assert_eq!(body.expect("a body").to_bytes(), "small");
+    }
+}
+
+fn frames(frames: impl IntoIterator<Item = Frame<Bytes>, IntoIter: Send + 'static>) -> Body {
+    StreamBody::new(stream::iter(frames.into_iter().map(Ok))).boxed_unsync()
+}
+
+/// A body without end, which counts what is taken of it.
+fn endless(taken: &Arc<AtomicUsize>) -> Body {
+    let taken = Arc::clone(taken);
+    frames(std::iter::repeat_with(move || {
+        taken.fetch_add(FRAME.len(), Ordering::Relaxed);
+        Frame::data(Bytes::from_static(FRAME))
+    }))
+}
+
+/// Waits until `moved` has not grown during so many small calls that whatever could move has moved. They go on all the
+/// time, whatever else stands still.
+async fn standstill(callers: &[Caller], moved: impl Fn() -> usize) -> usize {
+    let mut before = 0;
+    eventually("standstill", async || {
+        for _ in 0..10 {
+            for caller in callers {
+                caller.small_call().await;
+            }
+        }
+        let now = moved();
+        std::mem::replace(&mut before, now) == now && now > 0
+    })
+    .await;
+    before
 }
 
 /// G29, T08: data and harmless trailers pass; credentials and identities in trailers do not.
 #[tokio::test]
 async fn trailers_of_requests_carry_no_credentials() {
-    let (sidecar, service) = before(Manner::Polite).await;
+    let (sidecar, service) = before(USUAL).await;
     let mut trailers = HeaderMap::new();
     for name in [
         "authorization",
@@ -61,17 +136,12 @@ async fn trailers_of_requests_carry_no_credentials() {
     ] {
         trailers.insert(name, HeaderValue::from_static("Bearer x"));
     }
-    let frames = [
+    let body = frames([
         Frame::data(Bytes::from_static(b"one ")),
         Frame::data(Bytes::from_static(b"two")),
         Frame::trailers(trailers),
-    ];
-    let response = within(
-        "an answer",
-        send(&sidecar, futures_util::stream::iter(frames)).await,
-    )
-    .await;
-    let response = response.expect("no panic").expect("an answer");
+    ]);
+    let response = Caller::connect(&sidecar).await.answer(POLITE, body).await;
     assert_eq!(response.headers()["grpc-status"], "0");
     let received = service.received().pop().expect("a request");
     assert_eq!(received.body, "one two");
@@ -80,26 +150,61 @@ async fn trailers_of_requests_carry_no_credentials() {
     assert_eq!(received.headers["x-countersign-client"], "orders");
 }
 
-/// Nothing is buffered: a service that does not read stops its caller, after no more than the windows.
+/// Nothing is buffered: a service that does not read stops its callers after no more than the windows, and nobody else,
+/// be it on a connection of theirs.
 #[tokio::test]
-async fn a_service_that_does_not_read_stops_its_caller() {
-    let (sidecar, _service) = before(Manner::Deaf).await;
+async fn a_service_that_does_not_read_stops_only_whom_it_does_not_read() {
+    let (sidecar, _service) = before(AMPLE).await;
+    let deaf = Caller::connect(&sidecar).await;
     let taken = Arc::new(AtomicUsize::new(0));
-    let counter = Arc::clone(&taken);
-    let frames = futures_util::stream::repeat_with(move || {
-        counter.fetch_add(16_384, Ordering::Relaxed);
-        Frame::data(Bytes::from_static(&[0; 16_384]))
-    });
-    let call = send(&sidecar, frames).await;
-    // Once nothing more was taken for a while, nothing more will be.
-    let mut before = usize::MAX;
-    eventually("standstill", async || {
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        let now = taken.load(Ordering::Relaxed);
-        std::mem::replace(&mut before, now) == now
-    })
-    .await;
-    let taken = taken.load(Ordering::Relaxed);
-    assert!((1..8 << 20).contains(&taken), "{taken} bytes were taken");
-    call.abort();
+    let _calls: Vec<_> = (0..MANY).map(|_| deaf.send(DEAF, endless(&taken))).collect();
+    let other = Caller::connect(&sidecar).await;
+    let taken = standstill(&[deaf, other], || taken.load(Ordering::Relaxed)).await;
+    assert!(taken < MANY * (1 << 20), "{taken} bytes were taken");
+}
+
+/// Also when the service grants one call all that it grants a connection.
+#[tokio::test]
+async fn a_call_that_takes_all_of_a_connection_stops_no_other_caller() {
+    let (sidecar, _service) = before(USUAL).await;
+    let taken = Arc::new(AtomicUsize::new(0));
+    let mut calls = Vec::new();
+    for _ in 0..8 {
+        let deaf = Caller::connect(&sidecar).await;
+        calls.push(deaf.send(DEAF, endless(&taken)));
+    }
+    let other = Caller::connect(&sidecar).await;
+    standstill(&[other], || taken.load(Ordering::Relaxed)).await;
+}
+
+/// The same in the other direction: callers that do not read stop what is sent to them, and nothing else.
+#[tokio::test]
+async fn callers_that_do_not_read_stop_only_what_is_sent_to_them() {
+    let (sidecar, service) = before(USUAL).await;
+    let mut unread = Vec::new();
+    let one = Caller::connect(&sidecar).await;
+    for n in 0..MANY {
+        let caller = if n % 2 == 0 {
+            one.clone()
+        } else {
+            Caller::connect(&sidecar).await
+        };
+        unread.push(caller.answer(ENDLESS, Empty::new().boxed_unsync()).await);
+    }
+    let other = Caller::connect(&sidecar).await;
+    let given = standstill(&[one, other], || service.given()).await;
+    assert!(given < MANY * (1 << 20), "{given} bytes were given");
+}
+
+/// An answer without a status is none that a caller could take for good, and is counted so.
+#[tokio::test]
+async fn an_answer_without_a_status_counts_as_unknown() {
+    let (sidecar, _service) = before(USUAL).await;
+    let body = Empty::new().boxed_unsync();
+    let answer = Caller::connect(&sidecar).await.answer(MUTE, body).await;
+    assert!(answer.headers().get("grpc-status").is_none());
+    let (_, metrics) = super::admin::get(&sidecar, "/metrics").await;
+    let counted =
+        "countersign_requests_total{method=\"/countersign.demo.v1.DemoService/*\",code=\"UNKNOWN\"} 1";
+    assert!(metrics.lines().any(|line| line == counted), "{metrics}");
 }

@@ -7,7 +7,7 @@ use http::request::Builder;
 use http::uri::{Authority, PathAndQuery, Scheme};
 
 use crate::support::raw::{self, Answer, Outcome, call, envelope, send, send_fields};
-use crate::support::{ECHO, Sidecar};
+use crate::support::{ECHO, METHODS, Setup, Sidecar};
 
 const UNIMPLEMENTED: i32 = 12;
 const INVALID_ARGUMENT: i32 = 3;
@@ -290,7 +290,7 @@ async fn deadlines_follow_the_grammar_and_are_clamped() {
         assert_eq!(answer.reason(), "request_malformed", "{timeout:?}");
     }
     for (timeout, forwarded) in [
-        ("99999999H", "86400S"),
+        ("99999999H", "86400000m"),
         ("30S", "30S"),
         ("00030000m", "00030000m"),
     ] {
@@ -305,6 +305,27 @@ async fn deadlines_follow_the_grammar_and_are_clamped() {
             sidecar.service.seen().last().expect("seen").headers["grpc-timeout"],
             forwarded
         );
+    }
+}
+
+/// G12: what is left of a deadline keeps its milliseconds. Of half a second, seconds would leave nothing.
+#[tokio::test]
+async fn a_clamped_deadline_is_forwarded_as_it_was_set() {
+    for (longest, forwarded) in [("500ms", "500m"), ("1500ms", "1500m"), ("1m", "60000m")] {
+        let setup = Setup {
+            more: format!("{METHODS}\n[limits]\ntimeout = \"{longest}\"\n"),
+            ..Setup::default()
+        };
+        let sidecar = Sidecar::with(setup).await;
+        let request = call(sidecar.plaintext())
+            .header("authorization", format!("Bearer {}", sidecar.token()))
+            .header("grpc-timeout", "1H");
+        let answer = send(sidecar.plaintext(), request, message())
+            .await
+            .expect("an answer");
+        assert_eq!(answer.grpc_status(), Some(0), "{longest}");
+        let seen = sidecar.service.seen().pop().expect("seen");
+        assert_eq!(seen.headers["grpc-timeout"], forwarded, "{longest}");
     }
 }
 

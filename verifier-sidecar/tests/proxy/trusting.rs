@@ -96,11 +96,27 @@ async fn a_call_ahead_of_its_key_waits_for_it() {
     test_util::trust(&sidecar.trust, test_util::TestIssuer::new("other").state(1, []));
     let token = sidecar.token();
     let arrival = async {
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        // A call that is in the proxy and not decided is one that waits.
+        eventually("the call", async || {
+            metrics_have(&sidecar, "countersign_active_streams 1").await
+        })
+        .await;
         test_util::trust(&sidecar.trust, sidecar.issuer.state(2, []));
     };
     let (echoed, ()) = tokio::join!(echo(&sidecar, &token), arrival);
     echoed.expect("good");
+    assert!(
+        metrics_have(
+            &sidecar,
+            "countersign_epoch_waits_total{outcome=\"newer_epoch\"} 1"
+        )
+        .await
+    );
+}
+
+async fn metrics_have(sidecar: &Sidecar, line: &str) -> bool {
+    let (_, metrics) = super::admin::get(sidecar, "/metrics").await;
+    metrics.lines().any(|has| has == line)
 }
 
 /// The answers of a stream until it is ended, and by which status.

@@ -1,26 +1,32 @@
-//! A service that no gRPC library would be: it keeps what it is sent, or reads nothing at all.
+//! A service that no gRPC library would be: what it does with a call is in the name of the method.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
-use http_body_util::{BodyExt as _, Empty};
+use http_body::Frame;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt as _, Empty, Full, StreamBody};
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpListener;
 
-/// What it does with a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Manner {
-    /// Reads it to its end and answers well.
-    Polite,
-    /// Keeps it open and reads nothing.
-    Deaf,
-}
+/// Reads the request to its end and answers with the same.
+pub(crate) const POLITE: &str = "/countersign.demo.v1.DemoService/Echo";
+
+/// Keeps the call open and reads nothing of it.
+pub(crate) const DEAF: &str = "/countersign.demo.v1.DemoService/Collect";
+
+/// Answers for ever, as fast as it is let.
+pub(crate) const ENDLESS: &str = "/countersign.demo.v1.DemoService/Expand";
+
+/// Answers with headers alone, which say nothing of how the call went.
+pub(crate) const MUTE: &str = "/countersign.demo.v1.DemoService/Chat";
 
 /// A request as a whole.
 #[derive(Clone, Debug)]
@@ -30,56 +36,82 @@ pub(crate) struct Received {
     pub(crate) trailers: Option<HeaderMap>,
 }
 
-/// A service of a certain manner.
+/// What it keeps.
+#[derive(Debug, Default)]
+struct Kept {
+    received: Mutex<Vec<Received>>,
+    /// Bytes of endless answers that were asked for.
+    given: AtomicUsize,
+}
+
+/// The service.
 pub(crate) struct RawService {
     pub(crate) address: SocketAddr,
-    received: Arc<Mutex<Vec<Received>>>,
+    kept: Arc<Kept>,
 }
 
 impl RawService {
-    /// Starts one.
-    pub(crate) async fn start(manner: Manner) -> Self {
+    /// Starts one. Of one call, and of all calls of a connection, it has so many bytes under way before it reads them.
+    pub(crate) async fn start(stream_window: u32, connection_window: u32) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
         let address = listener.local_addr().expect("an address");
-        let received = Arc::default();
-        let keep = Arc::clone(&received);
+        let kept = Arc::<Kept>::default();
+        let keep = Arc::clone(&kept);
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let keep = Arc::clone(&keep);
-                let service = service_fn(move |request| answer(manner, request, Arc::clone(&keep)));
-                let connection =
-                    http2::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service);
+                let service = service_fn(move |request| answer(request, Arc::clone(&keep)));
+                let connection = http2::Builder::new(TokioExecutor::new())
+                    .initial_stream_window_size(stream_window)
+                    .initial_connection_window_size(connection_window)
+                    .serve_connection(TokioIo::new(stream), service);
                 tokio::spawn(connection);
             }
         });
-        Self { address, received }
+        Self { address, kept }
     }
 
     /// Every request that it has read so far.
     pub(crate) fn received(&self) -> Vec<Received> {
-        self.received.lock().expect("no panic").clone()
+        self.kept.received.lock().expect("no panic").clone()
+    }
+
+    /// How much it has given of endless answers.
+    pub(crate) fn given(&self) -> usize {
+        self.kept.given.load(Ordering::Relaxed)
     }
 }
 
-async fn answer(
-    manner: Manner,
-    request: Request<Incoming>,
-    keep: Arc<Mutex<Vec<Received>>>,
-) -> Result<Response<Empty<Bytes>>, Infallible> {
-    if manner == Manner::Deaf {
-        let _unread = request;
-        std::future::pending::<()>().await;
-        return Ok(Response::new(Empty::new()));
+type Body = UnsyncBoxBody<Bytes, Infallible>;
+
+async fn answer(request: Request<Incoming>, keep: Arc<Kept>) -> Result<Response<Body>, Infallible> {
+    let response = Response::builder().header("content-type", "application/grpc");
+    match request.uri().path() {
+        // The request stays with us, unread.
+        DEAF => std::future::pending().await,
+        ENDLESS => {
+            let frames = futures_util::stream::repeat_with(move || {
+                keep.given.fetch_add(FRAME.len(), Ordering::Relaxed);
+                Ok(Frame::data(Bytes::from_static(FRAME)))
+            });
+            let body = StreamBody::new(frames).boxed_unsync();
+            return Ok(response.body(body).expect("a response"));
+        }
+        MUTE => return Ok(response.body(Empty::new().boxed_unsync()).expect("a response")),
+        _ => {}
     }
     let (parts, body) = request.into_parts();
     let collected = body.collect().await.expect("a body");
-    keep.lock().expect("no panic").push(Received {
+    let trailers = collected.trailers().cloned();
+    let body = collected.to_bytes();
+    keep.received.lock().expect("no panic").push(Received {
         headers: parts.headers,
-        trailers: collected.trailers().cloned(),
-        body: collected.to_bytes(),
+        body: body.clone(),
+        trailers,
     });
-    let response = Response::builder()
-        .header("content-type", "application/grpc")
-        .header("grpc-status", "0");
-    Ok(response.body(Empty::new()).expect("a response"))
+    let response = response.header("grpc-status", "0");
+    Ok(response.body(Full::new(body).boxed_unsync()).expect("a response"))
 }
+
+/// As much as goes into one frame.
+pub(crate) const FRAME: &[u8] = &[0; 16_384];
