@@ -157,8 +157,6 @@ impl Unusable {
 /// Why the trust is kept in memory only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotDurable {
-    /// No state directory is configured.
-    NotConfigured,
     /// The state directory cannot be written.
     Unwritable,
     /// No database can be made in it.
@@ -176,7 +174,6 @@ impl NotDurable {
     #[must_use]
     pub const fn reason(self) -> &'static str {
         match self {
-            Self::NotConfigured => "not_configured",
             Self::Unwritable => "unwritable",
             Self::NoDatabase => "no_database",
             Self::Failed => "failed",

@@ -49,21 +49,6 @@ impl Shutdown {
         Ok(shutdown)
     }
 
-    /// Waits for SIGTERM or SIGINT, or for the request made otherwise, and makes it.
-    ///
-    /// # Errors
-    /// When the signals cannot be caught.
-    pub async fn signal(&self) -> io::Result<()> {
-        let (mut terminate, mut interrupt) = signals()?;
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-            () = self.requested() => {}
-        }
-        self.request();
-        Ok(())
-    }
-
     /// Asks everybody to stop.
     pub fn request(&self) {
         self.token.cancel();
