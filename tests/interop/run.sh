@@ -10,13 +10,13 @@ if ! command -v go >/dev/null; then
   exit 1
 fi
 mkdir -p "$root/target/interop/bin"
-for tool in github.com/fullstorydev/grpcurl/cmd/grpcurl github.com/itchyny/gojq/cmd/gojq; do
+for tool in ./collector github.com/fullstorydev/grpcurl/cmd/grpcurl github.com/itchyny/gojq/cmd/gojq; do
   GOFLAGS=-mod=readonly go build -trimpath -o "$root/target/interop/bin/${tool##*/}" "$tool"
 done
 
 status=0
 results=
-for test in grpcurl readme; do
+for test in grpcurl otlp readme; do
   printf '\n==== %s.sh\n' "$test"
   ./"$test.sh" | tee "$root/target/interop/$test.log" || status=1
   results+=$(tail -n 1 "$root/target/interop/$test.log")$'\n'

@@ -8,6 +8,7 @@ use std::pin::Pin;
 use countersign_proto::demo::v1;
 use countersign_proto::demo::v1::demo_service_server::{DemoService, DemoServiceServer};
 use countersign_runtime::busy::retry_while_busy;
+use countersign_runtime::trace_context::ServerLayer;
 use countersign_wire::{reflection, status};
 use futures_util::{Stream, StreamExt as _};
 use tokio::net::TcpListener;
@@ -172,6 +173,7 @@ pub async fn serve(listener: TcpListener, shutdown: impl Future<Output = ()>) ->
     });
     Server::builder()
         .max_concurrent_streams(STREAMS_PER_CONNECTION)
+        .layer(ServerLayer)
         .add_routes(routes)
         .serve_with_incoming_shutdown(incoming, shutdown)
         .await?;
