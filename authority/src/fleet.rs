@@ -1,7 +1,12 @@
-//! The verifiers: who is connected, and which epoch each has in force.
+//! The verifiers: who is connected or was since the start, and which epoch each has in force.
+//!
+//! Of those away only the identity is known: a closed stream is remembered while its identity has no other open. After a
+//! restart of the authority those connected before are unknown until they are back ([`Fleet::gather_until`]).
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use countersign_core::Timestamp;
 use countersign_core::spiffe::SpiffeId;
@@ -46,6 +51,20 @@ pub struct Reach {
 /// Identifies one stream among all since the start.
 pub type StreamId = u64;
 
+/// A verifier's place in the order of the fleet.
+pub type Place = (SpiffeId, StreamId);
+
+/// Some of the fleet.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Page {
+    /// The verifiers, in the order of their places.
+    pub verifiers: Vec<Verifier>,
+    /// The last one's place, when there are more behind it.
+    pub next: Option<Place>,
+    /// How many verifiers are known in all.
+    pub total: usize,
+}
+
 /// The fleet. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Fleet(Arc<Inner>);
@@ -70,8 +89,10 @@ pub struct FleetLimits {
 #[derive(Debug, Default)]
 struct State {
     /// Open streams, and the last closed one of each identity that has none open.
-    verifiers: BTreeMap<(SpiffeId, StreamId), Verifier>,
+    verifiers: BTreeMap<Place, Verifier>,
     next: StreamId,
+    /// Until when somebody who was connected before the start may not be back, in elapsed time.
+    gathers_until: Duration,
     /// The current epoch, and how many are there: kept up, because every acknowledgement asks for it.
     current: Epoch,
     at_current: Reach,
@@ -174,10 +195,33 @@ impl Fleet {
         })
     }
 
-    /// Everybody seen since the start, by SPIFFE ID.
+    /// Those seen since the start that have not acknowledged `lacking` (all, for epoch 0): at most `size`, behind `after`.
     #[must_use]
-    pub fn list(&self) -> Vec<Verifier> {
-        self.lock().verifiers.values().cloned().collect()
+    pub fn page(&self, lacking: Epoch, after: Option<Place>, size: usize) -> Page {
+        let state = self.lock();
+        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut found = state
+            .verifiers
+            .range((start, Bound::Unbounded))
+            .filter(|(_, verifier)| lacking == 0 || verifier.acknowledged < lacking);
+        let page: Vec<_> = found.by_ref().take(size).collect();
+        let last = page.last().map(|(place, _)| (*place).clone());
+        Page {
+            verifiers: page.into_iter().map(|(_, verifier)| verifier.clone()).collect(),
+            next: last.filter(|_| found.next().is_some()),
+            total: state.verifiers.len(),
+        }
+    }
+
+    /// Verifiers that were connected before this start may not be back before `end`, in elapsed time.
+    pub fn gather_until(&self, end: Duration) {
+        self.lock().gathers_until = end;
+    }
+
+    /// Whether verifiers that were connected before this start may not be back at `elapsed`.
+    #[must_use]
+    pub fn is_gathering(&self, elapsed: Duration) -> bool {
+        elapsed < self.lock().gathers_until
     }
 
     /// How many are connected, and how many of them are at `epoch` or past it.
@@ -233,7 +277,7 @@ impl Fleet {
 #[derive(Debug)]
 pub struct Membership {
     fleet: Fleet,
-    key: (SpiffeId, StreamId),
+    key: Place,
 }
 
 impl Membership {
@@ -317,6 +361,10 @@ mod tests {
         Fleet::new(limits, Arc::default())
     }
 
+    fn all(fleet: &Fleet) -> Vec<Verifier> {
+        fleet.page(0, None, usize::MAX).verifiers
+    }
+
     fn id(name: &str) -> SpiffeId {
         SpiffeId::parse(&format!("spiffe://example.org/{name}")).expect("valid")
     }
@@ -348,11 +396,11 @@ mod tests {
         let first = join(&fleet, "a", "1").expect("joins");
         first.acknowledged(7, true, at(11));
         drop(first);
-        let list = fleet.list();
+        let list = all(&fleet);
         assert_eq!(list.len(), 1);
         assert!(!list[0].connected && list[0].acknowledged == 7 && list[0].durable);
         let _again = join(&fleet, "a", "2").expect("joins");
-        let list = fleet.list();
+        let list = all(&fleet);
         assert_eq!((list.len(), list[0].instance_id.as_str()), (1, "2"));
     }
 
@@ -362,7 +410,40 @@ mod tests {
         for n in 0..100 {
             drop(join(&fleet, &format!("n{n}"), "1").expect("joins"));
         }
-        assert!(fleet.list().len() <= 6);
+        assert!(all(&fleet).len() <= 6);
+    }
+
+    #[test]
+    fn those_who_lack_an_epoch_are_found_connected_or_not() {
+        let fleet = fleet();
+        let there = join(&fleet, "a", "1").expect("joins");
+        there.acknowledged(5, true, at(11));
+        let _behind = join(&fleet, "b", "1").expect("joins");
+        let away = join(&fleet, "c", "1").expect("joins");
+        away.acknowledged(4, true, at(11));
+        drop(away);
+        let lacking = |epoch| {
+            let page = fleet.page(epoch, None, usize::MAX);
+            assert_eq!((page.total, page.next), (3, None));
+            let found = page.verifiers.into_iter();
+            found
+                .map(|verifier| (verifier.spiffe_id, verifier.connected))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(lacking(5), [(id("b"), true), (id("c"), false)]);
+        assert_eq!(lacking(4), [(id("b"), true)]);
+        assert_eq!(lacking(0).len(), 3);
+    }
+
+    #[test]
+    fn pages_follow_each_other_without_a_gap() {
+        let fleet = fleet();
+        let _members = ["a", "a", "b"].map(|name| join(&fleet, name, "1").expect("joins"));
+        let first = fleet.page(0, None, 2);
+        assert_eq!((first.verifiers.len(), first.total), (2, 3));
+        let second = fleet.page(0, first.next, 2);
+        assert_eq!((second.verifiers.len(), second.next), (1, None));
+        assert_eq!(second.verifiers[0].spiffe_id, id("b"));
     }
 
     #[tokio::test]

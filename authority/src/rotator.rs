@@ -8,10 +8,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::audit::{self, Actor, Event, Outcome};
 use crate::chain::Chain;
-use crate::fleet::Fleet;
 use crate::ledger::{Ledger, LedgerError};
 use crate::metrics::Metrics;
-use crate::service::keys::{KeyPolicy, lead};
+use crate::service::keys::KeyPolicy;
 
 /// How often it is asked. The shortest propagation and the shortest lifetime are seconds.
 const EVERY: Duration = Duration::from_secs(1);
@@ -24,8 +23,6 @@ const MAX_STEPS: usize = 64;
 pub struct Rotator {
     /// The keys.
     pub ledger: Ledger,
-    /// Who has to hear of an activation.
-    pub fleet: Fleet,
     /// When keys follow each other.
     pub policy: RotationPolicy,
     /// What new keys are for.
@@ -68,8 +65,7 @@ impl Rotator {
         let taken = match step {
             RotationStep::Prepare => self.ledger.prepare_key(self.keys.algorithm).await.map(drop),
             RotationStep::Activate(key_id) => {
-                let lead = lead(&self.keys, &self.fleet);
-                let key_id = Some(key_id.clone());
+                let (key_id, lead) = (Some(key_id.clone()), self.keys.activation_lead);
                 self.ledger.activate_key(key_id, lead).await.map(drop)
             }
             RotationStep::Drop(key_id) => {

@@ -5,6 +5,7 @@ pub(crate) mod completions;
 pub(crate) mod fleet;
 pub(crate) mod inspect;
 pub(crate) mod key;
+pub(crate) mod pages;
 pub(crate) mod revoke;
 pub(crate) mod run;
 pub(crate) mod status;

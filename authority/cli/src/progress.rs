@@ -13,11 +13,15 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// How often the display moves.
 const FRAME: Duration = Duration::from_millis(100);
 
+/// The first and the longest pause between two questions to the authority.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
+
 /// A wait that shows itself on a terminal, after a second, and bounds itself always.
 #[derive(Debug)]
 pub(crate) struct Waiting {
     started: Instant,
     limit: Duration,
+    pause: Duration,
     display: Option<ProgressBar>,
     watched: bool,
 }
@@ -29,6 +33,7 @@ impl Waiting {
         Self {
             started: Instant::now(),
             limit,
+            pause: PAUSES.0,
             display: None,
             watched: output.is_watched(),
         }
@@ -43,6 +48,13 @@ impl Waiting {
         self.show(waited, what);
         tokio::time::sleep(pause.min(self.limit.saturating_sub(waited))).await;
         true
+    }
+
+    /// The same before another question to the authority. Each is in its audit trail, so the pauses grow.
+    pub(crate) async fn ask_again(&mut self, what: &str) -> bool {
+        let pause = self.pause;
+        self.pause = pause.saturating_mul(2).min(PAUSES.1);
+        self.again(pause, what).await
     }
 
     fn show(&mut self, waited: Duration, what: &str) {
@@ -84,5 +96,16 @@ mod tests {
         }
         assert_eq!(turns, 3);
         assert_eq!(waiting.started.elapsed(), Duration::from_secs(5));
+    }
+
+    /// Each question is an event in the audit trail of the authority.
+    #[tokio::test(start_paused = true)]
+    async fn whoever_waits_for_the_authority_asks_it_about_once_a_second() {
+        let mut waiting = Waiting::new(Output::new(true, ColourChoice::Never), Duration::from_secs(60));
+        let mut questions = 1;
+        while waiting.ask_again("a test").await {
+            questions += 1;
+        }
+        assert!((60..=65).contains(&questions), "{questions}");
     }
 }

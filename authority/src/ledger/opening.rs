@@ -151,6 +151,10 @@ pub async fn open(opening: Opening) -> Result<Opened, StartError> {
     let (head, version) = read_head(&opening, &vault).await?;
     let books = read_books(&opening, &vault, &head).await?;
     let (shard, version) = raise_shard(&opening, &vault, &head, version).await?;
+    if shard > FIRST_SHARD {
+        let end = opening.clock.elapsed().saturating_add(GATHERING);
+        opening.fleet.gather_until(end);
+    }
 
     let timeline = Arc::new(Timeline::new(
         Arc::clone(&opening.clock),
@@ -385,6 +389,13 @@ async fn read_revocations(opening: &Opening) -> Result<RevocationList, StartErro
     }
     Ok(list)
 }
+
+/// The number of a store's first opening: nobody was connected before it.
+const FIRST_SHARD: u64 = 1;
+
+/// How long after a restart a verifier that can come back may not be back: it tries at least every 15 s, and an attempt
+/// that nobody answers takes it 10 s.
+const GATHERING: Duration = Duration::from_secs(30);
 
 /// Counts this opening, durably, before anything is signed in it. The head is written anew, so that the time of the opening
 /// is a floor for every later one.

@@ -19,7 +19,6 @@ fn policy() -> RotationPolicy {
 async fn rotator(bench: &Bench) -> Rotator {
     Rotator {
         ledger: bench.open().await.ledger,
-        fleet: bench.fleet.clone(),
         policy: policy(),
         keys: KeyPolicy {
             algorithm: Algorithm::Es256,
@@ -82,6 +81,7 @@ async fn a_restart_between_two_steps_loses_nothing() {
     second.catch_up(None).await;
     let third = rotator(&bench).await;
     third.catch_up(None).await;
+    bench.clock.advance(third.keys.activation_lead);
     let now = third.ledger.timeline().now();
     let books = third.ledger.books();
     assert_eq!(books.ring.signing(now).map(RingKeyId::id), Some(standby));

@@ -20,7 +20,7 @@ use crate::ledger::Books;
 pub struct KeyPolicy {
     /// What new keys are for when nothing is said.
     pub algorithm: Algorithm,
-    /// How far ahead an activation is announced to connected verifiers.
+    /// How far ahead an activation is announced. Also when nobody is connected: who comes back in that time hears of it.
     pub activation_lead: Duration,
 }
 
@@ -35,16 +35,6 @@ pub struct Keys {
     pub policy: KeyPolicy,
     /// The keys that sign trust updates, as a JWK Set.
     pub publishing_keys: String,
-}
-
-/// How far ahead a key is activated: the lead when somebody has to hear of it, at once when nobody does.
-#[must_use]
-pub fn lead(policy: &KeyPolicy, fleet: &Fleet) -> Duration {
-    if fleet.reach(0).connected > 0 {
-        policy.activation_lead
-    } else {
-        Duration::ZERO
-    }
 }
 
 impl Keys {
@@ -89,7 +79,7 @@ impl Keys {
             "" => None,
             kid => Some(read_key_id(kid)?),
         };
-        let lead = lead(&self.policy, &self.fleet);
+        let lead = self.policy.activation_lead;
         let done = self.desk.ledger.activate_key(key_id, lead).await;
         let done = done.map_err(ledger_status)?;
         Ok(v1::ActivateKeyResponse {

@@ -2,6 +2,7 @@
 
 mod admin;
 mod border;
+mod fleet;
 mod issuing;
 mod stage;
 mod sync;

@@ -125,7 +125,7 @@ async fn certificates_of_others_do_not_connect() {
     let strangers = Ca::new();
     let stranger = deployment.channel(&running, &strangers, OPERATOR);
     let refused = FleetServiceClient::new(stranger)
-        .list_verifiers(admin::ListVerifiersRequest {})
+        .list_verifiers(admin::ListVerifiersRequest::default())
         .await;
     assert_eq!(refused.expect_err("is refused").code(), Code::Unavailable);
     eventually("the count", async || {
@@ -147,7 +147,7 @@ async fn certificates_are_taken_over_without_a_restart() {
     let second = Ca::new();
     let list = async |channel: Channel| {
         FleetServiceClient::new(channel)
-            .list_verifiers(admin::ListVerifiersRequest {})
+            .list_verifiers(admin::ListVerifiersRequest::default())
             .await
     };
     assert!(

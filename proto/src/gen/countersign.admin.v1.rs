@@ -1164,12 +1164,22 @@ pub mod client_service_server {
     }
 }
 /// Request of ListVerifiers.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct ListVerifiersRequest {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListVerifiersRequest {
+    /// At most this many. Zero: 100. Above 1000: 1000.
+    #[prost(int32, tag = "1")]
+    pub page_size: i32,
+    /// `next_page_token` of the page before. Empty: the first page.
+    #[prost(string, tag = "2")]
+    pub page_token: ::prost::alloc::string::String,
+    /// Only those that have not acknowledged this epoch. Zero: all.
+    #[prost(uint64, tag = "3")]
+    pub lacking_epoch: u64,
+}
 /// Response of ListVerifiers.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ListVerifiersResponse {
-    /// The verifiers seen since the authority started, ordered by SPIFFE ID.
+    /// The page, ordered by SPIFFE ID: every open stream, and the last closed one of an identity that has none open.
     #[prost(message, repeated, tag = "1")]
     pub verifiers: ::prost::alloc::vec::Vec<Verifier>,
     /// The current epoch.
@@ -1178,6 +1188,16 @@ pub struct ListVerifiersResponse {
     /// The digest of its state.
     #[prost(bytes = "vec", tag = "3")]
     pub state_digest: ::prost::alloc::vec::Vec<u8>,
+    /// Empty on the last page.
+    #[prost(string, tag = "4")]
+    pub next_page_token: ::prost::alloc::string::String,
+    /// How many there are in all, whatever was asked for.
+    #[prost(uint64, tag = "5")]
+    pub total: u64,
+    /// True for a moment after a restart of the authority: verifiers that were connected before may not be back yet, and are
+    /// not in the list.
+    #[prost(bool, tag = "6")]
+    pub gathering: bool,
 }
 /// One verifier.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1291,7 +1311,7 @@ pub mod fleet_service_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
-        /// Who is connected, and at which epoch.
+        /// Who is connected or was since the authority started, and at which epoch, a page at a time.
         pub async fn list_verifiers(
             &mut self,
             request: impl tonic::IntoRequest<super::ListVerifiersRequest>,
@@ -1333,7 +1353,7 @@ pub mod fleet_service_server {
     /// Generated trait containing gRPC methods that should be implemented for use with FleetServiceServer.
     #[async_trait]
     pub trait FleetService: std::marker::Send + std::marker::Sync + 'static {
-        /// Who is connected, and at which epoch.
+        /// Who is connected or was since the authority started, and at which epoch, a page at a time.
         async fn list_verifiers(
             &self,
             request: tonic::Request<super::ListVerifiersRequest>,
@@ -2412,7 +2432,7 @@ pub struct RevokeResponse {
     /// The epoch that carries it.
     #[prost(uint64, tag = "1")]
     pub epoch: u64,
-    /// Verifiers connected.
+    /// Verifiers connected. Who is away says `FleetService.ListVerifiers`.
     #[prost(uint32, tag = "2")]
     pub verifiers: u32,
     /// Those of them that had acknowledged the epoch when this was answered.

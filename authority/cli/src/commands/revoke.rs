@@ -11,10 +11,10 @@ use countersign_runtime::SystemClock;
 use serde::Serialize;
 
 use super::fleet::{self, Reach};
-use super::token;
+use super::{pages, token};
 use crate::args::duration;
 use crate::connection::{Connection, ConnectionArgs};
-use crate::failure::{Exit, Failure};
+use crate::failure::Failure;
 use crate::output::{Output, Paint, Text};
 use crate::present;
 
@@ -101,7 +101,7 @@ struct Common {
     #[arg(long)]
     reason: Option<String>,
 
-    /// How long to wait until every connected verifier refuses; `0s` not to wait
+    /// How long to wait until every verifier refuses that was seen since the authority started; `0s` not to wait
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
     wait: Duration,
 
@@ -139,6 +139,7 @@ struct Revoked {
     in_force: usize,
     complete: bool,
     behind: Vec<String>,
+    away: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     token_id: Option<String>,
     already: bool,
@@ -196,56 +197,41 @@ async fn revoke(what: &str, subject: Subject, common: &Common, output: Output) -
     let answer = answer
         .map_err(|status| Failure::answered(&format!("cannot revoke {what}"), &status))?
         .into_inner();
-    let reach = reach(&connection, &answer, common.wait, output).await;
-    let revoked = Revoked {
-        revoked: what.to_owned(),
-        epoch: answer.epoch,
-        verifiers: reach.verifiers,
-        in_force: reach.in_force,
-        complete: reach.in_force == reach.verifiers,
-        behind: reach.behind,
-        token_id: Some(answer.token_id).filter(|id| !id.is_empty()),
-        already: answer.already,
-    };
+    let reach = fleet::reached(&connection, answer.epoch, common.wait, output).await;
+    let revoked = Revoked::read(what, answer, reach.as_ref().ok());
     output.data(&revoked, |_| revoked.sentence())?;
-    if !revoked.complete {
-        let laggards = match revoked.behind.as_slice() {
-            [] => "on some of them".to_owned(),
-            behind => format!("on {}", behind.join(", ")),
-        };
-        output.warn(&format!(
-            "not yet in force {laggards}: it will be as soon as they hear of it, and a verifier that hears nothing \
-             refuses everything once its staleness budget ends"
-        ));
+    match reach {
+        Ok(reach) if reach.is_complete() => {}
+        Ok(reach) => output.warn(&format!(
+            "not yet in force everywhere, {}; it will be as soon as they hear of it, and a verifier that hears nothing \
+             refuses everything once its staleness budget ends",
+            reach.lacks()
+        )),
+        Err(failure) => output.warn(&format!(
+            "it is revoked, but how far that has come is not known: {}",
+            failure.message
+        )),
     }
     Ok(())
 }
 
-/// How far the revocation has come, waited for until it has come all the way.
-async fn reach(
-    connection: &Connection,
-    answer: &v1::RevokeResponse,
-    limit: Duration,
-    output: Output,
-) -> Reach {
-    let number = |count: u32| usize::try_from(count).unwrap_or(usize::MAX);
-    let told = Reach {
-        verifiers: number(answer.verifiers),
-        in_force: number(answer.in_force),
-        behind: Vec::new(),
-    };
-    if told.in_force == told.verifiers {
-        return told;
-    }
-    let reached = fleet::reached(connection, answer.epoch, limit, output).await;
-    reached.unwrap_or_else(|failure| {
-        // The revocation stands; only how far it has come is not known.
-        output.warn(&failure.message);
-        told
-    })
-}
-
 impl Revoked {
+    /// What was answered, and how far it has come by now, where that is known.
+    fn read(what: &str, answer: v1::RevokeResponse, reach: Option<&Reach>) -> Self {
+        let told = |count: u32| usize::try_from(count).unwrap_or(usize::MAX);
+        Self {
+            revoked: what.to_owned(),
+            epoch: answer.epoch,
+            verifiers: reach.map_or(told(answer.verifiers), |reach| reach.verifiers),
+            in_force: reach.map_or(told(answer.in_force), Reach::in_force),
+            complete: reach.is_some_and(Reach::is_complete),
+            behind: reach.map(|reach| reach.behind.clone()).unwrap_or_default(),
+            away: reach.map(|reach| reach.away.clone()).unwrap_or_default(),
+            token_id: Some(answer.token_id).filter(|id| !id.is_empty()),
+            already: answer.already,
+        }
+    }
+
     fn sentence(&self) -> String {
         let what = match &self.token_id {
             Some(id) => format!("{} {id}", self.revoked),
@@ -257,7 +243,7 @@ impl Revoked {
             ""
         };
         let reach = match self.verifiers {
-            0 => "no verifier is connected".to_owned(),
+            0 => "no verifier has connected".to_owned(),
             verifiers => format!(
                 "in force on {} of {}",
                 self.in_force,
@@ -292,38 +278,21 @@ async fn list(args: &ConnectionArgs, output: Output) -> Result<(), Failure> {
     output.data(&listed, |paint| listed.table(paint))
 }
 
-/// The largest page that the authority gives.
-const PAGE: i32 = 1000;
-
 /// Every revocation in force.
 ///
 /// # Errors
 /// When the authority does not answer.
 pub(crate) async fn all(connection: &Connection) -> Result<Vec<v1::RevocationRecord>, Failure> {
-    let mut client = connection.revocations();
-    let mut records = Vec::new();
-    let mut page_token = String::new();
-    loop {
+    let mut service = connection.revocations();
+    let listed = pages::all("cannot list the revocations", async |page_token| {
         let request = v1::ListRevocationsRequest {
-            page_size: PAGE,
+            page_size: pages::SIZE,
             page_token,
         };
-        let page = client.list_revocations(request).await;
-        let page = page
-            .map_err(|status| Failure::answered("cannot list the revocations", &status))?
-            .into_inner();
-        if page.revocations.is_empty() && !page.next_page_token.is_empty() {
-            return Err(Failure::new(
-                Exit::Failure,
-                "the authority lists pages without end",
-            ));
-        }
-        records.extend(page.revocations);
-        page_token = page.next_page_token;
-        if page_token.is_empty() {
-            return Ok(records);
-        }
-    }
+        let page = service.list_revocations(request).await?.into_inner();
+        Ok((page.revocations, page.next_page_token))
+    });
+    listed.await
 }
 
 impl Revocation {
@@ -377,19 +346,27 @@ mod tests {
 
     #[test]
     fn the_answer_says_how_far_it_has_come() {
-        let revoked = Revoked {
-            revoked: "token".to_owned(),
+        let answer = v1::RevokeResponse {
             epoch: 7,
-            verifiers: 2,
+            verifiers: 1,
             in_force: 1,
-            complete: false,
-            behind: vec!["spiffe://dev.test/b".to_owned()],
-            token_id: Some("1.0".to_owned()),
+            token_id: "1.0".to_owned(),
             already: false,
         };
+        let reach = Reach {
+            verifiers: 2,
+            away: vec!["spiffe://dev.test/b".to_owned()],
+            ..Reach::default()
+        };
+        let revoked = Revoked::read("token", answer.clone(), Some(&reach));
         assert_eq!(
             revoked.sentence(),
             "revoked token 1.0\nepoch 7: in force on 1 of 2 verifiers"
+        );
+        assert!(!revoked.complete, "one of them is away");
+        assert!(
+            !Revoked::read("token", answer, None).complete,
+            "nobody knows who is away"
         );
     }
 }

@@ -160,7 +160,7 @@ async fn a_client_lives_its_life_by_command_line() {
     .await;
     dev.text(&["client", "enable", "reports"]);
     dev.token(&get);
-    dev.text(&["client", "delete", "reports"]);
+    dev.text(&["client", "delete", "reports", "--yes"]);
     assert_eq!(
         dev.failed(&["client", "show", "reports"]).reason,
         "client_unknown"
@@ -242,7 +242,7 @@ async fn a_rotation_loses_no_call_and_a_revocation_is_in_force_when_it_is_answer
 
     let compromised = rotated["kid"].as_str().expect("a key");
     let orders = dev.token(&["--client", "orders"]);
-    dev.text(&["key", "compromise", compromised, "--reason", "a test"]);
+    dev.text(&["key", "compromise", compromised, "--reason", "a test", "--yes"]);
     support::until("tokens of the compromised key are refused", async || {
         let answer = dev.call(Through::Tls("orders"), Some(&orders)).await;
         answer.is_err_and(|status| told(status).1 == "KEY_REVOKED")
@@ -252,6 +252,51 @@ async fn a_rotation_loses_no_call_and_a_revocation_is_in_force_when_it_is_answer
     dev.call(Through::Tls("orders"), Some(&fresh))
         .await
         .expect("another key signs at once");
+    dev.stop();
+}
+
+/// A verifier that is away is waited for and named, also when the authority has just started and knows nobody; only an
+/// operator who says so goes on without it.
+#[tokio::test]
+async fn nothing_is_said_to_be_everywhere_while_a_verifier_is_away() {
+    let mut dev = Dev::start();
+    let sidecar = "spiffe://dev.countersign.test/countersign/sidecar/demo";
+    dev.kill(dev.environment.processes.sidecar.pid);
+    support::until("the authority has noticed", async || {
+        dev.json(&["fleet"])["verifiers"][0]["connected"] == false
+    })
+    .await;
+
+    let revoked = dev.json(&["revoke", "client", "billing", "--wait", "0s"]);
+    assert_eq!(
+        (&revoked["complete"], &revoked["in_force"], &revoked["verifiers"]),
+        (&json!(false), &json!(0), &json!(1)),
+        "{revoked}"
+    );
+    assert_eq!(revoked["away"], json!([sidecar]));
+    let rotate = ["key", "rotate", "--wait", "0s"];
+    assert_eq!(dev.failed(&rotate).exit, 4);
+
+    dev.kill(dev.environment.processes.authority.pid);
+    let config = dev.environment.processes.authority.config.clone();
+    let config = config.to_str().expect("text");
+    dev.restart(&["run", "authority", "serve", "--config", config]);
+    support::until("the authority answers again", async || {
+        dev.run(&["key", "list"]).status.success()
+    })
+    .await;
+    let active = |dev: &Dev| {
+        let keys = dev.json(&["key", "list"]);
+        let keys = keys["keys"].as_array().expect("a list");
+        let key = keys.iter().find(|key| key["state"] == "active");
+        key.expect("one signs")["kid"].clone()
+    };
+    let before = active(&dev);
+    assert_eq!(dev.failed(&rotate).exit, 4);
+    assert_eq!(active(&dev), before, "the other key does not sign");
+    let forced = dev.json(&[&rotate[..], &["--force"]].concat());
+    assert_eq!((&forced["verifiers"], &forced["previous"]), (&json!(0), &before));
+    assert_eq!(active(&dev), forced["kid"]);
     dev.stop();
 }
 
@@ -308,7 +353,9 @@ async fn an_outage_of_the_authority_is_not_one_of_the_calls() {
     as_before(&dev).await;
     let late = dev.token(&["--client", "billing"]);
     dev.call(Through::Plaintext, Some(&late)).await.expect("allowed");
-    dev.text(&["revoke", "token", &late]);
+    // It waits for whoever may not be back yet; all who are have it at once.
+    let revoked = dev.json(&["revoke", "token", &late, "--wait", "0s"]);
+    assert_eq!(revoked["in_force"], 1, "{revoked}");
     assert_eq!(
         told(
             dev.call(Through::Plaintext, Some(&late))

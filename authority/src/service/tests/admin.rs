@@ -319,10 +319,13 @@ async fn keys_are_prepared_activated_and_retired() {
         (Code::FailedPrecondition, "KEY_ALREADY_PREPARED".to_owned())
     );
 
-    // Nobody has to hear of it, so it signs at once.
+    // Nobody is connected, but somebody may come back before it signs.
     let activated = keys.activate_key(v1::ActivateKeyRequest::default()).await;
     let activated = activated.expect("activates").into_inner().key.expect("a key");
-    assert_eq!(activated.state(), v1::KeyState::Active);
+    assert_eq!(activated.state(), v1::KeyState::Prepared);
+    let signs = activated.active_from.expect("a time").seconds;
+    assert_eq!(signs, i64::try_from(START + 2).expect("fits"));
+    stage.bench.clock.advance(Duration::from_secs(2));
     let nothing = refusal(keys.activate_key(v1::ActivateKeyRequest::default()).await);
     assert_eq!(nothing, (Code::FailedPrecondition, "KEY_NOT_PREPARED".to_owned()));
     let retire = |kid: &str| v1::RetireKeyRequest { kid: kid.to_owned() };

@@ -130,7 +130,7 @@ async fn a_verifier_is_told_everything_and_its_acknowledgement_is_known() {
     let listed = stage
         .fleet()
         .await
-        .list_verifiers(admin::ListVerifiersRequest {})
+        .list_verifiers(admin::ListVerifiersRequest::default())
         .await;
     let listed = listed.expect("lists").into_inner();
     let [found] = listed.verifiers.as_slice() else {
@@ -270,7 +270,7 @@ async fn a_refusal_is_remembered_and_a_snapshot_sent_when_asked_for() {
     };
     verifier.send(Message::Nack(nack("update_digest"))).await;
     assert_eq!(verifier.update().await.0, 1);
-    let nacked = || stage.bench.fleet.list()[0].last_nack;
+    let nacked = || stage.bench.fleet.page(0, None, 1).verifiers[0].last_nack;
     assert_eq!(nacked(), "update_digest");
     // H10: what is in no table is no label.
     verifier.send(Message::Nack(nack("\"}\nevil 1"))).await;

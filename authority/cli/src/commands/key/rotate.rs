@@ -1,10 +1,10 @@
 //! `countersign key rotate`: the whole hand-over from one signing key to the next, without a token refused.
 //!
 //! ```text
-//! prepare -> every connected verifier holds the key -> activate -> it signs
+//! prepare -> every verifier holds the key -> activate -> it signs
 //! ```
 //!
-//! A run that was broken off goes on where it stopped: a key that is prepared already is taken over.
+//! Waited for are the verifiers that the authority has seen since it started, also those that are away. A run that was broken off goes on where it stopped: a key that is prepared already is taken over.
 
 use std::time::Duration;
 
@@ -14,12 +14,15 @@ use serde::Serialize;
 
 use super::{activated, listed, prepared};
 use crate::args::duration;
-use crate::commands::fleet::{self, POLL};
+use crate::commands::fleet::{self, Reach};
 use crate::connection::{Connection, ConnectionArgs};
 use crate::failure::{Exit, Failure};
 use crate::output::Output;
 use crate::present;
 use crate::progress::Waiting;
+
+/// How long a key that is activated may take until it signs. An activation is announced a minute ahead at most.
+const UNTIL_IT_SIGNS: Duration = Duration::from_secs(70);
 
 /// How.
 #[derive(Debug, Args)]
@@ -28,9 +31,14 @@ pub(crate) struct RotateArgs {
     #[arg(long)]
     algorithm: Option<String>,
 
-    /// How long to wait for the verifiers, and then for the key to sign
+    /// How long to wait for the verifiers
     #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = duration)]
     wait: Duration,
+
+    /// When the wait for the verifiers is over, go on without those that do not hold the key. They refuse its tokens until
+    /// they do
+    #[arg(long)]
+    force: bool,
 
     #[command(flatten)]
     connection: ConnectionArgs,
@@ -44,6 +52,7 @@ struct Rotated {
     active_from: Option<String>,
     epoch: u64,
     verifiers: usize,
+    without: Vec<String>,
 }
 
 /// Rotates.
@@ -58,16 +67,20 @@ pub(super) async fn run(args: RotateArgs, output: Output) -> Result<(), Failure>
         Some(key) => (key.clone(), before.epoch),
         None => prepared(&connection, args.algorithm.clone()).await?,
     };
-    let verifiers = everybody_holds(&connection, &key.kid, epoch, args.wait, output).await?;
+    let reach = fleet::reached(&connection, epoch, args.wait, output).await?;
+    if !reach.is_complete() {
+        may_go_on(&key.kid, &reach, args.force, output)?;
+    }
     let (key, epoch) = activated(&connection, key.kid).await?;
-    signs(&connection, &key, args.wait, output).await?;
+    signs(&connection, &key, output).await?;
     let rotated = Rotated {
         previous: previous.map(|key| key.kid.clone()),
         active_from: present::wire_time(key.active_from.as_ref()),
         kid: key.kid,
         algorithm: key.algorithm,
         epoch,
-        verifiers,
+        verifiers: reach.in_force(),
+        without: reach.without(),
     };
     output.data(&rotated, |_| rotated.sentence())
 }
@@ -89,34 +102,22 @@ fn standby<'a>(keys: &'a [v1::Key], algorithm: Option<&str>) -> Result<Option<&'
     }
 }
 
-async fn everybody_holds(
-    connection: &Connection,
-    kid: &str,
-    epoch: u64,
-    limit: Duration,
-    output: Output,
-) -> Result<usize, Failure> {
-    let reach = fleet::reached(connection, epoch, limit, output).await?;
-    if reach.is_complete() {
-        return Ok(reach.verifiers);
-    }
+/// Whether a key signs although not every verifier is known to hold it.
+fn may_go_on(kid: &str, reach: &Reach, forced: bool, output: Output) -> Result<(), Failure> {
     let message = format!(
-        "key {kid} is prepared, but not held by: {}",
-        reach.behind.join(", ")
+        "key {kid} is prepared, but not yet held by every verifier: {}",
+        reach.lacks()
     );
-    let next = format!(
-        "repeat `countersign key rotate` once they have caught up, or go on without them: `countersign key activate {kid}`"
-    );
+    if forced {
+        output.warn(&format!("{message}; it signs all the same"));
+        return Ok(());
+    }
+    let next = "repeat `countersign key rotate` once they hold it, or go on without them: `--force`";
     Err(Failure::new(Exit::Unavailable, message).next(next))
 }
 
-async fn signs(
-    connection: &Connection,
-    key: &v1::Key,
-    limit: Duration,
-    output: Output,
-) -> Result<(), Failure> {
-    let mut waiting = Waiting::new(output, limit);
+async fn signs(connection: &Connection, key: &v1::Key, output: Output) -> Result<(), Failure> {
+    let mut waiting = Waiting::new(output, UNTIL_IT_SIGNS);
     loop {
         let keys = listed(connection).await?.keys;
         let state = keys.iter().find(|found| found.kid == key.kid).map(v1::Key::state);
@@ -128,10 +129,8 @@ async fn signs(
                 return Err(Failure::new(Exit::Failure, message).next("see `countersign key list`"));
             }
         }
-        if !waiting
-            .again(POLL, &format!("key {} is about to sign", key.kid))
-            .await
-        {
+        let what = format!("key {} is about to sign", key.kid);
+        if !waiting.ask_again(&what).await {
             let message = format!("key {} is activated, but does not sign yet", key.kid);
             return Err(Failure::new(Exit::Unavailable, message).next("see `countersign key list`"));
         }
