@@ -171,11 +171,23 @@ impl Environment {
     /// The environment in `folder`, if one runs there.
     ///
     /// # Errors
-    /// When its file is there and not readable.
+    /// When its file is there and not readable, or somebody else may have written it: it says which key proves who we
+    /// are, to whom our secrets are sent, and whom to believe.
     pub fn find(folder: &Path) -> Result<Option<Self>, Failure> {
         let path = folder.join(FILE);
         if !path.exists() {
             return Ok(None);
+        }
+        for path in [folder, &path] {
+            if !files::is_only_ours(path)? {
+                let message = format!(
+                    "`{}` belongs to another user, or others may write to it: what it says is not trusted",
+                    path.display()
+                );
+                return Err(
+                    Failure::new(Exit::Failure, message).next("name another environment: `--dir DIR`")
+                );
+            }
         }
         let content = files::read(&path)?;
         let read = serde_json::from_slice(&content);
@@ -202,6 +214,8 @@ impl Environment {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     pub(crate) fn example() -> Environment {
@@ -296,6 +310,27 @@ pub(crate) mod tests {
             };
             collect(&name, value, names);
         }
+    }
+
+    /// Anybody can make the default folder before us, and put an authority of his own in it.
+    #[test]
+    fn an_environment_that_others_may_have_written_is_not_trusted() {
+        let folder = tempfile::tempdir().expect("a folder");
+        example().store(folder.path()).expect("written");
+        let file = folder.path().join(FILE);
+        let find = || Environment::find(folder.path());
+        assert!(find().expect("ours").is_some());
+        for (path, mode, back) in [(&file, 0o666, 0o644), (&folder.path().to_owned(), 0o770, 0o700)] {
+            let set = |mode| {
+                let permissions = std::fs::Permissions::from_mode(mode);
+                std::fs::set_permissions(path, permissions).expect("set");
+            };
+            set(mode);
+            let failure = find().expect_err("not trusted");
+            assert!(failure.message.contains("others may write"), "{failure}");
+            set(back);
+        }
+        assert!(find().expect("ours again").is_some());
     }
 
     #[test]

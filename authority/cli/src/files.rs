@@ -2,10 +2,12 @@
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
-use std::path::Path;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
 
-use crate::failure::Failure;
+use rustix::process::geteuid;
+
+use crate::failure::{Exit, Failure};
 
 /// Who may read a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,18 +60,57 @@ fn write_new(path: &Path, content: &[u8], audience: Audience) -> io::Result<()> 
     file.sync_all()
 }
 
-/// Writes a secret to a file that must not be there yet.
-///
-/// # Errors
-/// [`Failure`] naming the file.
-pub(crate) fn create_secret(path: &Path, secret: &[u8]) -> Result<(), Failure> {
-    let created = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path);
-    let written = created.and_then(|mut file| file.write_all(secret).and_then(|()| file.sync_all()));
-    written.map_err(|error| cannot("write the secret to", path, &error))
+/// A new file for a secret that is yet to be made, for its owner only. It is removed again unless it is written.
+#[derive(Debug)]
+pub(crate) struct SecretFile {
+    path: PathBuf,
+    file: File,
+    written: bool,
+}
+
+impl SecretFile {
+    /// Makes the file, which must not be there yet.
+    ///
+    /// # Errors
+    /// [`Failure`] naming the file.
+    pub(crate) fn create(path: &Path) -> Result<Self, Failure> {
+        let created = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(path);
+        let file = created.map_err(|error| cannot("make, for the secret, the new file", path, &error))?;
+        Ok(Self {
+            path: path.to_owned(),
+            file,
+            written: false,
+        })
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Writes the secret.
+    ///
+    /// # Errors
+    /// [`Failure`] naming the file.
+    pub(crate) fn write(mut self, secret: &[u8]) -> Result<(), Failure> {
+        let written = self.file.write_all(secret).and_then(|()| self.file.sync_all());
+        written.map_err(|error| cannot("write the secret to", &self.path, &error))?;
+        self.written = true;
+        Ok(())
+    }
+}
+
+impl Drop for SecretFile {
+    fn drop(&mut self) {
+        if !self.written {
+            // Why it was not written is told already; an empty file in its place tells the same.
+            let _left = fs::remove_file(&self.path);
+        }
+    }
 }
 
 /// Makes a folder, and those above it, that only its owner may enter.
@@ -102,9 +143,22 @@ pub(crate) fn line(path: &Path) -> Result<String, Failure> {
     let line = text.trim_end_matches(['\r', '\n']);
     if line.is_empty() {
         let message = format!("`{}` is empty", path.display());
-        return Err(Failure::new(crate::failure::Exit::Failure, message));
+        return Err(Failure::new(Exit::Failure, message));
+    }
+    if line.contains(['\r', '\n']) {
+        let message = format!("`{}` has more than one line", path.display());
+        return Err(Failure::new(Exit::Failure, message));
     }
     Ok(line.to_owned())
+}
+
+/// Whether `path` is ours and nobody else may write to it.
+///
+/// # Errors
+/// [`Failure`] naming the file.
+pub(crate) fn is_only_ours(path: &Path) -> Result<bool, Failure> {
+    let found = fs::metadata(path).map_err(|error| cannot("look at", path, &error))?;
+    Ok(found.uid() == geteuid().as_raw() && found.permissions().mode() & 0o022 == 0)
 }
 
 /// Whether a file that should be secret can be read by others than its owner.
@@ -151,9 +205,21 @@ mod tests {
     fn a_new_secret_never_replaces_a_file() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("secret");
-        create_secret(&path, b"one").expect("written");
-        assert!(create_secret(&path, b"two").is_err());
+        let file = SecretFile::create(&path).expect("made");
+        assert!(SecretFile::create(&path).is_err());
+        file.write(b"one").expect("written");
+        assert!(SecretFile::create(&path).is_err());
         assert_eq!(line(&path).expect("there"), "one");
+        let mode = fs::metadata(&path).expect("there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_file_for_a_secret_that_does_not_come_is_removed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("secret");
+        drop(SecretFile::create(&path).expect("made"));
+        assert!(!path.exists());
     }
 
     #[test]
@@ -165,6 +231,9 @@ mod tests {
             ("a\r\n", Some("a")),
             ("a", Some("a")),
             ("\n", None),
+            // What is no line is some other file, a private key for instance, and is sent to nobody.
+            ("a\nb\n", None),
+            ("a\rb", None),
         ] {
             fs::write(&path, content).expect("written");
             assert_eq!(line(&path).ok().as_deref(), expected, "{content:?}");

@@ -9,9 +9,10 @@ use clap::{Args, Subcommand};
 use countersign_proto::admin::v1;
 use serde::Serialize;
 
+use super::pages;
 use crate::connection::{Connection, ConnectionArgs};
 use crate::failure::{Exit, Failure};
-use crate::files;
+use crate::files::SecretFile;
 use crate::output::Output;
 use registration::RegistrationArgs;
 use view::{Client, Secret, table};
@@ -166,7 +167,7 @@ async fn create(args: CreateArgs, output: Output) -> Result<(), Failure> {
         return Err(Failure::usage("a client that may ask for nothing is no use")
             .next("name an audience and its scopes: `--grant AUDIENCE=SCOPE,SCOPE`"));
     }
-    may_create(&args.secret_file)?;
+    let place = Place::prepare(&args.secret_file)?;
     let connection = Connection::operator(&args.connection).await?;
     let request = v1::CreateClientRequest {
         client_id: args.client_id.clone(),
@@ -184,82 +185,88 @@ async fn create(args: CreateArgs, output: Output) -> Result<(), Failure> {
     let client = Client::read(answer.client)?;
     if args.with_secret {
         let what = format!("registered `{}`", args.client_id);
-        return hand_over(&what, &answer.client_secret, &args.secret_file, &client, output);
+        return hand_over(&what, &answer.client_secret, place, &client, output);
     }
     output.data(&client, |paint| client.details(paint))
 }
 
-/// Gives a new secret to whoever asked: to a file or, by itself, on stdout. It cannot be shown again.
+/// Where a new secret goes.
+#[derive(Debug)]
+enum Place {
+    Stdout,
+    File(SecretFile),
+}
+
+impl Place {
+    /// Makes the place before the secret, which cannot be shown again.
+    fn prepare(path: &Path) -> Result<Self, Failure> {
+        if path == Path::new("-") {
+            return Ok(Self::Stdout);
+        }
+        SecretFile::create(path).map(Self::File)
+    }
+}
+
+/// Gives a new secret to whoever asked: to a file or, by itself, on stdout. `what` was done already.
 fn hand_over<T: Serialize>(
     what: &str,
     secret: &str,
-    to: &Path,
+    place: Place,
     about: &T,
     output: Output,
 ) -> Result<(), Failure> {
-    let on_stdout = to == Path::new("-");
-    if !on_stdout {
-        files::create_secret(to, secret.as_bytes())?;
-    }
+    let path = match place {
+        Place::Stdout => None,
+        Place::File(file) => {
+            let path = file.path().to_owned();
+            let written = file.write(secret.as_bytes());
+            written.map_err(|failure| lost(what, failure))?;
+            Some(path)
+        }
+    };
     if output.is_json() {
         let mut json =
             serde_json::to_value(about).map_err(|error| Failure::because("cannot write JSON", &error))?;
-        if let (true, Some(object)) = (on_stdout, json.as_object_mut()) {
+        if let (None, Some(object)) = (&path, json.as_object_mut()) {
             object.insert("client_secret".to_owned(), secret.into());
         }
         return output.data(&json, |_| String::new());
     }
-    if on_stdout {
-        output.note(&format!("{what}; its secret follows, and cannot be shown again"));
-        output.raw(secret)
-    } else {
-        output.note(&format!("{what}; its secret is in `{}`", to.display()));
-        Ok(())
+    match path {
+        None => {
+            output.note(&format!("{what}; its secret follows, and cannot be shown again"));
+            output.raw(secret)
+        }
+        Some(path) => {
+            output.note(&format!("{what}; its secret is in `{}`", path.display()));
+            Ok(())
+        }
     }
 }
 
-/// Looks before anything is made that could then not be handed over.
-fn may_create(path: &Path) -> Result<(), Failure> {
-    if path != Path::new("-") && path.exists() {
-        let message = format!(
-            "`{}` exists; a secret is only written to a new file",
-            path.display()
-        );
-        return Err(Failure::new(Exit::Failure, message));
+fn lost(what: &str, failure: Failure) -> Failure {
+    Failure {
+        message: format!("{what}, but its secret is lost: {}", failure.message),
+        ..failure
     }
-    Ok(())
+    .next(
+        "retire it, as `countersign client show` names it, and make another: `countersign client secret add`",
+    )
 }
-
-/// The largest page that the authority gives.
-const PAGE: i32 = 1000;
 
 async fn list(args: &ConnectionArgs, output: Output) -> Result<(), Failure> {
     let connection = Connection::operator(args).await?;
-    let mut clients = Vec::new();
-    let mut page_token = String::new();
-    loop {
+    let mut service = connection.clients();
+    let listed = pages::all("cannot list the clients", async |page_token| {
         let request = v1::ListClientsRequest {
-            page_size: PAGE,
+            page_size: pages::SIZE,
             page_token,
         };
-        let page = connection.clients().list_clients(request).await;
-        let page = page
-            .map_err(|status| Failure::answered("cannot list the clients", &status))?
-            .into_inner();
-        if page.clients.is_empty() && !page.next_page_token.is_empty() {
-            return Err(Failure::new(
-                Exit::Failure,
-                "the authority lists pages without end",
-            ));
-        }
-        for client in page.clients {
-            clients.push(Client::read(Some(client))?);
-        }
-        page_token = page.next_page_token;
-        if page_token.is_empty() {
-            break;
-        }
-    }
+        let page = service.list_clients(request).await?.into_inner();
+        Ok((page.clients, page.next_page_token))
+    });
+    let clients = listed.await?.into_iter().map(|client| Client::read(Some(client)));
+    let clients = clients.collect::<Result<Vec<Client>, Failure>>()?;
     output.data(&clients, |paint| table(&clients, paint))
 }
 
@@ -363,7 +370,7 @@ fn done(what: &str, client_id: &str, epoch: Option<u64>, output: Output) -> Resu
 }
 
 async fn add_secret(args: AddSecretArgs, output: Output) -> Result<(), Failure> {
-    may_create(&args.secret_file)?;
+    let place = Place::prepare(&args.secret_file)?;
     let connection = Connection::operator(&args.one.connection).await?;
     let client_id = args.one.client_id.clone();
     let answer = connection
@@ -376,7 +383,7 @@ async fn add_secret(args: AddSecretArgs, output: Output) -> Result<(), Failure> 
         .into_inner();
     let secret = Secret::read(answer.secret.ok_or_else(nothing)?);
     let what = format!("`{}` has a new secret `{}`", args.one.client_id, secret.secret_id);
-    hand_over(&what, &answer.client_secret, &args.secret_file, &secret, output)
+    hand_over(&what, &answer.client_secret, place, &secret, output)
 }
 
 async fn retire_secret(args: RetireSecretArgs, output: Output) -> Result<(), Failure> {
