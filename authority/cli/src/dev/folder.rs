@@ -130,18 +130,21 @@ fn check(path: &Path) -> Result<(), Failure> {
             Ok(())
         };
     }
+    let must_be_empty = || match is_empty(path) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(refused(format!(
+            "`{name}` is not empty and holds no development environment"
+        ))),
+        Err(error) => Err(cannot("look at", path, &error)),
+    };
+    must_be_empty()?;
     if is_open {
-        // Before looking whether it is empty, so that nobody fills it in between.
         let closed = fs::set_permissions(path, fs::Permissions::from_mode(0o700));
         closed.map_err(|error| cannot("close to others", path, &error))?;
+        // Somebody may have filled it before it was closed.
+        must_be_empty()?;
     }
-    if is_empty(path).map_err(|error| cannot("look at", path, &error))? {
-        Ok(())
-    } else {
-        Err(refused(format!(
-            "`{name}` is not empty and holds no development environment"
-        )))
-    }
+    Ok(())
 }
 
 /// Whether nothing is in it, apart from what a run leaves that was broken off before it made the mark.
@@ -191,8 +194,15 @@ mod tests {
     fn a_folder_with_something_else_in_it_is_left_alone() {
         let temporary = tempfile::tempdir().expect("a folder");
         fs::write(temporary.path().join("thesis.txt"), "important").expect("written");
+        let shared = fs::Permissions::from_mode(0o775);
+        fs::set_permissions(temporary.path(), shared).expect("set");
         let refused = Folder::open(temporary.path()).expect_err("not ours");
         assert!(refused.message.contains("not empty"), "{refused}");
+        let mode = fs::metadata(temporary.path())
+            .expect("there")
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o777, 0o775, "as it was");
     }
 
     #[test]
