@@ -247,13 +247,17 @@ impl Output {
         }
     }
 
-    /// Asks the user to type `expected` before something that cannot be undone. Programs are not asked.
+    /// Asks the user to type `expected` before something that cannot be undone, unless the answer is `assumed`.
     ///
     /// # Errors
-    /// When something else is typed.
+    /// When something else is typed, and when nobody can be asked.
     pub(crate) fn confirm(&self, consequence: &str, expected: &str, assumed: bool) -> Result<(), Failure> {
-        if assumed || !self.can_ask() {
+        if assumed {
             return Ok(());
+        }
+        if !self.can_ask() {
+            let message = format!("nobody can be asked whether this is meant: {consequence}");
+            return Err(Failure::usage(message).next("repeat with `--yes`"));
         }
         self.say(consequence);
         let mut stderr = io::stderr().lock();

@@ -154,6 +154,12 @@ fn a_senseless_command_line_exits_with_2() {
         &["client", "create", "x"],
         &["fleet"],
         &["fleet", "--authority", "127.0.0.1:1"],
+        // What cannot be undone is not done unasked, and here is nobody to ask.
+        &["revoke", "issued-before", "now"],
+        &["revoke", "key", "A"],
+        &["key", "compromise", "A", "--reason", "b"],
+        &["client", "delete", "a"],
+        &["--json", "client", "delete", "a"],
     ] {
         let output = run(arguments);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", err(&output));
@@ -265,6 +271,10 @@ fn a_token_is_inspected_offline_from_a_key_file() {
         "{}",
         out(&good)
     );
+    let unchecked = issued.inspect(&["--json", "--audience", "demo"]);
+    assert_eq!(unchecked.status.code(), Some(0));
+    let report: Value = serde_json::from_str(out(&unchecked)).expect("JSON");
+    assert_eq!(report["verdict"], "unchecked", "nobody looked for revocations");
     let json = issued.inspect(&["--json", "--audience", "other"]);
     assert_eq!(json.status.code(), Some(3));
     let report: Value = serde_json::from_str(out(&json)).expect("JSON");

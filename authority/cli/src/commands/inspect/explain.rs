@@ -45,7 +45,11 @@ pub(super) struct Wanted {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Verdict {
+    /// Every check was made, and passed.
     Good,
+    /// No check failed, but not all could be made.
+    Unchecked,
+    /// A check failed.
     Refused,
 }
 
@@ -182,13 +186,14 @@ pub(super) fn explain(token: &[u8], trust: &Trust, wanted: &Wanted, now: Timesta
         .iter()
         .any(|c| c.check == Step::Signature && c.result == Outcome::Pass);
     let reason = checks.0.iter().find_map(|check| check.reason);
+    let incomplete = checks.0.iter().any(|check| check.result == Outcome::Skipped);
     let mut segments = token.split(|byte| *byte == b'.');
     let mut shown = || serde_json::from_slice(&decode_segment(segments.next()?)?).ok();
     Report {
-        verdict: if reason.is_none() {
-            Verdict::Good
-        } else {
-            Verdict::Refused
+        verdict: match (reason, incomplete) {
+            (Some(_), _) => Verdict::Refused,
+            (None, true) => Verdict::Unchecked,
+            (None, false) => Verdict::Good,
         },
         reason,
         trust: trust.source.clone(),
@@ -446,11 +451,13 @@ impl Report {
 
     /// The report for people.
     pub(super) fn render(&self, paint: Paint) -> String {
-        let incomplete = self.checks.iter().any(|check| check.result == Outcome::Skipped);
-        let verdict = match (self.reason, incomplete) {
-            (Some(reason), _) => paint.text(Tone::Bad, &format!("refused: {reason}")),
-            (None, true) => paint.text(Tone::Good, "good, as far as it was checked"),
-            (None, false) => paint.text(Tone::Good, "good"),
+        let verdict = match self.verdict {
+            Verdict::Refused => {
+                let reason = self.reason.unwrap_or_default();
+                paint.text(Tone::Bad, &format!("refused: {reason}"))
+            }
+            Verdict::Unchecked => paint.text(Tone::Warning, "good, as far as it was checked"),
+            Verdict::Good => paint.text(Tone::Good, "good"),
         };
         let rows = self.checks.iter().map(Check::row).collect();
         let mut text = format!("{verdict}\n\n{}", paint.table(&["CHECK", "RESULT", "WHY"], rows));
