@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use countersign_runtime::config::parse_duration;
 
 use crate::commands::client::ClientCommand;
 use crate::commands::completions::CompletionsArgs;
@@ -108,8 +109,7 @@ impl Talk {
 /// # Errors
 /// The text to show when it is none.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text)
-        .map_err(|_invalid| "write a duration such as `90s`, `15m` or `2h30m`".to_owned())
+    parse_duration(text).map_err(|invalid| invalid.to_string())
 }
 
 #[cfg(test)]
@@ -175,7 +175,7 @@ mod tests {
     #[test]
     fn durations_have_a_unit() {
         assert_eq!(duration("2h30m"), Ok(Duration::from_secs(9000)));
-        for wrong in ["5", "-1s", "soon", ""] {
+        for wrong in ["5", "-1s", "soon", "", "1month", "1y", "10us", "1h 30m", "1.5s"] {
             assert!(duration(wrong).is_err(), "{wrong}");
         }
     }

@@ -24,13 +24,34 @@ use crate::failure::{Exit, Failure};
 use crate::settings;
 use crate::trace::Trace;
 
+/// Which development environment is meant.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Connection")]
+pub(crate) struct FolderArgs {
+    /// Folder of a development environment (`countersign dev`), where everything is found
+    #[arg(long, env = "COUNTERSIGN_DIR", hide_env_values = true, value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
+}
+
+impl FolderArgs {
+    /// The environment that is named, or the one in the default folder if one runs there.
+    ///
+    /// # Errors
+    /// When one is named and does not run, or its file cannot be used.
+    pub(crate) fn environment(&self) -> Result<Option<Environment>, Failure> {
+        match &self.dir {
+            Some(folder) => Environment::load(folder).map(Some),
+            None => Environment::find(&settings::default_folder()),
+        }
+    }
+}
+
 /// Where the authority is, and who asks.
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Connection")]
 pub(crate) struct ConnectionArgs {
-    /// Folder of a development environment (`countersign dev`), where all of the following is found
-    #[arg(long, env = "COUNTERSIGN_DIR", hide_env_values = true, value_name = "DIR")]
-    pub(crate) dir: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) folder: FolderArgs,
 
     /// The authority's gRPC address
     #[arg(
@@ -84,10 +105,9 @@ pub(crate) enum Caller<'a> {
 /// # Errors
 /// When one is named and does not run.
 pub(crate) fn environment(args: &ConnectionArgs) -> Result<Option<Environment>, Failure> {
-    match (&args.dir, &args.authority) {
-        (Some(folder), _) => Environment::load(folder).map(Some),
+    match (&args.folder.dir, &args.authority) {
         (None, Some(_)) => Ok(None),
-        (None, None) => Environment::find(&settings::default_folder()),
+        (Some(_), _) | (None, None) => args.folder.environment(),
     }
 }
 

@@ -101,7 +101,7 @@ pub(crate) async fn run(args: InspectArgs, output: Output) -> Result<(), Failure
 }
 
 fn named_environment(args: &ConnectionArgs) -> Result<Option<Environment>, Failure> {
-    args.dir.as_deref().map(Environment::load).transpose()
+    args.folder.dir.as_deref().map(Environment::load).transpose()
 }
 
 fn refused(report: &Report) -> Result<(), Failure> {

@@ -6,7 +6,7 @@ use countersign_proto::verify::v1::verify_service_client::VerifyServiceClient;
 use serde::Serialize;
 use tonic::transport::Endpoint;
 
-use crate::connection::{self, ConnectionArgs};
+use crate::connection::FolderArgs;
 use crate::environment::Environment;
 use crate::failure::{Exit, Failure, chain};
 use crate::output::{Output, Paint, Text, Tone};
@@ -17,7 +17,7 @@ use crate::probe::{Readiness, readiness};
 #[derive(Debug, Args)]
 pub(crate) struct StatusArgs {
     #[command(flatten)]
-    connection: ConnectionArgs,
+    folder: FolderArgs,
 }
 
 #[derive(Debug, Serialize)]
@@ -55,7 +55,7 @@ struct Trust {
 /// # Errors
 /// [`Failure`].
 pub(crate) async fn run(args: StatusArgs, output: Output) -> Result<(), Failure> {
-    let environment = connection::environment(&args.connection)?.ok_or_else(|| {
+    let environment = args.folder.environment()?.ok_or_else(|| {
         Failure::usage("which environment is meant is not said").next("name it: `--dir DIR`")
     })?;
     let mut parts = vec![
