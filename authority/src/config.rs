@@ -97,8 +97,7 @@ impl Config {
         complaints.accept("tls", tls);
         let key = secret_key::read(&self.key_encryption_key);
         complaints.accept("keys.key_encryption_key", key);
-        let folder = self.store.parent().unwrap_or(Path::new("/"));
-        if !folder.is_dir() {
+        if !folder_of(&self.store).is_dir() {
             complaints.push("store.path", "lies in a folder that is not there");
         }
         complaints.into_result(())
@@ -143,11 +142,12 @@ impl Checker {
         let issuing = self.issuing(file, leeway);
         let (listen, admin) = self.addresses(file);
         let algorithm = self.algorithm(file);
-        let (max_lifetime, _) = lifetimes(file);
-        let rotation = self.rotation(file, max_lifetime.saturating_add(leeway));
+        // Not of this file's `tokens.max_lifetime`: a file before it may have allowed more, and those tokens still live.
+        let token_life = defaults::MAX_LIFETIME.saturating_add(leeway);
+        let rotation = self.rotation(file, token_life);
         let trust_domain = issuing.as_ref().map(|issuing| issuing.trust_domain.clone());
         let roles = self.roles(&file.access, trust_domain.as_ref());
-        let ledger = self.ledger(file, trust_domain, max_lifetime.saturating_add(leeway));
+        let ledger = self.ledger(file, trust_domain, token_life);
         let limits = self.limits(&file.limits);
         let token_rate = self.token_rate(&file.limits);
         let workers = self.workers(file.workers);
@@ -251,7 +251,7 @@ impl Checker {
         if is_timed && lifetime.saturating_mul(defaults::MAX_KEYS_IN_RETENTION) < retention {
             self.complaints.push(
                 "keys.lifetime",
-                "is less than a sixteenth of `tokens.max_lifetime` and leeway: too many keys would be published at a time",
+                "is less than a sixteenth of an hour and leeway: too many keys would be published at a time",
             );
         }
         if lead > defaults::MAX_ACTIVATION_LEAD {
@@ -348,6 +348,15 @@ impl Checker {
             self.complaints
                 .push(key, format_args!("is not between {least} and {most}"));
         }
+    }
+}
+
+/// The folder that a file lies in; the one of the process when its path names none.
+fn folder_of(file: &Path) -> &Path {
+    match file.parent() {
+        None => Path::new("/"),
+        Some(folder) if folder.as_os_str().is_empty() => Path::new("."),
+        Some(folder) => folder,
     }
 }
 

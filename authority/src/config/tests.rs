@@ -182,7 +182,7 @@ fn contradictions_are_named() {
         ),
         (
             "lifetime = \"3m\"\npropagation = \"1s\"",
-            "`keys.lifetime`: is less than a sixteenth of `tokens.max_lifetime`",
+            "`keys.lifetime`: is less than a sixteenth of an hour",
         ),
         ("activation_lead = \"61s\"", "`keys.activation_lead`: is over 1m"),
         (
@@ -196,6 +196,27 @@ fn contradictions_are_named() {
         let complaints = complaints_with(kek, &format!("{kek}\n{more}"));
         assert!(complaints.contains(expected), "{more}: {complaints}");
     }
+}
+
+/// I-11: tokens that were issued before `max_lifetime` was lowered live on, and so do the revocations and keys for them.
+#[test]
+fn lowering_the_longest_lifetime_shortens_no_revocation_and_drops_no_key_early() {
+    let long = parse(LEAST).expect("a configuration");
+    let short = parse(&format!("{LEAST}[tokens]\nmax_lifetime = \"10m\"\n")).expect("a configuration");
+    assert_eq!(short.issuing.max_lifetime, Duration::from_secs(600));
+    assert_eq!(short.ledger.revocation_life, long.ledger.revocation_life);
+    assert_eq!(short.rotation.retention, long.rotation.retention);
+}
+
+/// C03: a file that is named without a folder lies in the one of the process.
+#[test]
+fn a_plain_file_name_is_a_path() {
+    for (path, folder) in [("x.redb", "."), ("a/x.redb", "a"), ("/x.redb", "/"), ("/a/x.redb", "/a")] {
+        assert_eq!(folder_of(path.as_ref()), Path::new(folder), "{path}");
+    }
+    let text = LEAST.replace("store.redb", "x.redb");
+    let config = Config::parse("authority.toml".as_ref(), &text).expect("a configuration");
+    assert!(folder_of(&config.store).is_dir());
 }
 
 /// C04: an empty list is not everybody, and neither is a pattern.
