@@ -1,7 +1,8 @@
 //! Values and fakes for the tests of this crate.
 
-use std::sync::Arc;
+use std::cell::RefCell;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, Once};
 use std::time::Duration;
 
 use countersign_core::Timestamp;
@@ -174,17 +175,35 @@ pub(crate) fn peer(spiffe_id: Option<&str>, thumbprint: u8, not_after: u64) -> P
 
 /// What was logged by this thread while it was captured.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Logs(Arc<std::sync::Mutex<Vec<u8>>>);
+pub(crate) struct Logs(Arc<Mutex<Vec<u8>>>);
+
+thread_local! {
+    static CAPTURED: RefCell<Option<Logs>> = const { RefCell::new(None) };
+}
+
+/// Ends the capture when it is dropped.
+pub(crate) struct Capture;
+
+impl Drop for Capture {
+    fn drop(&mut self) {
+        CAPTURED.set(None);
+    }
+}
 
 impl Logs {
-    pub(crate) fn capture(&self) -> tracing::subscriber::DefaultGuard {
-        let logs = self.clone();
-        let subscriber = tracing_subscriber::fmt()
-            .json()
-            .with_max_level(tracing::Level::TRACE)
-            .with_writer(move || logs.clone())
-            .finish();
-        tracing::subscriber::set_default(subscriber)
+    /// One subscriber for all threads: where another thread has none, tracing may take it that nobody listens to what that
+    /// thread is the first to say, for good.
+    pub(crate) fn capture(&self) -> Capture {
+        static LISTENING: Once = Once::new();
+        LISTENING.call_once(|| {
+            tracing_subscriber::fmt()
+                .json()
+                .with_max_level(tracing::Level::TRACE)
+                .with_writer(|| CAPTURED.with_borrow(|logs| logs.clone().unwrap_or_default()))
+                .init();
+        });
+        CAPTURED.set(Some(self.clone()));
+        Capture
     }
 
     pub(crate) fn text(&self) -> String {
