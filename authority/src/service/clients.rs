@@ -1,5 +1,7 @@
 //! `ClientService`: operators register the clients that may ask for tokens.
 
+use std::future::Future;
+
 use countersign_core::client::Registration;
 use countersign_core::names::ClientId;
 use countersign_proto::admin::v1;
@@ -16,8 +18,34 @@ use super::{Action, Desk, ledger_status, page_size};
 pub struct Clients(pub Desk);
 
 impl Clients {
+    /// Lets an operator do something to the client that the request names.
+    async fn serve<Q, R, W>(
+        &self,
+        name: &'static str,
+        request: Request<Q>,
+        named: impl Fn(&Q) -> &str,
+        work: impl FnOnce(ClientId, Q) -> W,
+    ) -> Result<Response<R>, Status>
+    where
+        W: Future<Output = Result<R, Status>>,
+    {
+        let action = |request: &Q| about(name, named(request));
+        let work = |request: Q| async {
+            let client_id = read_client_id(named(&request))?;
+            work(client_id, request).await
+        };
+        self.0.serve(request, action, work).await
+    }
+
     /// Identities of another trust domain authenticate nobody here, so they are not registered.
-    fn check_domain(&self, registration: Registration) -> Result<Registration, Status> {
+    fn registration(
+        &self,
+        description: String,
+        grants: &[v1::Grant],
+        spiffe_ids: &[String],
+        thumbprints: &[String],
+    ) -> Result<Registration, Status> {
+        let registration = read_registration(description, grants, spiffe_ids, thumbprints)?;
         let ours = &self.0.ledger.policy().trust_domain;
         if registration.spiffe_ids.iter().all(|id| id.trust_domain() == ours) {
             Ok(registration)
@@ -29,14 +57,17 @@ impl Clients {
         }
     }
 
-    async fn create(&self, request: v1::CreateClientRequest) -> Result<v1::CreateClientResponse, Status> {
-        let client_id = read_client_id(&request.client_id)?;
-        let registration = self.check_domain(read_registration(
+    async fn create(
+        &self,
+        client_id: ClientId,
+        request: v1::CreateClientRequest,
+    ) -> Result<v1::CreateClientResponse, Status> {
+        let registration = self.registration(
             request.description,
             &request.grants,
             &request.spiffe_ids,
             &request.certificate_thumbprints,
-        )?)?;
+        )?;
         let created = self
             .0
             .ledger
@@ -48,8 +79,7 @@ impl Clients {
         })
     }
 
-    fn get(&self, request: &v1::GetClientRequest) -> Result<v1::GetClientResponse, Status> {
-        let client_id = read_client_id(&request.client_id)?;
+    fn get(&self, client_id: &ClientId) -> Result<v1::GetClientResponse, Status> {
         let books = self.0.ledger.books();
         let client = books
             .clients
@@ -85,14 +115,17 @@ impl Clients {
         })
     }
 
-    async fn update(&self, request: v1::UpdateClientRequest) -> Result<v1::UpdateClientResponse, Status> {
-        let client_id = read_client_id(&request.client_id)?;
-        let registration = self.check_domain(read_registration(
+    async fn update(
+        &self,
+        client_id: ClientId,
+        request: v1::UpdateClientRequest,
+    ) -> Result<v1::UpdateClientResponse, Status> {
+        let registration = self.registration(
             request.description,
             &request.grants,
             &request.spiffe_ids,
             &request.certificate_thumbprints,
-        )?)?;
+        )?;
         let updated = self
             .0
             .ledger
@@ -103,8 +136,7 @@ impl Clients {
         })
     }
 
-    async fn add_secret(&self, request: v1::AddSecretRequest) -> Result<v1::AddSecretResponse, Status> {
-        let client_id = read_client_id(&request.client_id)?;
+    async fn add(&self, client_id: ClientId) -> Result<v1::AddSecretResponse, Status> {
         let added = self.0.ledger.add_secret(client_id).await;
         let (secret, created_at) = added.map_err(ledger_status)?.answer;
         Ok(v1::AddSecretResponse {
@@ -129,9 +161,8 @@ impl ClientService for Clients {
         &self,
         request: Request<v1::CreateClientRequest>,
     ) -> Result<Response<v1::CreateClientResponse>, Status> {
-        let action = |request: &v1::CreateClientRequest| about("create_client", &request.client_id);
-        self.0
-            .serve(request, action, |request| self.create(request))
+        let work = |client_id, request| self.create(client_id, request);
+        self.serve("create_client", request, |request| &request.client_id, work)
             .await
     }
 
@@ -139,9 +170,8 @@ impl ClientService for Clients {
         &self,
         request: Request<v1::GetClientRequest>,
     ) -> Result<Response<v1::GetClientResponse>, Status> {
-        let action = |request: &v1::GetClientRequest| about("get_client", &request.client_id);
-        self.0
-            .serve(request, action, |request| async move { self.get(&request) })
+        let work = |client_id, _| async move { self.get(&client_id) };
+        self.serve("get_client", request, |request| &request.client_id, work)
             .await
     }
 
@@ -159,9 +189,8 @@ impl ClientService for Clients {
         &self,
         request: Request<v1::UpdateClientRequest>,
     ) -> Result<Response<v1::UpdateClientResponse>, Status> {
-        let action = |request: &v1::UpdateClientRequest| about("update_client", &request.client_id);
-        self.0
-            .serve(request, action, |request| self.update(request))
+        let work = |client_id, request| self.update(client_id, request);
+        self.serve("update_client", request, |request| &request.client_id, work)
             .await
     }
 
@@ -169,54 +198,47 @@ impl ClientService for Clients {
         &self,
         request: Request<v1::DisableClientRequest>,
     ) -> Result<Response<v1::DisableClientResponse>, Status> {
-        let action = |request: &v1::DisableClientRequest| about("disable_client", &request.client_id);
-        let work = |request: v1::DisableClientRequest| async move {
-            let client_id = read_client_id(&request.client_id)?;
+        let work = |client_id, _| async {
             let disabled = self.0.ledger.disable_client(client_id).await;
             let epoch = disabled.map_err(ledger_status)?.books.trust.epoch();
             Ok(v1::DisableClientResponse { epoch })
         };
-        self.0.serve(request, action, work).await
+        self.serve("disable_client", request, |request| &request.client_id, work)
+            .await
     }
 
     async fn enable_client(
         &self,
         request: Request<v1::EnableClientRequest>,
     ) -> Result<Response<v1::EnableClientResponse>, Status> {
-        let action = |request: &v1::EnableClientRequest| about("enable_client", &request.client_id);
-        let work = |request: v1::EnableClientRequest| async move {
-            let client_id = read_client_id(&request.client_id)?;
-            self.0
-                .ledger
-                .enable_client(client_id)
-                .await
-                .map_err(ledger_status)?;
+        let work = |client_id, _| async {
+            let enabled = self.0.ledger.enable_client(client_id).await;
+            enabled.map_err(ledger_status)?;
             Ok(v1::EnableClientResponse {})
         };
-        self.0.serve(request, action, work).await
+        self.serve("enable_client", request, |request| &request.client_id, work)
+            .await
     }
 
     async fn delete_client(
         &self,
         request: Request<v1::DeleteClientRequest>,
     ) -> Result<Response<v1::DeleteClientResponse>, Status> {
-        let action = |request: &v1::DeleteClientRequest| about("delete_client", &request.client_id);
-        let work = |request: v1::DeleteClientRequest| async move {
-            let client_id = read_client_id(&request.client_id)?;
+        let work = |client_id, _| async {
             let deleted = self.0.ledger.delete_client(client_id).await;
             let epoch = deleted.map_err(ledger_status)?.books.trust.epoch();
             Ok(v1::DeleteClientResponse { epoch })
         };
-        self.0.serve(request, action, work).await
+        self.serve("delete_client", request, |request| &request.client_id, work)
+            .await
     }
 
     async fn add_secret(
         &self,
         request: Request<v1::AddSecretRequest>,
     ) -> Result<Response<v1::AddSecretResponse>, Status> {
-        let action = |request: &v1::AddSecretRequest| about("add_secret", &request.client_id);
-        self.0
-            .serve(request, action, |request| Self::add_secret(self, request))
+        let work = |client_id, _| self.add(client_id);
+        self.serve("add_secret", request, |request| &request.client_id, work)
             .await
     }
 
@@ -224,13 +246,12 @@ impl ClientService for Clients {
         &self,
         request: Request<v1::RetireSecretRequest>,
     ) -> Result<Response<v1::RetireSecretResponse>, Status> {
-        let action = |request: &v1::RetireSecretRequest| about("retire_secret", &request.client_id);
-        let work = |request: v1::RetireSecretRequest| async move {
-            let client_id = read_client_id(&request.client_id)?;
+        let work = |client_id, request: v1::RetireSecretRequest| async move {
             let retired = self.0.ledger.retire_secret(client_id, request.secret_id);
             retired.await.map_err(ledger_status)?;
             Ok(v1::RetireSecretResponse {})
         };
-        self.0.serve(request, action, work).await
+        self.serve("retire_secret", request, |request| &request.client_id, work)
+            .await
     }
 }
