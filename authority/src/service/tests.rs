@@ -2,7 +2,9 @@
 
 mod admin;
 mod border;
+mod clients;
 mod fleet;
 mod issuing;
+mod revocations;
 mod stage;
 mod sync;

@@ -1,0 +1,220 @@
+//! Clients: registered, changed, stopped, deleted; and what is no registration.
+
+use std::time::Duration;
+
+use countersign_proto::admin::v1;
+use tonic::Code;
+
+use super::stage::{ORDERS, Stage, refusal};
+use crate::test_util::Logs;
+
+pub(super) fn create(client_id: &str) -> v1::CreateClientRequest {
+    v1::CreateClientRequest {
+        client_id: client_id.to_owned(),
+        grants: vec![v1::Grant {
+            audience: "shop".to_owned(),
+            scopes: vec!["read".to_owned()],
+            default_scopes: vec![],
+        }],
+        ..Default::default()
+    }
+}
+
+#[tokio::test]
+async fn a_client_is_created_and_updated() {
+    let logs = Logs::default();
+    let _capturing = logs.capture();
+    let stage = Stage::new().await;
+    let mut clients = stage.clients().await;
+    let created = clients
+        .create_client(v1::CreateClientRequest {
+            with_secret: true,
+            spiffe_ids: vec![ORDERS.to_owned()],
+            ..create("orders")
+        })
+        .await;
+    let created = created.expect("creates").into_inner();
+    let client = created.client.expect("a client");
+    assert_eq!((client.client_id.as_str(), client.version), ("orders", 1));
+    assert!(created.client_secret.len() > 40);
+    assert_eq!(client.secrets.len(), 1);
+    let again = refusal(clients.create_client(create("orders")).await);
+    assert_eq!(again, (Code::AlreadyExists, "CLIENT_EXISTS".to_owned()));
+
+    let update = v1::UpdateClientRequest {
+        client_id: "orders".to_owned(),
+        version: 1,
+        description: "changed".to_owned(),
+        grants: create("x").grants,
+        ..Default::default()
+    };
+    let updated = clients
+        .update_client(update.clone())
+        .await
+        .expect("updates")
+        .into_inner();
+    assert_eq!(
+        updated.client.map(|client| client.description).as_deref(),
+        Some("changed")
+    );
+    let stale = refusal(clients.update_client(update).await);
+    assert_eq!(stale, (Code::Aborted, "VERSION_MOVED".to_owned()));
+
+    let text = logs.text();
+    assert!(!text.contains(&created.client_secret), "H11: {text}");
+    assert!(text.contains(r#""action":"create_client""#), "{text}");
+}
+
+#[tokio::test]
+async fn secrets_are_added_and_retired_and_never_logged() {
+    let logs = Logs::default();
+    let _capturing = logs.capture();
+    let stage = Stage::new().await;
+    let mut clients = stage.clients().await;
+    clients
+        .create_client(v1::CreateClientRequest {
+            with_secret: true,
+            ..create("orders")
+        })
+        .await
+        .expect("creates");
+    let id = || "orders".to_owned();
+    let added = clients.add_secret(v1::AddSecretRequest { client_id: id() }).await;
+    let added = added.expect("adds").into_inner();
+    let third = refusal(clients.add_secret(v1::AddSecretRequest { client_id: id() }).await);
+    assert_eq!(third, (Code::FailedPrecondition, "TOO_MANY_SECRETS".to_owned()));
+    let retire = v1::RetireSecretRequest {
+        client_id: id(),
+        secret_id: added.secret.expect("a secret").secret_id,
+    };
+    clients.retire_secret(retire.clone()).await.expect("retires");
+    let gone = refusal(clients.retire_secret(retire).await);
+    assert_eq!(gone, (Code::NotFound, "SECRET_UNKNOWN".to_owned()));
+
+    assert!(!logs.text().contains(&added.client_secret), "H11");
+}
+
+#[tokio::test]
+async fn a_client_is_stopped_started_and_deleted() {
+    let logs = Logs::default();
+    let _capturing = logs.capture();
+    let stage = Stage::new().await;
+    let mut clients = stage.clients().await;
+    clients.create_client(create("orders")).await.expect("creates");
+    let id = || "orders".to_owned();
+    let disabled = clients
+        .disable_client(v1::DisableClientRequest { client_id: id() })
+        .await;
+    assert_eq!(disabled.expect("disables").into_inner().epoch, 2);
+    let shown = clients.get_client(v1::GetClientRequest { client_id: id() }).await;
+    assert!(
+        shown
+            .expect("shows")
+            .into_inner()
+            .client
+            .expect("a client")
+            .disabled
+    );
+    clients
+        .enable_client(v1::EnableClientRequest { client_id: id() })
+        .await
+        .expect("enables");
+    stage.bench.clock.advance(Duration::from_secs(1));
+    let deleted = clients
+        .delete_client(v1::DeleteClientRequest { client_id: id() })
+        .await;
+    assert_eq!(deleted.expect("deletes").into_inner().epoch, 3);
+    let unknown = refusal(clients.get_client(v1::GetClientRequest { client_id: id() }).await);
+    assert_eq!(unknown, (Code::NotFound, "CLIENT_UNKNOWN".to_owned()));
+
+    let text = logs.text();
+    for action in ["create_client", "disable_client", "delete_client"] {
+        assert!(
+            text.contains(&format!(r#""action":"{action}""#)),
+            "{action}: {text}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn clients_are_listed_by_identifier_a_page_at_a_time() {
+    let stage = Stage::new().await;
+    let mut clients = stage.clients().await;
+    for name in ["c", "a", "e", "b", "d"] {
+        clients.create_client(create(name)).await.expect("creates");
+    }
+    let deleted = v1::DeleteClientRequest {
+        client_id: "c".to_owned(),
+    };
+    clients.delete_client(deleted).await.expect("deletes");
+    let mut names = Vec::new();
+    let mut page_token = String::new();
+    loop {
+        let request = v1::ListClientsRequest {
+            page_size: 2,
+            page_token,
+        };
+        let page = clients.list_clients(request).await.expect("lists").into_inner();
+        assert!(page.clients.len() <= 2);
+        names.extend(page.clients.into_iter().map(|client| client.client_id));
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            break;
+        }
+    }
+    assert_eq!(names, ["a", "b", "d", "e"]);
+    for (page_size, page_token) in [(-1, ""), (i32::MIN, ""), (1, "not a token"), (1, "*")] {
+        let request = v1::ListClientsRequest {
+            page_size,
+            page_token: page_token.to_owned(),
+        };
+        let refused = refusal(clients.list_clients(request).await);
+        assert_eq!(refused.0, Code::InvalidArgument, "{page_size} {page_token}");
+    }
+    let all = v1::ListClientsRequest {
+        page_size: i32::MAX,
+        ..Default::default()
+    };
+    assert_eq!(
+        clients
+            .list_clients(all)
+            .await
+            .expect("lists")
+            .into_inner()
+            .clients
+            .len(),
+        4
+    );
+}
+
+/// What is not of its form is refused with the field named, whatever the operator meant.
+#[tokio::test]
+async fn registrations_of_the_wrong_form_are_refused() {
+    let stage = Stage::new().await;
+    let mut clients = stage.clients().await;
+    let with = |change: fn(&mut v1::CreateClientRequest)| {
+        let mut request = create("orders");
+        change(&mut request);
+        request
+    };
+    for request in [
+        with(|request| request.client_id = "Orders\n".to_owned()),
+        with(|request| request.client_id = String::new()),
+        with(|request| request.grants.clear()),
+        with(|request| request.grants[0].audience = "*".to_owned()),
+        with(|request| request.grants[0].scopes = vec!["a b".to_owned()]),
+        with(|request| request.grants[0].default_scopes = vec!["write".to_owned()]),
+        with(|request| request.spiffe_ids = vec!["orders".to_owned()]),
+        with(|request| request.spiffe_ids = vec!["spiffe://elsewhere.org/orders".to_owned()]),
+        with(|request| request.certificate_thumbprints = vec!["zz".to_owned()]),
+        with(|request| request.description = "x".repeat(257)),
+    ] {
+        let refused = refusal(clients.create_client(request.clone()).await);
+        assert_eq!(
+            refused,
+            (Code::InvalidArgument, "INVALID_ARGUMENT".to_owned()),
+            "{request:?}"
+        );
+    }
+    assert!(stage.opened.ledger.books().clients.is_empty());
+}

@@ -1,0 +1,156 @@
+//! What operators take back.
+
+use std::time::Duration;
+
+use countersign_core::names::TokenId;
+use countersign_proto::admin::v1;
+use countersign_proto::admin::v1::revoke_request::Subject;
+use tonic::Code;
+
+use super::stage::{ORDERS, Stage, ask, refusal};
+use crate::test_util::{Logs, START, client_id, registration};
+
+fn revoke(subject: Subject) -> v1::RevokeRequest {
+    v1::RevokeRequest {
+        subject: Some(subject),
+        reason: "a test".to_owned(),
+    }
+}
+
+/// What `Revoke` says about a token: ours, expired, another's, garbage.
+#[tokio::test]
+async fn a_token_is_revoked_by_showing_it() {
+    let logs = Logs::default();
+    let _capturing = logs.capture();
+    let stage = Stage::new().await;
+    let ledger = &stage.opened.ledger;
+    ledger
+        .create_client(client_id("orders"), registration(Some("orders")), false)
+        .await
+        .expect("creates");
+    let issued = stage.tokens(ORDERS).await.issue_token(ask()).await;
+    let token = issued.expect("issues").into_inner().access_token;
+    let mut revocations = stage.revocations().await;
+
+    let mut by_token = async |token: &str| revocations.revoke(revoke(Subject::Token(token.to_owned()))).await;
+    let done = by_token(&token).await.expect("revokes").into_inner();
+    assert_eq!(
+        (done.epoch, done.token_id.as_str(), done.already),
+        (2, "1.0", false)
+    );
+    assert_eq!((done.verifiers, done.in_force), (0, 0));
+    let again = by_token(&token).await.expect("is done").into_inner();
+    assert_eq!((again.epoch, again.already), (2, true));
+
+    let (signed, _) = token.rsplit_once('.').expect("three parts");
+    let tampered = format!("{signed}.{}", "A".repeat(86));
+    let other = Stage::new().await;
+    let ledger = &other.opened.ledger;
+    ledger
+        .create_client(client_id("orders"), registration(Some("orders")), false)
+        .await
+        .expect("creates");
+    let foreign = other.tokens(ORDERS).await.issue_token(ask()).await;
+    let foreign = foreign.expect("issues").into_inner().access_token;
+    for bad in [tampered.as_str(), "garbage", "a.b.c", &foreign] {
+        let refused = refusal(by_token(bad).await);
+        assert_eq!(refused, (Code::InvalidArgument, "TOKEN_NOT_OURS".to_owned()));
+    }
+    for bad in ["", &"x".repeat(9000)] {
+        assert_eq!(refusal(by_token(bad).await).0, Code::InvalidArgument);
+    }
+
+    // One that has expired needs no revocation.
+    let issued = stage.tokens(ORDERS).await.issue_token(ask()).await;
+    let expired = issued.expect("issues").into_inner().access_token;
+    stage.bench.clock.advance(Duration::from_secs(901));
+    let done = by_token(&expired).await.expect("is done").into_inner();
+    assert_eq!(
+        (done.epoch, done.already, done.token_id.as_str()),
+        (2, true, "1.1")
+    );
+
+    // Everything under a compromised key is refused already.
+    let kid = stage.opened.ledger.books().ring.keys()[0].key_id().clone();
+    let compromised = stage
+        .revocations()
+        .await
+        .revoke(revoke(Subject::KeyId(kid.as_str().to_owned())))
+        .await;
+    assert!(!compromised.expect("revokes").into_inner().already);
+    let done = by_token(&expired).await.expect("is done").into_inner();
+    assert!(done.already && done.token_id.is_empty());
+    assert!(!logs.text().contains(&token), "H11");
+}
+
+#[tokio::test]
+async fn revocations_name_a_subject_of_the_right_form() {
+    let stage = Stage::new().await;
+    let mut revocations = stage.revocations().await;
+    let at = |seconds: i64| Subject::IssuedBefore(prost_types::Timestamp { seconds, nanos: 0 });
+    let now = i64::try_from(START).expect("fits");
+    for subject in [
+        Subject::TokenId(String::new()),
+        Subject::TokenId("a b".to_owned()),
+        Subject::ClientId("*".to_owned()),
+        Subject::KeyId("x".to_owned()),
+        at(now + 1),
+        at(-1),
+        at(0),
+    ] {
+        let refused = refusal(revocations.revoke(revoke(subject.clone())).await);
+        assert_eq!(refused.0, Code::InvalidArgument, "{subject:?}");
+    }
+    let missing = refusal(revocations.revoke(v1::RevokeRequest::default()).await);
+    assert_eq!(missing.0, Code::InvalidArgument);
+    let unknown = revoke(Subject::ClientId("nobody".to_owned()));
+    let unknown = refusal(revocations.revoke(unknown).await);
+    assert_eq!(unknown, (Code::NotFound, "CLIENT_UNKNOWN".to_owned()));
+    let everything = revocations.revoke(revoke(at(now))).await.expect("revokes");
+    assert_eq!(everything.into_inner().epoch, 2);
+}
+
+#[tokio::test]
+async fn revocations_are_listed_a_page_at_a_time() {
+    let stage = Stage::new().await;
+    for n in 0..5 {
+        let token = TokenId::parse(&format!("1.{n}")).expect("valid");
+        stage.opened.ledger.revoke_token_id(token).await.expect("revokes");
+    }
+    let now = stage.opened.ledger.timeline().now();
+    stage.opened.ledger.revoke_everything(now).await.expect("revokes");
+    let mut revocations = stage.revocations().await;
+    let mut found = Vec::new();
+    let mut page_token = String::new();
+    loop {
+        let request = v1::ListRevocationsRequest {
+            page_size: 2,
+            page_token,
+        };
+        let page = revocations
+            .list_revocations(request)
+            .await
+            .expect("lists")
+            .into_inner();
+        assert_eq!(page.total, 6);
+        found.extend(page.revocations);
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            break;
+        }
+    }
+    assert_eq!(found.len(), 6);
+    let everything = found
+        .iter()
+        .filter(|record| record.issued_before.is_some())
+        .count();
+    assert_eq!(everything, 1);
+    for page_token in ["%", "/", "\u{e9}"] {
+        let request = v1::ListRevocationsRequest {
+            page_size: 2,
+            page_token: page_token.to_owned(),
+        };
+        let refused = refusal(revocations.list_revocations(request).await);
+        assert_eq!(refused.0, Code::InvalidArgument, "{page_token}");
+    }
+}
