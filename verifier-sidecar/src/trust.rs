@@ -410,28 +410,20 @@ impl TrustStore {
         }
         ledger.advance(offered, before != 0);
         ledger.ahead = ledger.ahead.beyond(&state, self.clock.now());
-        self.swap(InForce {
+        let replaced = self.current.swap(Some(Arc::new(InForce {
             stricter: ledger.stricter(&state),
             state,
             installed_at: self.clock.elapsed(),
             confirmed,
             budget: self.budget,
-        });
+        })));
         self.epoch.send_replace(offered.epoch);
-        Ok(Offered::Installed)
-    }
-
-    /// Puts `next` in force, and keeps what was before until no reader looks at it: the last to let go frees it, and that
-    /// is long work for a long list, not to be done for one request.
-    fn swap(&self, next: InForce) {
-        let before = self.current.swap(Some(Arc::new(next)));
-        let Some(mut before) = before else { return };
-        for _ in 0..MOST_LOOKS {
-            if Arc::get_mut(&mut before).is_some() {
-                return;
-            }
-            std::thread::yield_now();
+        // Whoever asks for the status waits for the ledger.
+        drop(ledger);
+        if let Some(replaced) = replaced {
+            let_go(replaced);
         }
+        Ok(Offered::Installed)
     }
 
     fn check(&self, floor: Floor, state: &TrustState, offered: Floor) -> Result<(), UpdateRefused> {
@@ -449,6 +441,17 @@ impl TrustStore {
     fn ledger(&self) -> MutexGuard<'_, Ledger> {
         // Every change of it leaves it whole, so a panic elsewhere left nothing half done.
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Keeps what was in force until no reader looks at it: the last to let go frees it, and that is long work for a long
+/// list, not to be done for one request.
+fn let_go(mut replaced: Arc<InForce>) {
+    for _ in 0..MOST_LOOKS {
+        if Arc::get_mut(&mut replaced).is_some() {
+            return;
+        }
+        std::thread::yield_now();
     }
 }
 
