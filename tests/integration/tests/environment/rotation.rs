@@ -1,26 +1,21 @@
 //! Rotation under a running load of calls: not one of them fails.
-#![expect(
-    clippy::expect_used,
-    clippy::print_stdout,
-    reason = "tests; the counts are part of the report"
-)]
+#![expect(clippy::print_stdout, reason = "the counts are part of the report")]
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use countersign_harness::dev::Dev;
-use countersign_mtls::{ChannelOptions, ClientTls, ExpectedServer, TlsFiles};
+use countersign_harness::dev::{Dev, Through};
 use countersign_proto::admin::v1::key_service_client::KeyServiceClient;
 use countersign_proto::admin::v1::{KeyState, ListKeysRequest};
 use countersign_proto::demo::v1::EchoRequest;
 use countersign_proto::demo::v1::demo_service_client::DemoServiceClient;
 use countersign_proto::token::v1::IssueTokenRequest;
 use countersign_proto::token::v1::token_service_client::TokenServiceClient;
-use countersign_runtime::SystemClock;
 use tonic::Request;
 use tonic::metadata::AsciiMetadataValue;
 use tonic::transport::Channel;
+
+use crate::start;
 
 /// Callers at the same time.
 const CALLERS: usize = 4;
@@ -36,19 +31,6 @@ struct Load {
     stop: AtomicBool,
     calls: AtomicU64,
     tokens: AtomicU64,
-}
-
-fn to_the_sidecar(dev: &Dev) -> Channel {
-    let orders = &dev.environment.clients.orders;
-    let files = TlsFiles {
-        certificate: orders.cert.clone(),
-        private_key: orders.key.clone(),
-        trust_roots: dev.environment.ca_cert.clone(),
-    };
-    let tls =
-        ClientTls::load(&files, ExpectedServer::default(), Arc::new(SystemClock)).expect("usable files");
-    let uri = format!("https://{}", dev.environment.sidecar.proxy);
-    tls.channel(&uri, ChannelOptions::default()).expect("an address")
 }
 
 async fn fetch_token(authority: &Channel, audience: &str) -> AsciiMetadataValue {
@@ -106,11 +88,11 @@ async fn signing_key(dev: &Dev) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn not_one_call_fails_while_keys_rotate() {
-    let dev = Dev::start(Path::new(env!("CARGO_BIN_EXE_countersign-under-test"))).await;
+    let dev = start().await;
     let (load, audience) = (Arc::new(Load::default()), dev.environment.demo.audience.clone());
     let callers: Vec<_> = (0..CALLERS)
         .map(|_| {
-            let (authority, sidecar) = (dev.orders(), to_the_sidecar(&dev));
+            let (authority, sidecar) = (dev.orders(), dev.channel(Through::Tls("orders")));
             tokio::spawn(call_on(Arc::clone(&load), authority, sidecar, audience.clone()))
         })
         .collect();

@@ -2,16 +2,31 @@
 
 #![expect(clippy::expect_used, reason = "helpers of tests may panic as tests do")]
 
-mod support;
+mod crash;
+mod rotation;
 
+use std::path::Path;
+
+use countersign_harness::dev::{Dev, Through, is_running, told};
+use countersign_harness::eventually;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 use tonic::Code;
 
-use support::{Dev, PROGRAM, Through, is_running, told};
+/// The command line.
+const PROGRAM: &str = env!("CARGO_BIN_EXE_countersign-under-test");
+
+async fn start() -> Dev {
+    Dev::start(Path::new(PROGRAM)).await
+}
+
+async fn start_in(folder: TempDir, more: &[&str]) -> Dev {
+    Dev::start_in(Path::new(PROGRAM), folder, more).await
+}
 
 #[tokio::test]
 async fn both_clients_get_tokens_and_call_through_both_listeners() {
-    let dev = Dev::start();
+    let dev = start().await;
     let orders = dev.token(&["--client", "orders"]);
     let billing = dev.token(&["--client", "billing"]);
 
@@ -56,12 +71,12 @@ async fn both_clients_get_tokens_and_call_through_both_listeners() {
         let reason = (Code::PermissionDenied, "SCOPE_INSUFFICIENT".to_owned());
         assert_eq!(refused(Some(lacking), through).await, reason);
     }
-    dev.stop();
+    dev.stop().await;
 }
 
 #[tokio::test]
 async fn the_commands_show_the_same_to_people_and_programs() {
-    let dev = Dev::start();
+    let dev = start().await;
     let json = dev.json(&["token", "get", "--client", "orders"]);
     assert_eq!(
         (&json["token_type"], &json["audience"]),
@@ -112,7 +127,7 @@ async fn the_commands_show_the_same_to_people_and_programs() {
         (inspected.exit, inspected.reason.as_str()),
         (3, "scope_insufficient")
     );
-    dev.stop();
+    dev.stop().await;
 }
 
 /// Registers the client `reports` with a secret, in the file that is answered.
@@ -136,7 +151,7 @@ fn register_reports(dev: &Dev) -> (String, Value) {
 
 #[tokio::test]
 async fn a_client_lives_its_life_by_command_line() {
-    let dev = Dev::start();
+    let dev = start().await;
     let (secret, created) = register_reports(&dev);
     assert_eq!(created["grants"][0]["default_scopes"], json!(["demo.call"]));
     assert!(created.get("client_secret").is_none(), "it is in the file");
@@ -153,7 +168,7 @@ async fn a_client_lives_its_life_by_command_line() {
     dev.text(&["client", "disable", "reports"]);
     let refused = dev.failed(&[&["token", "get"][..], &get].concat());
     assert_eq!((refused.exit, refused.reason.as_str()), (3, "invalid_client"));
-    support::until("its tokens are refused", async || {
+    eventually("its tokens are refused", async || {
         let answer = dev.call(Through::Plaintext, Some(&token)).await;
         answer.is_err_and(|status| told(status) == (Code::Unauthenticated, "CLIENT_REVOKED".to_owned()))
     })
@@ -165,12 +180,12 @@ async fn a_client_lives_its_life_by_command_line() {
         dev.failed(&["client", "show", "reports"]).reason,
         "client_unknown"
     );
-    dev.stop();
+    dev.stop().await;
 }
 
 #[tokio::test]
 async fn two_secrets_overlap_and_no_more() {
-    let dev = Dev::start();
+    let dev = start().await;
     let (first, _) = register_reports(&dev);
     let first = ["--client", "reports", "--secret-file", &first];
     let second = dev.path("second");
@@ -196,12 +211,12 @@ async fn two_secrets_overlap_and_no_more() {
     let refused = dev.failed(&[&["token", "get"][..], &first].concat());
     assert_eq!((refused.exit, refused.reason.as_str()), (3, "invalid_client"));
     dev.token(&second);
-    dev.stop();
+    dev.stop().await;
 }
 
 #[tokio::test]
 async fn a_rotation_loses_no_call_and_a_revocation_is_in_force_when_it_is_answered() {
-    let dev = Dev::start();
+    let dev = start().await;
     let before = dev.token(&["--client", "billing"]);
     let old = dev.json(&["key", "list"])["keys"][0]["kid"].clone();
     let rotated = dev.json(&["key", "rotate"]);
@@ -243,7 +258,7 @@ async fn a_rotation_loses_no_call_and_a_revocation_is_in_force_when_it_is_answer
     let compromised = rotated["kid"].as_str().expect("a key");
     let orders = dev.token(&["--client", "orders"]);
     dev.text(&["key", "compromise", compromised, "--reason", "a test", "--yes"]);
-    support::until("tokens of the compromised key are refused", async || {
+    eventually("tokens of the compromised key are refused", async || {
         let answer = dev.call(Through::Tls("orders"), Some(&orders)).await;
         answer.is_err_and(|status| told(status).1 == "KEY_REVOKED")
     })
@@ -252,17 +267,17 @@ async fn a_rotation_loses_no_call_and_a_revocation_is_in_force_when_it_is_answer
     dev.call(Through::Tls("orders"), Some(&fresh))
         .await
         .expect("another key signs at once");
-    dev.stop();
+    dev.stop().await;
 }
 
 /// A verifier that is away is waited for and named, also when the authority has just started and knows nobody; only an
 /// operator who says so goes on without it.
 #[tokio::test]
 async fn nothing_is_said_to_be_everywhere_while_a_verifier_is_away() {
-    let mut dev = Dev::start();
+    let mut dev = start().await;
     let sidecar = "spiffe://dev.countersign.test/countersign/sidecar/demo";
-    dev.kill(dev.environment.processes.sidecar.pid);
-    support::until("the authority has noticed", async || {
+    dev.kill(dev.environment.processes.sidecar.pid).await;
+    eventually("the authority has noticed", async || {
         dev.json(&["fleet"])["verifiers"][0]["connected"] == false
     })
     .await;
@@ -277,11 +292,8 @@ async fn nothing_is_said_to_be_everywhere_while_a_verifier_is_away() {
     let rotate = ["key", "rotate", "--wait", "0s"];
     assert_eq!(dev.failed(&rotate).exit, 4);
 
-    dev.kill(dev.environment.processes.authority.pid);
-    let config = dev.environment.processes.authority.config.clone();
-    let config = config.to_str().expect("text");
-    dev.restart(&["run", "authority", "serve", "--config", config]);
-    support::until("the authority answers again", async || {
+    dev.restart_authority();
+    eventually("the authority answers again", async || {
         dev.run(&["key", "list"]).status.success()
     })
     .await;
@@ -297,17 +309,17 @@ async fn nothing_is_said_to_be_everywhere_while_a_verifier_is_away() {
     let forced = dev.json(&[&rotate[..], &["--force"]].concat());
     assert_eq!((&forced["verifiers"], &forced["previous"]), (&json!(0), &before));
     assert_eq!(active(&dev), forced["kid"]);
-    dev.stop();
+    dev.stop().await;
 }
 
 #[tokio::test]
 async fn an_outage_of_the_authority_is_not_one_of_the_calls() {
-    let mut dev = Dev::start();
+    let mut dev = start().await;
     let good = dev.token(&["--client", "orders"]);
     let revoked = dev.token(&["--client", "billing"]);
     dev.text(&["revoke", "token", &revoked]);
     let as_before = async |dev: &Dev| {
-        support::until("a good token passes", async || {
+        eventually("a good token passes", async || {
             dev.call(Through::Tls("orders"), Some(&good)).await.is_ok()
         })
         .await;
@@ -319,7 +331,7 @@ async fn an_outage_of_the_authority_is_not_one_of_the_calls() {
         assert_eq!(refusal, (Code::Unauthenticated, "TOKEN_REVOKED".to_owned()));
     };
 
-    dev.kill(dev.environment.processes.authority.pid);
+    dev.kill(dev.environment.processes.authority.pid).await;
     let unreachable = dev.run(&["token", "get", "--client", "orders"]);
     assert_eq!(
         unreachable.status.code(),
@@ -330,7 +342,7 @@ async fn an_outage_of_the_authority_is_not_one_of_the_calls() {
     as_before(&dev).await;
     dev.said("run authority serve --config").await;
 
-    dev.kill(dev.environment.processes.sidecar.pid);
+    dev.kill(dev.environment.processes.sidecar.pid).await;
     let config = dev.environment.processes.sidecar.config.clone();
     dev.restart(&["run", "sidecar", "--config", config.to_str().expect("text")]);
     as_before(&dev).await;
@@ -344,7 +356,7 @@ async fn an_outage_of_the_authority_is_not_one_of_the_calls() {
         "--config",
         config.to_str().expect("text"),
     ]);
-    support::until("the sidecar follows the authority again", async || {
+    eventually("the sidecar follows the authority again", async || {
         let fleet = dev.run(&["--json", "fleet"]);
         let fleet: Value = serde_json::from_slice(&fleet.stdout).unwrap_or_default();
         fleet["verifiers"][0]["up_to_date"] == true
@@ -365,12 +377,12 @@ async fn an_outage_of_the_authority_is_not_one_of_the_calls() {
         .1,
         "TOKEN_REVOKED"
     );
-    dev.stop();
+    dev.stop().await;
 }
 
 #[tokio::test]
 async fn a_restart_finds_everything_as_it_was() {
-    let dev = Dev::start();
+    let dev = start().await;
     let first = dev.environment.clone();
     let revoked = dev.token(&["--client", "billing"]);
     dev.text(&["revoke", "token", &revoked]);
@@ -378,13 +390,13 @@ async fn a_restart_finds_everything_as_it_was() {
     let second = dev.second_run();
     assert_eq!(second.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&second.stderr).contains("runs already"));
-    let folder = dev.stop();
+    let folder = dev.stop().await;
     assert!(
         !folder.path().join("dev/dev.json").exists(),
         "what is not there is not said to be"
     );
 
-    let dev = Dev::start_in(folder, &[]);
+    let dev = start_in(folder, &[]).await;
     let mut again = dev.environment.clone();
     again.processes = first.processes.clone();
     assert_eq!(again, first, "the same but for the processes");
@@ -398,16 +410,16 @@ async fn a_restart_finds_everything_as_it_was() {
     );
     assert_eq!(refusal.1, "TOKEN_REVOKED");
     dev.token(&["--client", "billing"]);
-    let folder = dev.stop();
+    let folder = dev.stop().await;
 
-    let dev = Dev::start_in(folder, &["--reset"]);
+    let dev = start_in(folder, &["--reset"]).await;
     let refusal = told(
         dev.call(Through::Tls("orders"), Some(&kept))
             .await
             .expect_err("refused"),
     );
     assert_eq!(refusal.1, "KID_UNKNOWN");
-    dev.stop();
+    dev.stop().await;
 }
 
 /// The program is built anew while an environment starts, and again while it runs: all parts are of the build that was
@@ -418,11 +430,11 @@ async fn a_program_that_is_replaced_goes_on_as_it_was_started() {
     let builds = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
     let program = builds.path().join("countersign");
     std::fs::hard_link(PROGRAM, &program).expect("linked");
-    let folder = tempfile::tempdir().expect("a folder");
-    let mut dev = Dev::start_by(&program, folder, &[], || {
+    let mut dev = Dev::start_by(Path::new(PROGRAM), &program, || {
         std::fs::remove_file(&program).expect("removed");
         std::fs::write(&program, "not finished yet").expect("written");
-    });
+    })
+    .await;
     dev.token(&["--client", "billing"]);
     let printed = program.display().to_string();
     assert!(
@@ -432,7 +444,7 @@ async fn a_program_that_is_replaced_goes_on_as_it_was_started() {
     );
 
     std::fs::remove_file(&program).expect("removed");
-    dev.kill(dev.environment.processes.authority.pid);
+    dev.kill(dev.environment.processes.authority.pid).await;
     let command = format!("{printed} run authority serve --config ");
     dev.said(&format!("with\n  {command}")).await;
     assert!(!dev.output().contains("(deleted)"), "{}", dev.output());
@@ -441,34 +453,34 @@ async fn a_program_that_is_replaced_goes_on_as_it_was_started() {
     let said = dev.output();
     let line = said.lines().rfind(|line| line.trim_start().starts_with(&command));
     dev.restart_as_told(line.expect("it was said"));
-    support::until("the authority answers again", async || {
+    eventually("the authority answers again", async || {
         dev.run(&["token", "get", "--client", "billing"]).status.success()
     })
     .await;
-    dev.stop();
+    dev.stop().await;
 }
 
 #[tokio::test]
 async fn no_orphan_stays_when_dev_itself_is_killed() {
-    let dev = Dev::start();
+    let dev = start().await;
     let processes = dev.environment.processes.clone();
     let pids = [processes.authority.pid, processes.sidecar.pid, processes.demo.pid];
     assert!(pids.into_iter().all(is_running));
     let folder = dev.kill_supervisor();
-    support::until("the parts have gone too", async || {
+    eventually("the parts have gone too", async || {
         !pids.into_iter().any(is_running)
     })
     .await;
     // And the folder is free for the next run, at once.
-    let dev = Dev::start_in(folder, &[]);
+    let dev = start_in(folder, &[]).await;
     dev.token(&["--client", "billing"]);
-    dev.stop();
+    dev.stop().await;
 }
 
 #[tokio::test]
 async fn secrets_are_for_their_owner_only() {
     use std::os::unix::fs::PermissionsExt as _;
-    let dev = Dev::start();
+    let dev = start().await;
     let environment = &dev.environment;
     let clients = &environment.clients;
     for path in [
@@ -488,7 +500,7 @@ async fn secrets_are_for_their_owner_only() {
     let signature = token.rsplit('.').next().expect("a signature").to_owned();
     let secret = std::fs::read_to_string(&clients.billing.secret_file).expect("there");
     let logs = dev.dir().join("logs");
-    let folder = dev.stop();
+    let folder = dev.stop().await;
     for entry in std::fs::read_dir(&logs).expect("logs") {
         let text = std::fs::read_to_string(entry.expect("a log").path()).expect("text");
         assert!(!text.contains(&signature) && !text.contains(secret.trim()));
