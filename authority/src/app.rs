@@ -295,6 +295,7 @@ impl App {
     fn start_loops(&self, tasks: &TaskTracker, stop: &CancellationToken) {
         let rotator = Rotator {
             ledger: self.opened.ledger.clone(),
+            fleet: self.fleet.clone(),
             policy: self.config.rotation,
             keys: self.key_policy(),
             metrics: Arc::clone(&self.metrics),

@@ -281,7 +281,12 @@ impl Checker {
             );
         }
         let max_revocations = file.revocations.max.unwrap_or(defaults::MAX_REVOCATIONS);
-        self.within("revocations.max", max_revocations, 1, defaults::MAX_REVOCATIONS);
+        self.within(
+            "revocations.max",
+            max_revocations,
+            defaults::LEAST_REVOCATIONS,
+            defaults::MAX_REVOCATIONS,
+        );
         let max_clients = file.limits.clients.unwrap_or(defaults::MAX_CLIENTS);
         self.within("limits.clients", max_clients, 1, 1_000_000);
         Some(LedgerPolicy {

@@ -42,15 +42,22 @@ pub struct KeyRing {
     keys: Vec<RingKey>,
     /// As rotation asks for them.
     times: Vec<(KeyId, KeyTimes)>,
+    /// The same, of those keys only that can sign.
+    signers: Vec<(KeyId, KeyTimes)>,
 }
 
 impl KeyRing {
     /// The ring of these keys.
     #[must_use]
     pub fn new(keys: Vec<RingKey>) -> Self {
-        let times = keys.iter().map(|key| (key.key_id().clone(), *key.times()));
+        let named = |key: &RingKey| (key.key_id().clone(), *key.times());
         Self {
-            times: times.collect(),
+            times: keys.iter().map(named).collect(),
+            signers: keys
+                .iter()
+                .filter(|key| key.signer.is_some())
+                .map(named)
+                .collect(),
             keys,
         }
     }
@@ -67,22 +74,30 @@ impl KeyRing {
         &self.times
     }
 
+    /// The times of every key that can sign: of all that rotation can choose from.
+    #[must_use]
+    pub fn signers(&self) -> &[(KeyId, KeyTimes)] {
+        &self.signers
+    }
+
     /// The key with this `kid`.
     #[must_use]
     pub fn find(&self, key_id: &KeyId) -> Option<&RingKey> {
         self.keys.iter().find(|key| key.key_id() == key_id)
     }
 
-    /// The key that signs at `now`.
+    /// The key that signs at `now`. It has its private half.
     #[must_use]
     pub fn signing(&self, now: Timestamp) -> Option<&RingKey> {
-        self.find(rotation::signing_key(&self.times, now)?)
+        self.find(rotation::signing_key(&self.signers, now)?)
     }
 
-    /// The key that is prepared and not yet told to sign.
+    /// The key that is prepared and not yet told to sign. It has its private half.
     #[must_use]
     pub fn standby(&self) -> Option<&RingKey> {
-        self.keys.iter().find(|key| rotation::is_standby(key.times()))
+        self.keys
+            .iter()
+            .find(|key| key.signer.is_some() && rotation::is_standby(key.times()))
     }
 
     /// The keys as they are published.

@@ -26,6 +26,7 @@ use arc_swap::ArcSwap;
 use countersign_core::Timestamp;
 use countersign_core::names::ClientId;
 use countersign_core::ports::EntropyFailed;
+use countersign_core::revocation::{Revocation, RevokedSubject};
 use countersign_core::spiffe::TrustDomain;
 use countersign_crypto::{EnvelopeError, KeyError, SecretHasher};
 use countersign_wire::status::Failure;
@@ -56,10 +57,23 @@ pub struct LedgerPolicy {
     pub revocation_life: Duration,
     /// How long the revocation of one token outlives the token.
     pub revocation_slack: Duration,
-    /// The most revocations kept.
+    /// The most revocations kept; a quarter of them is for clients and for everything.
     pub max_revocations: usize,
     /// The most client identifiers taken.
     pub max_clients: usize,
+}
+
+impl LedgerPolicy {
+    /// How many revocations there may be with `revoked` among them. Single tokens leave room, so that a list full of them
+    /// does not stop anybody from disabling a client; and clients leave room for one that ends everything.
+    fn room_for(&self, revoked: &[Revocation]) -> usize {
+        let room = |revocation: &Revocation| match revocation.subject {
+            RevokedSubject::Token(_) => self.max_revocations - self.max_revocations / 4,
+            RevokedSubject::Client(_) => self.max_revocations.saturating_sub(1),
+            RevokedSubject::Everything => self.max_revocations,
+        };
+        revoked.iter().map(room).min().unwrap_or(self.max_revocations)
+    }
 }
 
 /// Why a mutation was not made.
@@ -261,7 +275,9 @@ impl Inner {
             });
         }
         let outcome = before.after(&plan, now);
-        if outcome.books.trust.revocations().len() > self.policy.max_revocations {
+        // Only growth is refused: a limit that was lowered below what is held stops neither rotation nor pruning.
+        let held = outcome.books.trust.revocations().len();
+        if held > before.trust.revocations().len() && held > self.policy.room_for(&plan.revoked) {
             return Err(LedgerError::Refused(Failure::LimitReached));
         }
         let mut commit = books::records(&before, &outcome.books, &plan, &self.vault)?;

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::audit::{self, Actor, Event, Outcome};
 use crate::chain::Chain;
+use crate::fleet::Fleet;
 use crate::ledger::{Ledger, LedgerError};
 use crate::metrics::Metrics;
 use crate::service::keys::KeyPolicy;
@@ -15,14 +16,17 @@ use crate::service::keys::KeyPolicy;
 /// How often it is asked. The shortest propagation and the shortest lifetime are seconds.
 const EVERY: Duration = Duration::from_secs(1);
 
-/// More steps are not due at one time: a key is dropped, one is made, one is activated.
-const MAX_STEPS: usize = 64;
+/// The most steps at one time: a key is dropped, one is made, one is activated, and an operator was quicker with one. What
+/// is left is due a second later.
+const MAX_STEPS: usize = 4;
 
 /// The loop.
 #[derive(Debug)]
 pub struct Rotator {
     /// The keys.
     pub ledger: Ledger,
+    /// Who has to hear of an activation.
+    pub fleet: Fleet,
     /// When keys follow each other.
     pub policy: RotationPolicy,
     /// What new keys are for.
@@ -46,9 +50,7 @@ impl Rotator {
     pub async fn catch_up(&self, failing: Option<RotationStep>) -> Option<RotationStep> {
         for _ in 0..MAX_STEPS {
             let step = self.next_step()?;
-            let result = self.take(&step).await;
-            self.report(&step, &result, failing.as_ref() == Some(&step));
-            if result.is_err() {
+            if !self.make(&step, failing.as_ref() == Some(&step)).await {
                 return Some(step);
             }
         }
@@ -57,12 +59,29 @@ impl Rotator {
 
     fn next_step(&self) -> Option<RotationStep> {
         let books = self.ledger.books();
-        let now = self.ledger.timeline().now();
-        rotation::next_step(books.ring.times(), &self.policy, now)
+        let timeline = self.ledger.timeline();
+        let now = timeline.now();
+        // A key without its private half is nobody to wait for. It goes on verifying until it is gone.
+        let step = rotation::next_step(books.ring.signers(), &self.policy, now)
+            .or_else(|| rotation::next_drop(books.ring.times(), &self.policy, now))?;
+        // Right after a start, verifiers that are on their way back would not hear of an activation in time.
+        let can_wait = matches!(step, RotationStep::Activate(_)) && books.ring.signing(now).is_some();
+        let gathering = self.fleet.is_gathering(timeline.clock().elapsed());
+        (!can_wait || !gathering).then_some(step)
+    }
+
+    /// Makes `step`, and tells what became of it, unless it failed `again`. False when rotation does not go on.
+    async fn make(&self, step: &RotationStep, again: bool) -> bool {
+        let result = self.take(step).await;
+        if result.as_ref().is_err_and(was_overtaken) {
+            return true;
+        }
+        self.report(step, &result, again);
+        result.is_ok()
     }
 
     async fn take(&self, step: &RotationStep) -> Result<(), LedgerError> {
-        let taken = match step {
+        match step {
             RotationStep::Prepare => self.ledger.prepare_key(self.keys.algorithm).await.map(drop),
             RotationStep::Activate(key_id) => {
                 let (key_id, lead) = (Some(key_id.clone()), self.keys.activation_lead);
@@ -72,11 +91,6 @@ impl Rotator {
                 let retention = self.policy.retention;
                 self.ledger.drop_key(key_id.clone(), retention).await.map(drop)
             }
-        };
-        match taken {
-            // An operator was quicker.
-            Err(LedgerError::Refused(Failure::KeyAlreadyPrepared | Failure::KeyUnknown)) => Ok(()),
-            taken => taken,
         }
     }
 
@@ -110,6 +124,14 @@ impl Rotator {
             note: "",
         });
     }
+}
+
+/// Whether an operator was quicker, and the next step is another one.
+const fn was_overtaken(error: &LedgerError) -> bool {
+    matches!(
+        error,
+        LedgerError::Refused(Failure::KeyAlreadyPrepared | Failure::KeyNotPrepared | Failure::KeyUnknown)
+    )
 }
 
 #[cfg(test)]

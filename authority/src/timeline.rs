@@ -68,6 +68,44 @@ impl Timeline {
     }
 }
 
+/// How far two readings of a minute may differ that are of one and the same time: more than any clock drifts or is slewed.
+const MOST_DRIFT: Duration = Duration::from_secs(5);
+
+/// For how long the wall clock has gone as fast as time itself. After a step ahead, everything looks older than it is.
+#[derive(Debug)]
+pub struct Steadiness {
+    clock: Arc<dyn Clock>,
+    wall: Duration,
+    elapsed: Duration,
+    since: Duration,
+}
+
+impl Steadiness {
+    /// Watches `clock` from now on.
+    #[must_use]
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
+        let elapsed = clock.elapsed();
+        Self {
+            wall: Duration::from_millis(clock.now_millis()),
+            clock,
+            elapsed,
+            since: elapsed,
+        }
+    }
+
+    /// How long it is since the beginning, or since the clock was last found stepped. To be asked about every minute.
+    pub fn observe(&mut self) -> Duration {
+        let wall = Duration::from_millis(self.clock.now_millis());
+        let elapsed = self.clock.elapsed();
+        let expected = self.wall.saturating_add(elapsed.saturating_sub(self.elapsed));
+        if wall.abs_diff(expected) > MOST_DRIFT {
+            self.since = elapsed;
+        }
+        (self.wall, self.elapsed) = (wall, elapsed);
+        elapsed.saturating_sub(self.since)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -90,6 +128,24 @@ mod tests {
         assert_eq!(timeline.now().as_seconds(), 1000);
         clock.set(1001);
         assert_eq!(timeline.for_signing().map(Timestamp::as_seconds), Ok(1001));
+    }
+
+    #[test]
+    fn a_clock_is_steady_from_its_last_step() {
+        let clock = Arc::new(ManualClock::at(1000));
+        let mut steadiness = Steadiness::new(Arc::<ManualClock>::clone(&clock));
+        let mut after = |seconds| {
+            clock.advance(Duration::from_secs(seconds));
+            steadiness.observe().as_secs()
+        };
+        assert_eq!([after(0), after(60), after(60)], [0, 60, 120]);
+        clock.set(1124);
+        assert_eq!(after(60), 180, "4 s are drift");
+        clock.set(1000 + 190);
+        assert_eq!(after(60), 0, "a step ahead");
+        assert_eq!(after(60), 60);
+        clock.set(1000);
+        assert_eq!(after(60), 0, "a step back");
     }
 
     /// X08: also over a restart, by what was committed before.

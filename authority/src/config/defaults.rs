@@ -47,6 +47,9 @@ pub(super) const MAX_REVOCATION_SLACK: Duration = Duration::from_secs(23 * 60 * 
 /// At 74 bytes for the longest `jti`, a snapshot stays under `MAX_UPDATE_LENGTH`.
 pub(super) const MAX_REVOCATIONS: usize = 400_000;
 
+/// Fewer, and the quarter that is kept for clients would hold next to none.
+pub(super) const LEAST_REVOCATIONS: usize = 100;
+
 /// A client that fetches anew at a third of a token's life asks some times an hour, for each of its processes.
 pub(super) const TOKENS: Rate = Rate::new(100, 200);
 

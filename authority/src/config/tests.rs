@@ -164,7 +164,7 @@ fn contradictions_are_named() {
         ),
         (
             "[revocations]\nmax = 400001",
-            "`revocations.max`: is not between 1 and 400000",
+            "`revocations.max`: is not between 100 and 400000",
         ),
         (
             "[limits]\nstreams_per_verifier = 0",
@@ -211,7 +211,12 @@ fn lowering_the_longest_lifetime_shortens_no_revocation_and_drops_no_key_early()
 /// C03: a file that is named without a folder lies in the one of the process.
 #[test]
 fn a_plain_file_name_is_a_path() {
-    for (path, folder) in [("x.redb", "."), ("a/x.redb", "a"), ("/x.redb", "/"), ("/a/x.redb", "/a")] {
+    for (path, folder) in [
+        ("x.redb", "."),
+        ("a/x.redb", "a"),
+        ("/x.redb", "/"),
+        ("/a/x.redb", "/a"),
+    ] {
         assert_eq!(folder_of(path.as_ref()), Path::new(folder), "{path}");
     }
     let text = LEAST.replace("store.redb", "x.redb");

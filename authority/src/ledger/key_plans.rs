@@ -1,4 +1,5 @@
-//! What becomes of keys. Times are only ever set, never cleared or moved back, and a `kid` is never used twice.
+//! What becomes of keys. Times are only ever set and never cleared, and a `kid` is never used twice. One time may move: an
+//! activation that was announced is brought forward when a compromise leaves nobody else to sign ([`brought_forward`]).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -163,7 +164,7 @@ fn standby(books: &Books, key_id: Option<KeyId>) -> Result<KeyId, LedgerError> {
         None => books.ring.standby(),
     };
     let key = key.ok_or(LedgerError::Refused(Failure::KeyNotPrepared))?;
-    // A key whose private half cannot be read would leave nobody to sign.
+    // A key without its private half would leave nobody to sign.
     if key.signer.is_none() {
         return Err(LedgerError::Refused(Failure::KeyNotPrepared));
     }
@@ -217,7 +218,7 @@ fn compromised(
     let is_last = |times: &KeyTimes| {
         times.active_from.is_some() && times.retired_from.is_none() && times.compromised_at.is_none()
     };
-    if ring.keys().iter().any(|key| is_last(key.times())) {
+    if ring.signers().iter().any(|(_, times)| is_last(times)) {
         return Ok(brought_forward(&ring, is_last, now));
     }
     // A key that was announced for later and is compromised before leaves its predecessor signing until that moment.
@@ -228,7 +229,7 @@ fn compromised(
         .filter_map(|key| key.times().retired_from)
         .max()
         .map_or(now, |retired| retired.max(now));
-    let (ring, successor) = match ring.standby().filter(|key| key.signer.is_some()) {
+    let (ring, successor) = match ring.standby() {
         Some(standby) => (ring.clone(), standby.key_id().clone()),
         None => {
             let times = KeyTimes {

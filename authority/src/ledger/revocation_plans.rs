@@ -1,5 +1,6 @@
 //! What is revoked, and what is forgotten.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use countersign_core::Timestamp;
@@ -31,8 +32,10 @@ impl Ledger {
         let ends = claims.expires_at;
         let expires_at = ends.saturating_add(self.policy().revocation_slack);
         let latest = self.policy().revocation_life;
+        let clock = Arc::clone(self.timeline().clock());
         self.write(Hold::Nobody, move |books, now| {
-            if ends <= now {
+            // Also by the clock itself: after a step ahead that was taken back, `now` is late.
+            if ends <= now.min(clock.now()) {
                 return Ok(Plan::nothing(Revoked::Already));
             }
             let revocation = Revocation {
@@ -104,7 +107,10 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError`]: the store's.
     pub async fn prune(&self, limit: usize) -> Result<Done<usize>, LedgerError> {
+        let clock = Arc::clone(self.timeline().clock());
         self.write(Hold::Nobody, move |books, now| {
+            // The earlier of the two: after a step ahead that was taken back, tokens live longer than `now` has it.
+            let now = now.min(clock.now());
             let Some(time) = prune_before(books.trust.revocations(), now, limit) else {
                 return Ok(Plan::nothing(0));
             };

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use countersign_core::claims::{Claims, Confirmation, Subject};
 use countersign_core::jose::Algorithm;
 use countersign_core::names::TokenId;
 use countersign_core::ports::Clock as _;
@@ -33,6 +34,26 @@ fn refused<T: std::fmt::Debug>(result: Result<T, LedgerError>) -> Failure {
 
 fn token(text: &str) -> TokenId {
     TokenId::parse(text).expect("valid")
+}
+
+/// What the token `token_id` says, which ends at `expires_at`.
+fn claims(token_id: &str, expires_at: u64) -> Claims {
+    Claims {
+        issuer: "https://auth.example.org".to_owned(),
+        subject: Subject {
+            trust_domain: Bench::policy().trust_domain,
+            client_id: client_id("orders"),
+        },
+        audiences: vec!["shop".to_owned()],
+        client_id: client_id("orders"),
+        expires_at: Timestamp::from_seconds(expires_at),
+        issued_at: Timestamp::from_seconds(START),
+        not_before: None,
+        token_id: token(token_id),
+        scopes: Vec::new(),
+        roles: Vec::new(),
+        confirmation: Confirmation::Unbound,
+    }
 }
 
 #[tokio::test]
@@ -194,7 +215,7 @@ async fn limits_hold() {
         .create_client(client_id("more"), registration(None), false)
         .await;
     assert_eq!(refused(more), Failure::LimitReached);
-    for n in 0..100 {
+    for n in 0..75 {
         ledger
             .revoke_token_id(token(&format!("1.{n}")))
             .await
@@ -204,7 +225,49 @@ async fn limits_hold() {
         refused(ledger.revoke_token_id(token("2.1")).await),
         Failure::LimitReached
     );
+    for n in 0..24 {
+        ledger
+            .disable_client(client_id(&format!("c{n}")))
+            .await
+            .expect("there is room for clients");
+    }
+    let one_more = ledger.revoke_client(client_id("c24")).await;
+    assert_eq!(refused(one_more), Failure::LimitReached);
+    let now = ledger.timeline().now();
+    ledger
+        .revoke_everything(now)
+        .await
+        .expect("there is room for one");
     assert_eq!(ledger.books().trust.revocations().len(), 100);
+}
+
+/// A limit below what is held refuses more, and nothing else.
+#[tokio::test]
+async fn a_limit_that_was_lowered_stops_neither_rotation_nor_pruning() {
+    let bench = Bench::new();
+    let first = bench.open().await.ledger;
+    for n in 0..20 {
+        first
+            .revoke_token_id(token(&format!("1.{n}")))
+            .await
+            .expect("revokes");
+    }
+    first.close().await;
+    let mut opening = bench.opening();
+    opening.policy.max_revocations = 10;
+    let ledger = open(opening).await.expect("opens").ledger;
+    ledger
+        .create_client(client_id("orders"), registration(None), false)
+        .await
+        .expect("creates");
+    ledger.prepare_key(Algorithm::Es256).await.expect("prepares");
+    assert_eq!(
+        refused(ledger.revoke_token_id(token("2.1")).await),
+        Failure::LimitReached
+    );
+    bench.clock.advance(Duration::from_secs(10_000));
+    assert_eq!(ledger.prune(5).await.expect("prunes").answer, 20);
+    ledger.revoke_token_id(token("2.1")).await.expect("revokes");
 }
 
 #[tokio::test]
@@ -232,7 +295,9 @@ async fn pruning_forgets_what_has_expired_and_nothing_else() {
     ledger.revoke_token_id(token("1.1")).await.expect("revokes");
     bench.clock.advance(Duration::from_secs(100));
     ledger.revoke_token_id(token("1.2")).await.expect("revokes");
-    bench.clock.advance(Duration::from_secs(3600 + 5 + 900 + 60 - 100));
+    bench
+        .clock
+        .advance(Duration::from_secs(3600 + 5 + 900 + 60 - 100));
     assert_eq!(ledger.prune(10).await.expect("prunes").answer, 0);
     assert_eq!(ledger.books().trust.epoch(), 3);
     bench.clock.advance(Duration::from_secs(1));
@@ -244,6 +309,24 @@ async fn pruning_forgets_what_has_expired_and_nothing_else() {
     assert_eq!(left.len(), 1);
     assert!(left[0].name.ends_with("1.2"));
     bench.open().await;
+}
+
+/// I-11, X08: a clock that was ahead for a moment leaves time ahead, and shortens the life of no revocation.
+#[tokio::test]
+async fn a_step_of_the_clock_that_was_taken_back_un_revokes_nothing() {
+    let bench = Bench::new();
+    let ledger = bench.open().await.ledger;
+    ledger.revoke_token_id(token("1.1")).await.expect("revokes");
+    bench.clock.set(START + 7200);
+    ledger.timeline().now();
+    bench.clock.set(START);
+    assert_eq!(ledger.timeline().now().as_seconds(), START + 7200);
+    assert_eq!(ledger.prune(10).await.expect("prunes").answer, 0);
+    assert_eq!(ledger.books().trust.revocations().len(), 1);
+    // Nor does it make a token expired that is not.
+    let living = claims("1.2", START + 1800);
+    let done = ledger.revoke_token(&living).await.expect("revokes");
+    assert_eq!(done.answer, Revoked::Now);
 }
 
 #[tokio::test]

@@ -4,9 +4,12 @@ use std::sync::Arc;
 
 use countersign_core::Timestamp;
 use countersign_core::jose::Algorithm;
+use countersign_core::names::KeyId;
 
 use super::*;
-use crate::test_util::Bench;
+use crate::store::Commit;
+use crate::store::keys::{self, SIGNERS};
+use crate::test_util::{Bench, Logs};
 
 fn policy() -> RotationPolicy {
     RotationPolicy {
@@ -19,6 +22,7 @@ fn policy() -> RotationPolicy {
 async fn rotator(bench: &Bench) -> Rotator {
     Rotator {
         ledger: bench.open().await.ledger,
+        fleet: bench.fleet.clone(),
         policy: policy(),
         keys: KeyPolicy {
             algorithm: Algorithm::Es256,
@@ -91,12 +95,111 @@ async fn a_restart_between_two_steps_loses_nothing() {
     assert!(third.ledger.books().ring.find(&old).is_none());
 }
 
+/// D13: a prepared key whose private half is gone is nobody to wait for, and nor is one that would sign.
+#[tokio::test]
+async fn keys_without_their_private_half_do_not_hold_up_rotation() {
+    let bench = Bench::new();
+    let first = rotator(&bench).await.ledger;
+    let signing = first.books().ring.keys()[0].key_id().clone();
+    let standby = first
+        .prepare_key(Algorithm::Es256)
+        .await
+        .expect("prepares")
+        .answer;
+    first.close().await;
+    lose_private_half(&bench, &standby).await;
+    let second = rotator(&bench).await;
+    bench.clock.advance(Duration::from_secs(900));
+    for _ in 0..102 {
+        assert_eq!(second.catch_up(None).await, None);
+        bench.clock.advance(Duration::from_secs(1));
+    }
+    let now = second.ledger.timeline().now();
+    let successor = second.ledger.books().ring.signing(now).map(RingKeyId::id);
+    assert!(successor.is_some() && successor != Some(standby) && successor != Some(signing));
+
+    second.ledger.close().await;
+    lose_private_half(&bench, &successor.expect("signs")).await;
+    let third = rotator(&bench).await;
+    assert_eq!(third.catch_up(None).await, None);
+    bench.clock.advance(third.keys.activation_lead);
+    let now = third.ledger.timeline().now();
+    assert!(third.ledger.books().ring.signing(now).is_some());
+}
+
+async fn lose_private_half(bench: &Bench, key_id: &KeyId) {
+    let mut commit = Commit::default();
+    commit.put(keys::name(SIGNERS, key_id), b"garbage".to_vec());
+    bench.store.commit(commit).await.expect("tampers");
+}
+
+/// I-01: a rotation that fell due while the authority was away waits for the verifiers to be back; unless nothing signs.
+#[tokio::test]
+async fn no_key_takes_over_while_verifiers_are_on_their_way_back() {
+    let bench = Bench::new();
+    let first = rotator(&bench).await;
+    let old = first.ledger.books().ring.keys()[0].key_id().clone();
+    bench.clock.advance(Duration::from_secs(900));
+    first.catch_up(None).await;
+    let standby = first.ledger.books().ring.standby().map(RingKeyId::id);
+    first.ledger.close().await;
+
+    bench.clock.advance(Duration::from_secs(500));
+    let second = rotator(&bench).await;
+    assert_eq!(second.catch_up(None).await, None);
+    let announced = || second.ledger.books().ring.standby().is_none();
+    bench.clock.advance(Duration::from_secs(29));
+    assert_eq!(second.catch_up(None).await, None);
+    assert!(!announced());
+    bench.clock.advance(Duration::from_secs(1));
+    second.catch_up(None).await;
+    assert!(announced());
+    bench.clock.advance(second.keys.activation_lead);
+    let now = second.ledger.timeline().now();
+    assert_eq!(
+        second.ledger.books().ring.signing(now).map(RingKeyId::id),
+        standby
+    );
+
+    second.ledger.close().await;
+    for key_id in [&old, &standby.expect("was prepared")] {
+        lose_private_half(&bench, key_id).await;
+    }
+    let third = rotator(&bench).await;
+    third.catch_up(None).await;
+    bench.clock.advance(third.keys.activation_lead);
+    let now = third.ledger.timeline().now();
+    let signing = third.ledger.books().ring.signing(now).is_some();
+    assert!(signing, "nobody waits when nothing signs");
+}
+
+#[tokio::test]
+async fn an_operator_who_was_quicker_is_no_failure() {
+    let bench = Bench::new();
+    let rotator = rotator(&bench).await;
+    let key_id = rotator.ledger.prepare_key(Algorithm::Es256).await;
+    let key_id = key_id.expect("prepares").answer;
+    assert!(rotator.make(&RotationStep::Prepare, false).await);
+    let activate = RotationStep::Activate(key_id.clone());
+    let lead = rotator.keys.activation_lead;
+    rotator
+        .ledger
+        .activate_key(Some(key_id), lead)
+        .await
+        .expect("activates");
+    let logs = Logs::default();
+    let captured = logs.capture();
+    assert!(rotator.make(&activate, false).await);
+    drop(captured);
+    assert_eq!(logs.text(), "", "nothing was done, nothing went wrong");
+}
+
 trait RingKeyId {
-    fn id(self) -> countersign_core::names::KeyId;
+    fn id(self) -> KeyId;
 }
 
 impl RingKeyId for &crate::keyring::RingKey {
-    fn id(self) -> countersign_core::names::KeyId {
+    fn id(self) -> KeyId {
         self.key_id().clone()
     }
 }

@@ -4,13 +4,14 @@
 //! two rotators that race produce one winner and one conflict.
 //!
 //! Invariants, each relied on by verifiers:
-//! - *published before signing*: a key is activated no earlier than `propagation` after it was published;
+//! - *published before signing*: in its turn, a key is activated no earlier than `propagation` after it was published. When
+//!   nothing signs, the next key does so at once, and verifiers that have not heard of it refuse its tokens until they have;
 //! - *outlives its tokens*: a retired key stays published until the last token under it has expired everywhere;
-//! - *no resurrection*: times are only ever set, never cleared, and a `kid` is never used twice.
+//! - *no resurrection*: a key that no longer signs never does again, and a `kid` is never used twice.
 
 use std::time::Duration;
 
-use crate::key_set::{KeyState, KeyTimes};
+use crate::key_set::{KeySet, KeyState, KeyTimes};
 use crate::names::KeyId;
 use crate::time::Timestamp;
 
@@ -36,15 +37,15 @@ pub enum RotationStep {
     Drop(KeyId),
 }
 
-/// What rotation asks for at `now`, given every key that is kept.
+/// What rotation asks for at `now`, given the keys that are kept and can sign.
 #[must_use]
 pub fn next_step(
     keys: &[(KeyId, KeyTimes)],
     policy: &RotationPolicy,
     now: Timestamp,
 ) -> Option<RotationStep> {
-    if let Some(kid) = gone(keys, policy, now) {
-        return Some(RotationStep::Drop(kid));
+    if let Some(drop) = next_drop(keys, policy, now) {
+        return Some(drop);
     }
     let prepared = keys.iter().find(|(_, times)| is_standby(times));
     let signing = signing_until(keys, policy, now);
@@ -92,12 +93,16 @@ fn signing_until(keys: &[(KeyId, KeyTimes)], policy: &RotationPolicy, now: Times
     }
 }
 
-fn gone(keys: &[(KeyId, KeyTimes)], policy: &RotationPolicy, now: Timestamp) -> Option<KeyId> {
+/// The next of `keys` to drop at `now`; also of keys that cannot sign.
+#[must_use]
+pub fn next_drop(
+    keys: &[(KeyId, KeyTimes)],
+    policy: &RotationPolicy,
+    now: Timestamp,
+) -> Option<RotationStep> {
     keys.iter()
-        .find(|(_, times)| {
-            crate::key_set::KeySet::gone_from(times, policy.retention).is_some_and(|gone| gone <= now)
-        })
-        .map(|(kid, _)| kid.clone())
+        .find(|(_, times)| KeySet::gone_from(times, policy.retention).is_some_and(|gone| gone <= now))
+        .map(|(kid, _)| RotationStep::Drop(kid.clone()))
 }
 
 /// The key that signs at `now`: of those whose time has come and that are not withdrawn, the one activated last.

@@ -130,10 +130,15 @@ async fn swapped_private_keys_do_not_sign() {
     assert_eq!(bench.alarms(Alarm::RecordRefused), 2);
     let activated = ledger.activate_key(None, Duration::ZERO).await;
     assert_eq!(refused(activated), Failure::KeyNotPrepared);
-    // The way out: withdraw the useless one, and let another sign.
-    let useless = books.ring.standby().expect("is there").key_id().clone();
-    ledger.retire_key(useless).await.expect("retires");
+    // The way out: let another sign, and withdraw the useless one.
+    assert!(books.ring.signing(ledger.timeline().now()).is_none());
     ledger.prepare_key(Algorithm::Es256).await.expect("prepares");
+    let mut useless = books.ring.keys().iter();
+    let useless = useless
+        .find(|key| key.times().active_from.is_none())
+        .expect("is there");
+    let useless = useless.key_id().clone();
+    ledger.retire_key(useless).await.expect("retires");
     ledger
         .activate_key(None, Duration::ZERO)
         .await
