@@ -22,12 +22,22 @@ const fn line(id: &'static str, place: &'static str, what: &'static str) -> Else
 
 /// Lines of the sections T and K that are more than one request or one key set. They are tests of this crate, beside rows
 /// of the tables or in place of them.
-pub const SEQUENCES: [Elsewhere; 26] = [
+pub const SEQUENCES: [Elsewhere; 28] = [
     line("T09", "tests/vectors/tests/sequences.rs", "the empty token"),
     line(
         "T11",
         "tests/vectors/tests/sequences.rs",
         "nothing is copied or split before the size is known",
+    ),
+    line(
+        "T11",
+        "tests/vectors/tests/allocations.rs",
+        "what a token costs, as the allocator counts it",
+    ),
+    line(
+        "T93",
+        "tests/vectors/tests/allocations.rs",
+        "claims over the bound are not read, however many",
     ),
     line(
         "T26",
@@ -120,51 +130,98 @@ pub const SEQUENCES: [Elsewhere; 26] = [
 ];
 
 /// Lines that cannot be seen on the pure core at all, or not in full: they need a running verifier.
-pub const ELSEWHERE: [Elsewhere; 12] = [
+pub const ELSEWHERE: [Elsewhere; 15] = [
     line(
         "T08",
-        "verifier-sidecar",
-        "a token in a query, cookie, body, trailer or another header is not looked at",
+        "verifier-sidecar/tests/proxy/tokens.rs",
+        "a token in a query, cookie or another header is not looked at",
     ),
     line(
-        "T45",
-        "tests/architecture",
-        "core names no crate that could connect; the rows show the refusal",
+        "T08",
+        "verifier-sidecar/tests/proxy/bodies.rs",
+        "nor is one in a trailer",
     ),
     line(
-        "T55",
-        "verifier-sidecar",
-        "one issuer per sidecar; the rows show a kid of another authority",
+        "T91",
+        "verifier-sidecar/src/verifier/tests.rs",
+        "the cache of verified tokens",
     ),
-    line("T91", "verifier-sidecar", "the cache of verified tokens"),
     line(
         "T92",
-        "verifier-sidecar",
+        "verifier-sidecar/src/verifier/tests.rs",
         "no refusal is remembered across epochs",
     ),
     line(
         "T93",
-        "shared/core",
-        "bounded by `json::MAX_MEMBERS`; no table is hashed",
+        "tests/bench/src/hostile_claims.rs",
+        "how long the verdict takes",
     ),
     line(
         "T95",
-        "verifier-sidecar",
+        "tests/integration/tests/hostile_tokens.rs",
         "the audience is the sidecar's configuration, not the request's",
     ),
-    line("K15", "verifier-sidecar", "a flood of unknown kids"),
-    line("K16", "verifier-sidecar", "one wait for a newer epoch"),
     line(
-        "K17",
-        "docs/protocol.md",
-        "no key set is fetched over HTTP, so no redirect is followed",
+        "K15",
+        "verifier-sidecar/src/verifier/tests.rs",
+        "a flood of unknown kids",
+    ),
+    line(
+        "K16",
+        "verifier-sidecar/src/verifier/tests.rs",
+        "one wait for a newer epoch",
+    ),
+    line(
+        "K19",
+        "verifier-sidecar/src/sync/session/tests/heeding.rs",
+        "revocations behind a gap are heeded",
+    ),
+    line(
+        "K20",
+        "verifier-sidecar/src/sync/session/tests.rs",
+        "on the stream",
     ),
     line(
         "K21",
-        "verifier-sidecar",
+        "verifier-sidecar/src/sync/session/tests/heartbeats.rs",
         "older sequence, time far off, staleness grows on",
     ),
-    line("K23", "tests/bench", "a million revocations in one delta"),
+    line(
+        "K22",
+        "verifier-sidecar/src/sync/session/tests/heeding.rs",
+        "the others are heeded, a snapshot is asked for, and not in a loop",
+    ),
+    line(
+        "K23",
+        "verifier-sidecar/src/trust/tests.rs",
+        "a large update comes into force as a whole",
+    ),
+    line(
+        "K23",
+        "tests/bench/src/apply_update.rs",
+        "what callers notice of it",
+    ),
+    line(
+        "K25",
+        "verifier-sidecar/src/sync/session/tests/heeding.rs",
+        "counted, and dropped with the authority",
+    ),
+];
+
+/// Lines about what there is not, and why.
+pub const NOT_APPLICABLE: [(&str, &str); 3] = [
+    (
+        "T45",
+        "core names no crate that could connect; the rows show the refusal",
+    ),
+    (
+        "T55",
+        "one issuer per sidecar; the rows show a kid of another authority",
+    ),
+    (
+        "K17",
+        "no key set is fetched over HTTP, so no redirect is followed",
+    ),
 ];
 
 /// The ids that have rows in the tables.
