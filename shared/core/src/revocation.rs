@@ -3,6 +3,8 @@
 //! An entry can only be added, be replaced by a stricter one, or be dropped after its `expires_at`, when no token that it
 //! could affect is still valid anywhere. There is no way to un-revoke.
 
+use std::sync::Arc;
+
 use rpds::HashTrieMapSync;
 
 use crate::claims::Claims;
@@ -74,10 +76,63 @@ impl Revocation {
     }
 }
 
+/// Entries by what they are about, so that a token's claims are looked up as they are. Cloning is cheap: the parts are
+/// shared.
+#[derive(Clone, Debug, Default)]
+struct Entries {
+    tokens: HashTrieMapSync<TokenId, Revocation>,
+    clients: HashTrieMapSync<ClientId, Revocation>,
+    everything: Option<Arc<Revocation>>,
+}
+
+impl Entries {
+    fn len(&self) -> usize {
+        self.tokens.size() + self.clients.size() + usize::from(self.everything.is_some())
+    }
+
+    fn values(&self) -> impl Iterator<Item = &Revocation> {
+        let many = self.tokens.values().chain(self.clients.values());
+        many.chain(self.everything.as_deref())
+    }
+
+    fn get(&self, subject: &RevokedSubject) -> Option<&Revocation> {
+        match subject {
+            RevokedSubject::Token(token_id) => self.tokens.get(token_id),
+            RevokedSubject::Client(client_id) => self.clients.get(client_id),
+            RevokedSubject::Everything => self.everything.as_deref(),
+        }
+    }
+
+    /// In place where nobody else holds that part, so that many entries cost little more than themselves.
+    fn insert(&mut self, entry: Revocation) {
+        match &entry.subject {
+            RevokedSubject::Token(token_id) => {
+                self.tokens.insert_mut(token_id.clone(), entry);
+            }
+            RevokedSubject::Client(client_id) => {
+                self.clients.insert_mut(client_id.clone(), entry);
+            }
+            RevokedSubject::Everything => self.everything = Some(Arc::new(entry)),
+        }
+    }
+
+    fn remove(&mut self, subject: &RevokedSubject) {
+        match subject {
+            RevokedSubject::Token(token_id) => {
+                self.tokens.remove_mut(token_id);
+            }
+            RevokedSubject::Client(client_id) => {
+                self.clients.remove_mut(client_id);
+            }
+            RevokedSubject::Everything => self.everything = None,
+        }
+    }
+}
+
 /// Every revocation in force. Cloning is cheap: the parts are shared.
 #[derive(Clone, Debug, Default)]
 pub struct RevocationList {
-    entries: HashTrieMapSync<RevokedSubject, Revocation>,
+    entries: Entries,
     sum: DigestSum,
 }
 
@@ -85,13 +140,13 @@ impl RevocationList {
     /// How many entries there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.entries.size()
+        self.entries.len()
     }
 
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.len() == 0
     }
 
     /// Every entry, in no order.
@@ -113,8 +168,7 @@ impl RevocationList {
             self.sum.subtract(&earlier.digest(sha256));
         }
         self.sum.add(&entry.digest(sha256));
-        // In place where nobody else holds that part of the list, so that many entries cost little more than themselves.
-        self.entries.insert_mut(entry.subject.clone(), entry);
+        self.entries.insert(entry);
     }
 
     /// Puts `revocation` in as [`RevocationList::add`] does, and leaves the digest as it was: for a list that is only
@@ -122,7 +176,7 @@ impl RevocationList {
     pub(crate) fn add_undigested(&mut self, revocation: Revocation) {
         let earlier = self.entries.get(&revocation.subject);
         let entry = revocation.normal().strictest(earlier);
-        self.entries.insert_mut(entry.subject.clone(), entry);
+        self.entries.insert(entry);
     }
 
     /// The list with `revocation` in it, as [`RevocationList::add`] puts it there.
@@ -147,7 +201,7 @@ impl RevocationList {
         let mut kept = self.clone();
         for entry in self.entries.values().filter(|entry| entry.expires_at < time) {
             kept.sum.subtract(&entry.digest(sha256));
-            kept.entries.remove_mut(&entry.subject);
+            kept.entries.remove(&entry.subject);
         }
         kept
     }
@@ -163,23 +217,17 @@ impl RevocationList {
     /// # Errors
     /// [`Rejection::TokenRevoked`] or [`Rejection::ClientRevoked`].
     pub fn check(&self, claims: &Claims) -> Result<(), Rejection> {
-        if self.entries.is_empty() {
-            return Ok(());
-        }
+        let Entries {
+            tokens,
+            clients,
+            everything,
+        } = &self.entries;
         // Inclusive: a token of the same second may have been issued before the revocation.
         let covers = |entry: &Revocation| claims.issued_at <= entry.issued_before;
-        if self
-            .entries
-            .contains_key(&RevokedSubject::Token(claims.token_id.clone()))
-            || self.entries.get(&RevokedSubject::Everything).is_some_and(covers)
-        {
+        if tokens.contains_key(&claims.token_id) || everything.as_deref().is_some_and(covers) {
             return Err(Rejection::TokenRevoked);
         }
-        if self
-            .entries
-            .get(&RevokedSubject::Client(claims.client_id.clone()))
-            .is_some_and(covers)
-        {
+        if clients.get(&claims.client_id).is_some_and(covers) {
             return Err(Rejection::ClientRevoked);
         }
         Ok(())
@@ -187,12 +235,25 @@ impl RevocationList {
 }
 
 /// The sum of entry digests modulo 2^256: the same for the same entries in any order, and kept up to date without
-/// reading the whole list. It finds divergence; that nobody forges a list is the signature's work.
+/// reading the whole list. It finds divergence; that nobody forges a list is the work of whoever signs or seals the sum.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct DigestSum([u8; 32]);
+pub struct DigestSum([u8; 32]);
 
 impl DigestSum {
-    fn add(&mut self, digest: &[u8; 32]) {
+    /// The sum with these bytes.
+    #[must_use]
+    pub const fn new(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// Its bytes.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// Counts `digest` in.
+    pub fn add(&mut self, digest: &[u8; 32]) {
         let mut carry = 0_u16;
         for (sum, byte) in self.0.iter_mut().zip(digest) {
             let [low, high] = (u16::from(*sum) + u16::from(*byte) + carry).to_le_bytes();
@@ -201,7 +262,8 @@ impl DigestSum {
         }
     }
 
-    fn subtract(&mut self, digest: &[u8; 32]) {
+    /// Counts `digest`, which was counted in, out again.
+    pub fn subtract(&mut self, digest: &[u8; 32]) {
         let mut borrow = 0_u16;
         for (sum, byte) in self.0.iter_mut().zip(digest) {
             let [low, high] = (0x100 + u16::from(*sum) - u16::from(*byte) - borrow).to_le_bytes();
