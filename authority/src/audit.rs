@@ -1,12 +1,11 @@
 //! The audit trail: who did what to whom, with what outcome. One structured event for each admin action and each refusal,
-//! under the target `audit`, so that a log pipeline can keep it apart. Never a token, a secret or a key.
+//! under the target `audit`, so that a log pipeline can keep it apart, whatever the filter of the logs. Never a token, a secret
+//! or a key.
 
 use std::fmt;
 
 use countersign_mtls::PeerIdentity;
-
-/// The target of every audit event.
-pub const TARGET: &str = "audit";
+use countersign_runtime::telemetry::AUDIT;
 
 /// What became of an action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +50,7 @@ pub struct Event<'a> {
 /// Writes the event.
 pub fn record(event: &Event<'_>) {
     tracing::info!(
-        target: TARGET,
+        target: AUDIT,
         actor = %event.actor,
         action = event.action,
         subject = %Printable(event.subject),

@@ -11,13 +11,16 @@ use std::io::IsTerminal;
 
 use serde::Deserialize;
 use tracing::{Dispatch, Level};
-use tracing_subscriber::filter::{EnvFilter, FilterFn};
+use tracing_subscriber::filter::{EnvFilter, FilterExt, FilterFn, LevelFilter};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::{Layer, Registry};
 
 use crate::config::environment::Environment;
 use otlp::Exporting;
+
+/// The target of audit events. They are written at the level `info`, and no filter of the logs leaves them out.
+pub const AUDIT: &str = "audit";
 
 /// How logs look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -36,7 +39,7 @@ pub enum LogFormat {
 pub struct TelemetryConfig {
     /// How logs look.
     pub log_format: LogFormat,
-    /// Which logs are written, as a list of `level` and `target=level`.
+    /// Which logs are written, as a list of `level` and `target=level`; the audit trail always is.
     pub log_filter: String,
     /// Where traces go: `http://host:4317` of a collector. None are made without one.
     pub otlp_endpoint: Option<String>,
@@ -160,10 +163,10 @@ where
         .with_writer(writer)
         .with_ansi(colour);
     let logs: Box<dyn Layer<Registry> + Send + Sync> = match config.log_format {
-        LogFormat::Pretty => lines.with_filter(config.filter()?).boxed(),
+        LogFormat::Pretty => lines.with_filter(config.filter()?.or(audit())).boxed(),
         LogFormat::Json => {
             let json = lines.json().flatten_event(true).with_span_list(false);
-            json.with_filter(config.filter()?).boxed()
+            json.with_filter(config.filter()?.or(audit())).boxed()
         }
     };
     let traces = exporting.as_ref().map(|exporting| {
@@ -178,6 +181,12 @@ where
             _exporting: exporting,
         },
     ))
+}
+
+/// Lets the audit trail through, whatever the filter of the logs: who wants fewer logs does not want no record.
+fn audit() -> FilterFn<impl Fn(&tracing::Metadata<'_>) -> bool> {
+    FilterFn::new(|metadata| metadata.target() == AUDIT && *metadata.level() <= Level::INFO)
+        .with_max_level_hint(LevelFilter::INFO)
 }
 
 /// Whether a span or event may become part of a trace: not what the transport does, which exporting does too.

@@ -37,7 +37,7 @@ pub fn inject(headers: &mut HeaderMap) {
 pub fn span_of<B>(request: &Request<B>) -> Span {
     let method = request.uri().path();
     let method = method.strip_prefix('/').unwrap_or(method);
-    let method = method.get(..MAX_METHOD).unwrap_or(method);
+    let (method, _rest) = method.split_at(method.floor_char_boundary(MAX_METHOD));
     let span = tracing::info_span!(
         "call",
         otel.name = method,

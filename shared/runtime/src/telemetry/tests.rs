@@ -63,6 +63,25 @@ fn the_filter_chooses_by_target() {
     assert!(text.contains("yes") && !text.contains("no\n"), "{text}");
 }
 
+/// I-24: no filter turns the audit trail off, and none of its spans take it along.
+#[test]
+fn the_audit_trail_is_written_whatever_the_filter_says() {
+    for filter in ["warn", "off", "audit=off", "error,audit=warn", "audit[call]=off"] {
+        for format in [LogFormat::Json, LogFormat::Pretty] {
+            let text = logged(&config(format, filter, None), || {
+                let _span = tracing::info_span!("call").entered();
+                tracing::info!(target: AUDIT, "recorded");
+                tracing::debug!(target: AUDIT, "never so");
+                tracing::info!(target: "auditor", "not so");
+            });
+            assert!(
+                text.contains("recorded") && !text.contains(" so"),
+                "{filter}: {text}"
+            );
+        }
+    }
+}
+
 #[test]
 fn what_cannot_be_set_up_is_said_before_the_start() {
     let environment = Environment {

@@ -109,3 +109,28 @@ fn a_context_that_is_malformed_repeated_or_huge_is_none() {
     let context = extract(request(&[("traceparent", PARENT), ("tracestate", &huge)]).headers());
     assert_eq!(context.span().span_context().trace_state().header(), "");
 }
+
+/// T48: what a caller writes as a method takes a bounded place in logs, wherever the bound falls in its text.
+#[test]
+fn a_span_has_a_name_of_bounded_length() {
+    for path in [
+        "x".repeat(9_000),
+        "\u{20ac}".repeat(3_000),
+        format!("{}\u{e9}", "x".repeat(255)),
+    ] {
+        let logs = crate::telemetry::capture::Captured::default();
+        tracing::subscriber::with_default(logs.subscriber(), || {
+            let request = Request::builder()
+                .uri(format!("/{path}"))
+                .body(())
+                .expect("a path");
+            span_of(&request).in_scope(|| tracing::info!("said"));
+        });
+        let text = logs.text();
+        assert!(
+            text.contains("said") && text.len() < 3 * MAX_METHOD,
+            "{}",
+            text.len()
+        );
+    }
+}
