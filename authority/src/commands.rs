@@ -10,10 +10,9 @@ use std::sync::Arc;
 use clap::{Parser, Subcommand};
 use countersign_core::ports::Clock;
 use countersign_runtime::config::Complaints;
-use countersign_runtime::{Shutdown, SystemClock, exit, panics, telemetry};
+use countersign_runtime::{ErrorChain, Shutdown, SystemClock, exit, panics, telemetry};
 
 use crate::app::{self, App};
-use crate::chain::Chain;
 use crate::config::Config;
 
 /// The authority: issues tokens, rotates keys, revokes, and publishes all of it to the verifiers.
@@ -87,7 +86,7 @@ where
             exit::code(exit::CONFIG)
         }
         Err(Failed::Work(error)) => {
-            say(&Chain(error.as_ref()));
+            say(&ErrorChain(error.as_ref()));
             exit::code(exit::FAILURE)
         }
     }

@@ -17,7 +17,6 @@ pub mod app;
 pub mod audit;
 pub mod authenticate;
 pub mod authorize;
-pub mod chain;
 pub mod commands;
 pub mod config;
 pub mod feed;

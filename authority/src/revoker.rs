@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use countersign_runtime::ErrorChain;
 use tokio_util::sync::CancellationToken;
 
-use crate::chain::Chain;
 use crate::ledger::Ledger;
 use crate::timeline::Steadiness;
 
@@ -44,7 +44,7 @@ async fn forget(ledger: &Ledger, steadiness: &mut Steadiness) {
         // It is tried again, and whatever is wrong shows elsewhere too.
         Err(error) => {
             tracing::warn!(
-                error = %Chain(&error),
+                error = %ErrorChain(&error),
                 "revocations were not forgotten"
             );
         }

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use countersign_core::rotation::{self, RotationPolicy, RotationStep};
+use countersign_runtime::ErrorChain;
 use countersign_wire::status::Failure;
 use tokio_util::sync::CancellationToken;
 
 use crate::audit::{self, Actor, Event, Outcome};
-use crate::chain::Chain;
 use crate::fleet::Fleet;
 use crate::ledger::{Ledger, LedgerError};
 use crate::metrics::Metrics;
@@ -112,7 +112,7 @@ impl Rotator {
         if let Err(error) = result {
             tracing::error!(
                 step = name,
-                error = %Chain(error),
+                error = %ErrorChain(error),
                 "rotation does not go on"
             );
         }

@@ -14,12 +14,12 @@ use std::sync::Arc;
 
 use countersign_mtls::Peer;
 use countersign_wire::status::{self, Failure};
+use countersign_runtime::ErrorChain;
 use tonic::{Request, Response, Status};
 use tonic_types::StatusExt as _;
 
 use crate::audit::{self, Actor, Event, Outcome};
 use crate::authorize::Roles;
-use crate::chain::Chain;
 use crate::ledger::{Ledger, LedgerError};
 use crate::metrics::Metrics;
 
@@ -121,7 +121,7 @@ fn ledger_status(error: LedgerError) -> Status {
         | LedgerError::Record(_)
         | LedgerError::Generation
         | LedgerError::Interrupted => {
-            tracing::error!(error = %Chain(&error), "a change was not made");
+            tracing::error!(error = %ErrorChain(&error), "a change was not made");
         }
     }
     status::failed(error.failure())

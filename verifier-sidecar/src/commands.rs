@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use clap::Parser;
 use countersign_core::ports::Clock;
-use countersign_runtime::{Shutdown, SystemClock, exit, panics, telemetry};
+use countersign_runtime::{ErrorChain, Shutdown, SystemClock, exit, panics, telemetry};
 
 use crate::app::{self, App, StartError};
 use crate::config::Config;
@@ -48,7 +48,7 @@ pub fn run(args: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> ExitC
     };
     if !unusable.is_empty() {
         for error in &unusable {
-            tell(&chain(error));
+            tell(&ErrorChain(error));
         }
         return exit::code(exit::CONFIG);
     }
@@ -62,8 +62,8 @@ pub fn run(args: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> ExitC
     }
 }
 
-fn fail(error: &(dyn std::error::Error + 'static)) -> ExitCode {
-    tell(&chain(error));
+fn fail(error: &dyn std::error::Error) -> ExitCode {
+    tell(&ErrorChain(error));
     exit::code(exit::FAILURE)
 }
 
@@ -80,12 +80,6 @@ fn explain(usage: &clap::Error) -> ExitCode {
 
 fn tell(text: &dyn Display) {
     let _unread = writeln!(std::io::stderr().lock(), "{text}");
-}
-
-/// The error with all its causes.
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 fn check(config: &Config) -> std::io::Result<Vec<StartError>> {

@@ -4,6 +4,7 @@ use std::error::Error;
 use std::process::ExitCode;
 
 use countersign_mtls::ConnectError;
+use countersign_runtime::ErrorChain;
 use countersign_wire::status::DOMAIN;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
@@ -87,7 +88,7 @@ impl Failure {
     /// `doing` failed because of `error`.
     #[must_use]
     pub fn because(doing: &str, error: &dyn Error) -> Self {
-        Self::new(Exit::Failure, format!("{doing}: {}", chain(error)))
+        Self::new(Exit::Failure, format!("{doing}: {}", ErrorChain(error)))
     }
 
     /// The same, with what to do next.
@@ -137,7 +138,7 @@ impl Failure {
                 "see whether the address is the authority's gRPC address",
             ),
         };
-        Self::new(exit, format!("{doing}: {}", chain(error))).next(next)
+        Self::new(exit, format!("{doing}: {}", ErrorChain(error))).next(next)
     }
 }
 
@@ -148,22 +149,6 @@ pub fn reason(status: &Status) -> Option<String> {
         .get_details_error_info()
         .filter(|info| info.domain == DOMAIN)
         .map(|info| info.reason.to_ascii_lowercase())
-}
-
-/// An error and its causes in one line.
-#[must_use]
-pub fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let said = error.to_string();
-        // Some libraries repeat their source in their own message.
-        if !text.ends_with(&said) {
-            text = format!("{text}: {said}");
-        }
-        cause = error.source();
-    }
-    text
 }
 
 const fn exit_of(code: Code) -> Exit {

@@ -22,6 +22,7 @@ mod trace;
 
 use std::process::ExitCode;
 
+use countersign_runtime::ErrorChain;
 use countersign_runtime::telemetry::{self, LogFormat, TelemetryConfig};
 use tracing::Instrument as _;
 
@@ -53,7 +54,7 @@ fn talk(command: Talk, output: Output) -> Result<(), Failure> {
     };
     // Whoever has misconfigured the collector can work all the same.
     let _telemetry = telemetry::init("countersign", env!("CARGO_PKG_VERSION"), &quiet)
-        .inspect_err(|error| output.warn(&format!("no traces are sent: {}", failure::chain(error))));
+        .inspect_err(|error| output.warn(&format!("no traces are sent: {}", ErrorChain(error))));
     let runtime = countersign_runtime::build(1);
     let runtime = runtime.map_err(|error| Failure::because("cannot start", &error))?;
     let name = command.name();

@@ -8,6 +8,7 @@ pub mod backoff;
 pub mod busy;
 mod clock;
 pub mod config;
+mod error_chain;
 mod executor;
 pub mod exit;
 pub mod metrics;
@@ -19,5 +20,6 @@ pub mod trace_context;
 pub use clock::SystemClock;
 #[cfg(any(test, feature = "test-util"))]
 pub use clock::TimerClock;
+pub use error_chain::ErrorChain;
 pub use executor::build;
 pub use shutdown::{GraceExceeded, Shutdown};

@@ -30,6 +30,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::measure::Scale;
+use countersign_runtime::ErrorChain;
 use crate::report::{Comparison, Report};
 
 /// Whatever stops a measurement.
@@ -140,15 +141,9 @@ fn main() -> ExitCode {
     match run(&Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            let mut text = failure.to_string();
-            let mut cause = failure.source();
-            while let Some(error) = cause {
-                text.push_str(": ");
-                text.push_str(&error.to_string());
-                cause = error.source();
-            }
+            let failure = ErrorChain(failure.as_ref());
             // Nowhere else to say it.
-            let _unwritable = writeln!(std::io::stderr(), "bench: {text}");
+            let _unwritable = writeln!(std::io::stderr(), "bench: {failure}");
             ExitCode::FAILURE
         }
     }

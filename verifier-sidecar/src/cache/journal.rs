@@ -11,11 +11,12 @@
 use std::sync::Arc;
 
 use countersign_core::trust::Epoch;
+use countersign_runtime::ErrorChain;
 
 use super::directory::Directory;
 use super::disk::{Change, DiskError, RecordMap, Records};
 use super::replay::{self, Manifest, Rejected, Replay, Replayed, delta_name};
-use super::{CacheIdentity, Chain, Saved, Unusable, floor};
+use super::{CacheIdentity, Saved, Unusable, floor};
 use crate::sync::Publishers;
 use crate::trust::Floor;
 
@@ -122,7 +123,7 @@ impl Journal {
     /// Reads and verifies everything.
     pub(super) fn load(&mut self, replay: &Replay<'_>) -> Result<Option<Replayed>, Rejected> {
         let records: RecordMap = self.records.read_all().map_err(|error| {
-            tracing::warn!(error = %Chain(&error), "the cache cannot be read");
+            tracing::warn!(error = %ErrorChain(&error), "the cache cannot be read");
             Unusable::Unreadable
         })?;
         let replayed = replay.run(&records)?;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use countersign_core::Timestamp;
 use countersign_core::trust::{Epoch, UpdateRules};
+use countersign_runtime::ErrorChain;
 use countersign_runtime::backoff::Jitter;
 
 use super::directory::{Directory, Unavailable};
@@ -173,7 +174,7 @@ impl Opening {
 
     fn journal(&self, directory: Arc<Directory>) -> Result<Journal, Rejected> {
         let records = SledRecords::open(&directory.database()).map_err(|error| {
-            tracing::warn!(error = %super::Chain(&error), "the cache's database does not open");
+            tracing::warn!(error = %ErrorChain(&error), "the cache's database does not open");
             Unusable::Unreadable
         })?;
         let records: Box<dyn Records> = Box::new(records);

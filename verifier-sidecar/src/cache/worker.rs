@@ -10,9 +10,11 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use countersign_runtime::ErrorChain;
+
 use super::journal::{Entry, Journal};
 use super::replay::{Rejected, Replayed};
-use super::{Chain, NotDurable, Saved, Unusable};
+use super::{NotDurable, Saved, Unusable};
 
 /// Entries waiting for a slow disk. More, and the disk counts as failed.
 const QUEUE: usize = 8;
@@ -118,7 +120,7 @@ fn work(mut journal: Journal, todo: &Receiver<Job>) {
             }
             Err(error) => {
                 tracing::error!(
-                    error = %Chain(&error),
+                    error = %ErrorChain(&error),
                     "the cache cannot be written; nothing more is kept on disk until a restart"
                 );
                 let _late = reply.send(Err(NotDurable::Failed));

@@ -3,12 +3,13 @@
 use clap::Args;
 use countersign_proto::verify::v1;
 use countersign_proto::verify::v1::verify_service_client::VerifyServiceClient;
+use countersign_runtime::ErrorChain;
 use serde::Serialize;
 use tonic::transport::Endpoint;
 
 use crate::connection::FolderArgs;
 use crate::environment::Environment;
-use crate::failure::{Exit, Failure, chain};
+use crate::failure::{Exit, Failure};
 use crate::output::{Output, Paint, Text, Tone};
 use crate::present;
 use crate::probe::{Readiness, readiness};
@@ -128,8 +129,8 @@ fn verify_api(environment: &Environment, why: String) -> Part {
 
 async fn trust(environment: &Environment) -> Result<Trust, String> {
     let endpoint = Endpoint::from_shared(format!("http://{}", environment.sidecar.verify_grpc));
-    let channel = endpoint.map_err(|error| chain(&error))?.connect().await;
-    let mut verifier = VerifyServiceClient::new(channel.map_err(|error| chain(&error))?);
+    let channel = endpoint.map_err(|error| ErrorChain(&error).to_string())?.connect().await;
+    let mut verifier = VerifyServiceClient::new(channel.map_err(|error| ErrorChain(&error).to_string())?);
     let status = verifier.get_status(v1::GetStatusRequest {}).await;
     let status = status.map_err(|status| status.message().to_owned())?.into_inner();
     Ok(Trust {
