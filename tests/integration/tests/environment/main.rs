@@ -152,6 +152,18 @@ fn register_reports(dev: &Dev) -> (String, Value) {
 #[tokio::test]
 async fn a_client_lives_its_life_by_command_line() {
     let dev = start().await;
+    // A secret that could not be handed over is not made, and nor is its client.
+    let nowhere = dev.path("no-such-folder/secret");
+    let nowhere = nowhere.to_str().expect("text");
+    let grant = ["--grant", "demo=demo.call"];
+    let lost = [
+        &["client", "create", "lost"][..],
+        &grant,
+        &["--with-secret", "--secret-file", nowhere],
+    ];
+    assert_eq!(dev.failed(&lost.concat()).exit, 1);
+    assert_eq!(dev.failed(&["client", "show", "lost"]).reason, "client_unknown");
+
     let (secret, created) = register_reports(&dev);
     assert_eq!(created["grants"][0]["default_scopes"], json!(["demo.call"]));
     assert!(created.get("client_secret").is_none(), "it is in the file");
