@@ -27,6 +27,8 @@ pub enum Alarm {
     ClockBehind,
     /// No key signs.
     NoSigningKey,
+    /// A token was signed that verifiers would refuse. Nobody got it.
+    TokenUnsound,
 }
 
 impl Alarm {
@@ -45,6 +47,7 @@ impl Alarm {
             Self::AmbiguousIdentity => "ambiguous_identity",
             Self::ClockBehind => "clock_behind",
             Self::NoSigningKey => "no_signing_key",
+            Self::TokenUnsound => "token_unsound",
         }
     }
 

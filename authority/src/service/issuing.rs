@@ -1,17 +1,16 @@
 //! `TokenService`: clients get tokens. Nothing is written to the store on this path.
 
+mod release;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use countersign_core::Timestamp;
-use countersign_core::bearer::MAX_TOKEN_LENGTH;
 use countersign_core::claims::Claims;
 use countersign_core::client::Client;
 use countersign_core::issuing::{self, Granted, IssueError, IssuingPolicy};
-use countersign_core::jose::{access_token_header, encode_segment};
 use countersign_core::names::TokenId;
-use countersign_core::ports::Signer as _;
 use countersign_mtls::{Peer, PeerIdentity};
 use countersign_proto::token::v1;
 use countersign_proto::token::v1::token_service_server::TokenService;
@@ -27,6 +26,7 @@ use crate::authorize;
 use crate::ledger::{Books, Ledger};
 use crate::limits::Limits;
 use crate::metrics::Metrics;
+use release::Release;
 
 /// Gives every token an identifier that no other has: the shard is this opening of the store, the sequence counts in it.
 #[derive(Debug)]
@@ -64,6 +64,7 @@ struct Inner {
     ids: TokenIds,
     limits: Arc<Limits>,
     metrics: Arc<Metrics>,
+    release: Release,
 }
 
 /// Why no token was issued.
@@ -127,6 +128,7 @@ impl Tokens {
             policy,
             ids: TokenIds::new(shard),
             limits,
+            release: Release::new(Arc::clone(&metrics)),
             metrics,
         }))
     }
@@ -180,7 +182,7 @@ impl Inner {
             }
             let claims = self.draft(&authenticated, &granted, now)?;
             if books.trust.revocations().check(&claims).is_ok() {
-                return Ok((self.token(&books, &claims, now)?, granted));
+                return Ok((self.release.token(&books.ring, &claims, now)?, granted));
             }
             self.until_next_second().await;
         }
@@ -234,27 +236,6 @@ impl Inner {
             &self.policy,
             now,
         ))
-    }
-
-    fn token(&self, books: &Books, claims: &Claims, now: Timestamp) -> Result<String, NotIssued> {
-        let key = books.ring.signing(now);
-        let Some((key, signer)) = key.and_then(|key| key.signer.as_ref().map(|signer| (key, signer))) else {
-            Alarm::NoSigningKey.raise(&self.metrics, &now);
-            return Err(IssueError::NoActiveKey.into());
-        };
-        let header = access_token_header(signer.algorithm(), key.key_id());
-        let mut token = encode_segment(header.as_bytes());
-        token.push('.');
-        token.push_str(&encode_segment(claims.to_json().as_bytes()));
-        let signature = signer.sign(token.as_bytes());
-        let signature = signature.map_err(|_failed| NotIssued::new(IssueError::SigningFailed))?;
-        token.push('.');
-        token.push_str(&encode_segment(&signature));
-        if token.len() > MAX_TOKEN_LENGTH {
-            // No verifier would look at it.
-            return Err(NotIssued::because(IssueError::InvalidScope, "token_too_large"));
-        }
-        Ok(token)
     }
 
     async fn until_next_second(&self) {
