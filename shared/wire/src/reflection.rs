@@ -28,13 +28,11 @@ const DETAILS: &str = "google.rpc";
 pub fn add(routes: Routes, services: &[&str]) -> Result<Routes, Error> {
     let served: Vec<&str> = services.iter().copied().chain(COMMON).collect();
     let files = files(&served)?;
+    // It lists what stands in these files.
     let builder = || {
-        let builder = Builder::configure()
+        Builder::configure()
             .register_file_descriptor_set(files.clone())
-            .include_reflection_service(false);
-        served
-            .iter()
-            .fold(builder, |builder, name| builder.with_service_name(*name))
+            .include_reflection_service(false)
     };
     Ok(routes
         .add_service(builder().build_v1()?)
