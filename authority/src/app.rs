@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use countersign_core::ports::Clock;
 use countersign_mtls::{ClientCertificates, DEFAULT_WATCH_INTERVAL, Limits as ListenerLimits};
@@ -34,7 +35,7 @@ use crate::service::revocations::Revocations;
 use crate::service::sync::{StreamParts, Streams};
 use crate::store::Store;
 use crate::store::redb::{OpenError, RedbStore};
-use crate::upkeep::Upkeep;
+use crate::upkeep::{self, Upkeep};
 
 /// The authority does not start, or had to stop.
 #[derive(Debug, thiserror::Error)]
@@ -85,6 +86,7 @@ async fn opening(config: &Config, clock: Arc<dyn Clock>, metrics: Arc<Metrics>) 
         algorithm: config.algorithm,
         policy: config.ledger.clone(),
         leeway: config.leeway,
+        accepted_time: config.accepted_time,
         clock,
         fleet: Fleet::new(limits, Arc::clone(&metrics)),
         metrics,
@@ -227,8 +229,13 @@ impl App {
         let served = shutdown.drain(limits.drain, serving).await;
         stop.cancel();
         tasks.close();
-        tasks.wait().await;
-        ledger.close().await;
+        let ended = tokio::time::timeout(LAST_WAIT, async {
+            tasks.wait().await;
+            ledger.close().await;
+        });
+        if ended.await.is_err() {
+            tracing::warn!("a loop or a change did not come to its end");
+        }
         match served {
             Ok(result) => result.map_err(AppError::Serve),
             Err(exceeded) => {
@@ -308,10 +315,15 @@ impl App {
         };
         tasks.spawn(rotator.run(stop.clone()));
         tasks.spawn(upkeep.run(stop.clone()));
+        tasks.spawn(upkeep::settle(self.opened.ledger.clone(), stop.clone()));
         tasks.spawn(revoker::run(self.opened.ledger.clone(), stop.clone()));
         tasks.spawn(self.tls.watch(DEFAULT_WATCH_INTERVAL, stop.clone()));
     }
 }
+
+/// How long the loops and the changes that have begun may take to end when nobody is served any more. A commit takes
+/// milliseconds; a disk that hangs has no end.
+const LAST_WAIT: Duration = Duration::from_secs(5);
 
 /// Ready means: a client that asks for a token gets one. A store that cannot be written stops operators and not clients, so
 /// it is an alarm and no reason.

@@ -6,8 +6,10 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use countersign_core::Timestamp;
 use countersign_core::ports::Clock;
 use countersign_runtime::config::Complaints;
 use countersign_runtime::{ErrorChain, Shutdown, SystemClock, exit, panics, telemetry};
@@ -30,6 +32,10 @@ enum Command {
         /// The configuration file.
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
+        /// Believes the clock, and not the time in the store, if that is TIME: a clock that was ahead left it there, and
+        /// nothing is signed until it has come. Withdraws every key and with them every token.
+        #[arg(long, value_name = "TIME")]
+        accept_clock: Option<u64>,
     },
     /// Says everything that is wrong with a configuration, and with the files that it names.
     CheckConfig {
@@ -75,7 +81,7 @@ where
         }
     };
     let result = match &args.command {
-        Command::Serve { config } => serve(config),
+        Command::Serve { config, accept_clock } => serve(config, accept_clock.map(Timestamp::from_seconds)),
         Command::CheckConfig { config } => check(config),
         Command::PublishingKeys { config } => publishing_keys(config),
     };
@@ -112,8 +118,11 @@ fn publishing_keys(path: &Path) -> Result<(), Failed> {
     Ok(())
 }
 
-fn serve(path: &Path) -> Result<(), Failed> {
-    let config = load(path)?;
+fn serve(path: &Path, accepted_time: Option<Timestamp>) -> Result<(), Failed> {
+    let config = Config {
+        accepted_time,
+        ..load(path)?
+    };
     let _telemetry = telemetry::init(
         "countersign-authority",
         env!("CARGO_PKG_VERSION"),
@@ -122,7 +131,7 @@ fn serve(path: &Path) -> Result<(), Failed> {
     panics::install();
     let runtime = countersign_runtime::build(config.workers)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    runtime.block_on(async {
+    let served = runtime.block_on(async {
         let shutdown = Shutdown::on_signals()?;
         let app = App::build(config, clock).await?;
         tracing::info!(
@@ -134,8 +143,14 @@ fn serve(path: &Path) -> Result<(), Failed> {
         Box::pin(app.run_until(shutdown)).await?;
         tracing::info!("stopped");
         Ok(())
-    })
+    });
+    // What blocks in a system call, such as a read of a disk that hangs, is not waited for.
+    runtime.shutdown_timeout(LAST_WAIT);
+    served
 }
+
+/// How long threads that block are waited for when everything else has come to its end.
+const LAST_WAIT: Duration = Duration::from_secs(1);
 
 fn say(text: &dyn std::fmt::Display) {
     // Without a stderr there is nobody to tell, and the exit code still tells.

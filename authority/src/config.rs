@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use countersign_core::Timestamp;
 use countersign_core::issuing::IssuingPolicy;
 use countersign_core::jose::Algorithm;
 use countersign_core::names::Issuer;
@@ -36,6 +37,8 @@ pub struct Config {
     pub issuing: IssuingPolicy,
     /// How far clocks may differ.
     pub leeway: Duration,
+    /// The time in the store that is wrong, if an operator said so. Of the command line, not of the file.
+    pub accepted_time: Option<Timestamp>,
     /// Where callers connect.
     pub listen: SocketAddr,
     /// Where probes and scrapers connect.
@@ -156,6 +159,7 @@ impl Checker {
         Some(Config {
             issuing: issuing?,
             leeway,
+            accepted_time: None,
             listen: listen?,
             admin: admin?,
             reflection: file.reflection,

@@ -11,6 +11,7 @@
 //! or before the watermark, or is not issued. While such a mutation is being committed, the client is held: the watermark
 //! is read off the [`Timeline`] after the hold is in place, and an issuer reads its `iat` before it looks for a hold.
 
+mod accepting;
 mod books;
 mod client_plans;
 mod key_plans;
@@ -19,6 +20,7 @@ mod revocation_plans;
 #[cfg(test)]
 mod tests;
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,6 +33,7 @@ use countersign_core::spiffe::TrustDomain;
 use countersign_crypto::{EnvelopeError, KeyError, SecretHasher};
 use countersign_wire::status::Failure;
 use tokio::sync::{Mutex, Semaphore, watch};
+use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 
 pub use books::{Books, Hold};
@@ -42,7 +45,7 @@ pub use revocation_plans::{RevocationPage, Revoked};
 use crate::alarm::Alarm;
 use crate::feed::Feed;
 use crate::metrics::Metrics;
-use crate::store::meta::{HEAD, Head};
+use crate::store::meta::HEAD;
 use crate::store::record::{RecordError, Vault};
 use crate::store::{self, Store, StoreError, Version};
 use crate::timeline::Timeline;
@@ -219,7 +222,24 @@ impl Ledger {
         }
     }
 
-    /// Waits until every mutation that has begun is finished; later ones are refused.
+    /// Finds out what became of a commit in doubt, if there is one, so that who is held because of it is let go.
+    ///
+    /// # Errors
+    /// The store's: nobody knows yet.
+    pub async fn settle(&self) -> Result<(), StoreError> {
+        let mut writer = self.0.writer.lock().await;
+        self.0.settle(&mut writer).await.map(|_made| ())
+    }
+
+    /// Does `work` to its end, whether or not anybody waits for it. [`Self::close`] does.
+    pub fn finish<T>(&self, work: impl Future<Output = T> + Send + 'static) -> JoinHandle<T>
+    where
+        T: Send + 'static,
+    {
+        self.0.tasks.spawn(work)
+    }
+
+    /// Waits until every mutation that has begun is finished, and all work besides; later mutations are refused.
     pub async fn close(&self) {
         self.0.queue.close();
         self.0.tasks.close();
@@ -236,7 +256,7 @@ impl Ledger {
             .try_acquire_owned()
             .map_err(|_full_or_closed| LedgerError::Refused(Failure::StoreUnavailable))?;
         let inner = Arc::clone(&self.0);
-        let mutation = self.0.tasks.spawn(async move {
+        let mutation = self.finish(async move {
             let _turn = turn;
             let mut writer = inner.writer.lock().await;
             inner.mutate(&mut writer, hold, plan).await
@@ -274,19 +294,14 @@ impl Inner {
                 books: before,
             });
         }
-        let outcome = before.after(&plan, now);
+        let outcome = before.after(&plan, now)?;
         // Only growth is refused: a limit that was lowered below what is held stops neither rotation nor pruning.
         let held = outcome.books.trust.revocations().len();
         if held > before.trust.revocations().len() && held > self.policy.room_for(&plan.revoked) {
             return Err(LedgerError::Refused(Failure::LimitReached));
         }
         let mut commit = books::records(&before, &outcome.books, &plan, &self.vault)?;
-        let head = Head {
-            epoch: outcome.books.trust.epoch(),
-            state_digest: *outcome.books.trust.digest(),
-            committed_at: now,
-        };
-        let head = head.write(&self.vault)?;
+        let head = outcome.books.head(now).write(&self.vault)?;
         commit.expect(HEAD, writer.head);
         commit.put(HEAD.to_owned(), head.clone());
         self.commit(writer, commit, head, outcome).await?;

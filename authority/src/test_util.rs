@@ -117,6 +117,7 @@ impl Bench {
             algorithm: Algorithm::Es256,
             policy: Self::policy(),
             leeway: Duration::from_secs(5),
+            accepted_time: None,
             clock: Arc::<ManualClock>::clone(&self.clock),
             fleet: self.fleet.clone(),
             metrics: Arc::clone(&self.metrics),

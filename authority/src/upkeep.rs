@@ -16,6 +16,17 @@ const EVERY: Duration = Duration::from_secs(1);
 /// Every so many seconds, limiters forget those who have not asked for a while.
 const FORGET: u32 = 60;
 
+/// Settles commits in doubt until `stop`: else the client concerned would wait for the next mutation. By itself, because
+/// opening a store anew takes as long as it takes.
+pub async fn settle(ledger: Ledger, stop: CancellationToken) {
+    let mut ticks = tokio::time::interval(EVERY);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+        // That it is in doubt was said aloud.
+        let _settled = ledger.settle().await;
+    }
+}
+
 /// What is kept up.
 #[derive(Debug)]
 pub struct Upkeep {

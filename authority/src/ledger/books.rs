@@ -7,13 +7,14 @@ use countersign_core::Timestamp;
 use countersign_core::client::Client;
 use countersign_core::key_set::KeySet;
 use countersign_core::names::{ClientId, KeyId};
-use countersign_core::revocation::Revocation;
+use countersign_core::revocation::{DigestSum, Revocation};
 use countersign_core::trust::{Change, TrustState, Update, UpdateContent};
 use countersign_crypto::AwsLc;
 
 use crate::keyring::{KeyRing, RingKey};
 use crate::registry::Registry;
 use crate::store::keys::{self, KEYS, KeyRecord, SIGNERS};
+use crate::store::meta::Head;
 use crate::store::record::{RecordError, Vault};
 use crate::store::{Commit, clients, revocations};
 
@@ -44,6 +45,8 @@ pub struct Books {
     pub ring: Arc<KeyRing>,
     /// The clients.
     pub clients: Registry,
+    /// The digests of their records, summed up: of those that could not be read, too.
+    pub client_digests: DigestSum,
     /// Who waits.
     pub hold: Hold,
 }
@@ -124,10 +127,14 @@ pub(super) struct Outcome {
 
 impl Books {
     /// The books with `plan` made at `now`; nobody is held any more.
-    pub(super) fn after<T>(&self, plan: &Plan<T>, now: Timestamp) -> Outcome {
+    pub(super) fn after<T>(&self, plan: &Plan<T>, now: Timestamp) -> Result<Outcome, RecordError> {
         let mut books = self.clone();
         books.hold = Hold::Nobody;
         if let Some(client) = &plan.client {
+            if let Some(before) = self.clients.find(client.client_id.as_str()) {
+                books.client_digests.subtract(&clients::digest(before, &AwsLc)?);
+            }
+            books.client_digests.add(&clients::digest(client, &AwsLc)?);
             books.clients = books.clients.with(client.clone());
         }
         if let Some(ring) = &plan.ring {
@@ -148,7 +155,17 @@ impl Books {
                 },
             }
         });
-        Outcome { books, update }
+        Ok(Outcome { books, update })
+    }
+
+    /// The head record of these books, committed at `now`.
+    pub(super) const fn head(&self, now: Timestamp) -> Head {
+        Head {
+            epoch: self.trust.epoch(),
+            state_digest: *self.trust.digest(),
+            clients: self.client_digests,
+            committed_at: now,
+        }
     }
 
     /// The epoch that the next change of trust will have.

@@ -129,11 +129,10 @@ impl Ledger {
 }
 
 /// Generates a key where it may take long: RSA does.
-async fn generate(algorithm: Algorithm) -> Result<SigningKey, LedgerError> {
+pub(super) async fn generate(algorithm: Algorithm) -> Result<SigningKey, KeyError> {
     tokio::task::spawn_blocking(move || SigningKey::generate(algorithm))
         .await
         .unwrap_or(Err(KeyError::Generation))
-        .map_err(LedgerError::from)
 }
 
 /// A key of our own making, as the ring has it.

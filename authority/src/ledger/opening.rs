@@ -15,7 +15,7 @@ use countersign_core::jwk::{Jwk, write_set};
 use countersign_core::key_set::{KeyTimes, PublishedKey};
 use countersign_core::names::{Issuer, KeyId};
 use countersign_core::ports::{Clock, Entropy as _, EntropyFailed, KeyReader as _};
-use countersign_core::revocation::RevocationList;
+use countersign_core::revocation::{DigestSum, RevocationList};
 use countersign_core::spiffe::TrustDomain;
 use countersign_core::trust::{Epoch, TrustState};
 use countersign_crypto::publishing;
@@ -23,7 +23,8 @@ use countersign_crypto::{AwsLc, Envelope, EnvelopeError, KeyError, SecretHasher,
 use tokio::sync::{Mutex, Semaphore, watch};
 use tokio_util::task::TaskTracker;
 
-use super::key_plans::ring_key;
+use super::accepting::accept_clock;
+use super::key_plans::{generate, ring_key};
 use super::{Books, Hold, Inner, Ledger, LedgerPolicy, MAX_WAITING, Writer};
 use crate::alarm::Alarm;
 use crate::feed::{Feed, Publisher};
@@ -75,6 +76,9 @@ pub enum StartError {
         /// The epoch.
         epoch: Epoch,
     },
+    /// The clients' records are not those that were written last: one of them is an earlier one, or was deleted.
+    #[error("the records of clients are not those of the last change: restore the store from a backup")]
+    ClientsMismatch,
     /// No publishing key can be read.
     #[error("the store holds no usable publishing key")]
     NoPublisher,
@@ -107,6 +111,8 @@ pub struct Opening {
     pub policy: LedgerPolicy,
     /// How far the clock may be behind what was signed.
     pub leeway: Duration,
+    /// The time in the store that is wrong, if an operator said so: the clock is then believed instead.
+    pub accepted_time: Option<Timestamp>,
     /// Tells the time.
     pub clock: Arc<dyn Clock>,
     /// The verifiers.
@@ -122,7 +128,8 @@ pub struct Opened {
     pub ledger: Ledger,
     /// What verifiers are told.
     pub feed: Feed,
-    /// The number of this opening: tokens and heartbeats of different openings never share an identifier.
+    /// What identifiers of tokens begin with, and those of no other opening: its number, and 32 random bits, because a store
+    /// that was restored from a backup counts the same openings again.
     pub shard: u64,
     /// The publishing keys, as verifiers pin them.
     pub publishing_keys: String,
@@ -148,24 +155,24 @@ pub async fn open(opening: Opening) -> Result<Opened, StartError> {
     let publishing_keys = write_publishers(&publishers);
     let publisher = publishers.into_iter().next().ok_or(StartError::NoPublisher)?;
 
-    let (head, version) = read_head(&opening, &vault).await?;
-    let books = read_books(&opening, &vault, &head).await?;
-    let (shard, version) = raise_shard(&opening, &vault, &head, version).await?;
-    if shard > FIRST_SHARD {
+    let found = accept_clock(&opening, &vault, find_books(&opening, &vault).await?).await?;
+    let (number, version) = raise_shard(&opening, &vault, &found).await?;
+    let mut random = [0; 4];
+    AwsLc.fill(&mut random)?;
+    let shard = number << 32 | u64::from(u32::from_be_bytes(random));
+    let (books, floor) = (found.books, found.committed_at);
+    if number > FIRST_SHARD {
         let end = opening.clock.elapsed().saturating_add(GATHERING);
         opening.fleet.gather_until(end);
     }
 
-    let timeline = Arc::new(Timeline::new(
-        Arc::clone(&opening.clock),
-        head.committed_at,
-        opening.leeway,
-    ));
-    // Sequences of one opening have room for a heartbeat every millisecond for a hundred years.
+    let timeline = Timeline::new(Arc::clone(&opening.clock), floor, opening.leeway);
+    // Sequences of one opening have room for a heartbeat every millisecond for a hundred years. They grow within a stream,
+    // and no stream outlives an opening.
     let feed = Feed::new(
         Publisher::new(publisher),
         books.trust.clone(),
-        shard << 42,
+        number << 42,
         Arc::clone(&opening.clock),
         opening.fleet.clone(),
         Arc::clone(&opening.metrics),
@@ -176,7 +183,7 @@ pub async fn open(opening: Opening) -> Result<Opened, StartError> {
         store: opening.store,
         vault,
         policy: opening.policy,
-        timeline,
+        timeline: Arc::new(timeline),
         feed: feed.clone(),
         metrics: opening.metrics,
         books: ArcSwap::from_pointee(books),
@@ -238,10 +245,7 @@ async fn begin(opening: &Opening) -> Result<Vault, StartError> {
     };
     let vault = Vault::new(Arc::clone(&opening.envelope), identity.installation.clone());
     let publisher = SigningKey::generate(publishing::ALGORITHM)?;
-    let algorithm = opening.algorithm;
-    let key = tokio::task::spawn_blocking(move || SigningKey::generate(algorithm))
-        .await
-        .unwrap_or(Err(KeyError::Generation))?;
+    let key = generate(opening.algorithm).await?;
 
     let mut commit = Commit::default();
     commit.expect(IDENTITY, 0);
@@ -281,6 +285,7 @@ fn first_key(
     let head = Head {
         epoch: 1,
         state_digest: *trust.digest(),
+        clients: DigestSum::default(),
         committed_at: now,
     };
     commit.put(HEAD.to_owned(), head.write(vault)?);
@@ -324,11 +329,26 @@ fn refuse_record(opening: &Opening, error: RecordError) -> Result<(), StartError
     }
 }
 
-async fn read_head(opening: &Opening, vault: &Vault) -> Result<(Head, Version), StartError> {
+/// The books as the store has them.
+pub(super) struct Found {
+    /// The books.
+    pub(super) books: Books,
+    /// When they were committed.
+    pub(super) committed_at: Timestamp,
+    /// Of the head record.
+    pub(super) version: Version,
+}
+
+async fn find_books(opening: &Opening, vault: &Vault) -> Result<Found, StartError> {
     let record = find(opening.store.as_ref(), HEAD)
         .await?
         .ok_or_else(|| RecordError::malformed(HEAD))?;
-    Ok((Head::read(&record.value, vault)?, record.version))
+    let head = Head::read(&record.value, vault)?;
+    Ok(Found {
+        books: read_books(opening, vault, &head).await?,
+        committed_at: head.committed_at,
+        version: record.version,
+    })
 }
 
 async fn read_books(opening: &Opening, vault: &Vault, head: &Head) -> Result<Books, StartError> {
@@ -338,19 +358,36 @@ async fn read_books(opening: &Opening, vault: &Vault, head: &Head) -> Result<Boo
     if *trust.digest() != head.state_digest {
         return Err(StartError::StateMismatch { epoch: head.epoch });
     }
-    let mut clients = Registry::default();
-    for record in read_all(opening.store.as_ref(), clients::PREFIX).await? {
-        match clients::read(&record.name, &record.value, vault) {
-            Ok(client) => clients = clients.with(client),
-            Err(error) => refuse_record(opening, error)?,
-        }
-    }
     Ok(Books {
         trust,
         ring: Arc::new(ring),
-        clients,
+        clients: read_clients(opening, vault, &head.clients).await?,
+        client_digests: head.clients,
         hold: Hold::Nobody,
     })
+}
+
+async fn read_clients(opening: &Opening, vault: &Vault, sum: &DigestSum) -> Result<Registry, StartError> {
+    let mut registry = Registry::default();
+    let mut found = DigestSum::default();
+    let mut refused = false;
+    for record in read_all(opening.store.as_ref(), clients::PREFIX).await? {
+        match clients::read(&record.name, &record.value, vault) {
+            Ok(client) => {
+                found.add(&clients::digest(&client, &AwsLc)?);
+                registry = registry.with(client);
+            }
+            Err(error) => {
+                refuse_record(opening, error)?;
+                refused = true;
+            }
+        }
+    }
+    // Without the digest of a record that cannot be read there is nothing to compare with; that one is alarmed.
+    if found != *sum && !refused {
+        return Err(StartError::ClientsMismatch);
+    }
+    Ok(registry)
 }
 
 async fn read_ring(opening: &Opening, vault: &Vault) -> Result<KeyRing, StartError> {
@@ -397,28 +434,19 @@ const FIRST_SHARD: u64 = 1;
 /// that nobody answers takes it 10 s.
 const GATHERING: Duration = Duration::from_secs(30);
 
-/// Counts this opening, durably, before anything is signed in it. The head is written anew, so that the time of the opening
-/// is a floor for every later one.
-async fn raise_shard(
-    opening: &Opening,
-    vault: &Vault,
-    head: &Head,
-    version: Version,
-) -> Result<(u64, Version), StartError> {
+/// Counts this opening, durably, before anything is signed in it. The head is written anew, so that whoever opened the store
+/// before writes no more; its time stays, because an opening by a clock that is ahead has signed nothing yet.
+async fn raise_shard(opening: &Opening, vault: &Vault, found: &Found) -> Result<(u64, Version), StartError> {
     let record = find(opening.store.as_ref(), SHARD).await?;
     let (last, shard_version) = match &record {
         Some(record) => (Shard::read(&record.value, vault)?.shard, record.version),
         None => (0, 0),
     };
     let shard = last.saturating_add(1);
-    let now: Timestamp = opening.clock.now();
-    let head = Head {
-        committed_at: head.committed_at.max(now),
-        ..*head
-    };
+    let head = found.books.head(found.committed_at);
     let mut commit = Commit::default();
     commit.expect(SHARD, shard_version);
-    commit.expect(HEAD, version);
+    commit.expect(HEAD, found.version);
     commit.put(SHARD.to_owned(), Shard { shard }.write(vault)?);
     commit.put(HEAD.to_owned(), head.write(vault)?);
     let version = opening.store.commit(commit).await?;

@@ -23,6 +23,7 @@ use crate::store::memory::MemoryStore;
 use crate::store::{read_all, revocations};
 use crate::test_util::{Bench, START, client_id, registration};
 
+mod clocks;
 mod keys;
 mod tampering;
 
@@ -61,7 +62,7 @@ async fn an_empty_store_begins_with_one_key_that_signs_at_epoch_1() {
     let bench = Bench::new();
     let opened = bench.open().await;
     let books = opened.ledger.books();
-    assert_eq!((books.trust.epoch(), opened.shard), (1, 1));
+    assert_eq!((books.trust.epoch(), opened.shard >> 32), (1, 1));
     assert_eq!(books.ring.keys().len(), 1);
     let now = opened.ledger.timeline().now();
     assert!(books.ring.signing(now).is_some_and(|key| key.signer.is_some()));
@@ -96,7 +97,7 @@ async fn a_restart_keeps_epoch_digest_keys_and_clients_and_takes_a_new_shard() {
     let times = |books: &Books| books.ring.times().iter().cloned().collect::<BTreeMap<_, _>>();
     assert_eq!(times(&after), times(&before));
     assert!(after.ring.keys().iter().all(|key| key.signer.is_some()));
-    assert_eq!((first.shard, second.shard), (1, 2));
+    assert_eq!((first.shard >> 32, second.shard >> 32), (1, 2));
     assert_eq!(second.publishing_keys, first.publishing_keys);
 }
 
@@ -394,6 +395,31 @@ async fn while_a_commit_is_in_doubt_nothing_else_is_committed() {
     let books = ledger.books();
     assert!(books.clients.find("orders").expect("is there").disabled);
     assert_eq!((books.trust.epoch(), &books.hold), (3, &Hold::Nobody));
+}
+
+/// F27: nobody has to change anything for a client to be let go.
+#[tokio::test]
+async fn a_client_in_doubt_is_let_go_when_the_store_is_back() {
+    for (fault, disabled) in [(Fault::After, true), (Fault::Before, false)] {
+        let store = Arc::new(FaultyStore::new(Arc::new(MemoryStore::default())));
+        let bench = Bench::over(Arc::<FaultyStore>::clone(&store));
+        let ledger = bench.open().await.ledger;
+        let id = client_id("orders");
+        ledger
+            .create_client(id.clone(), registration(None), false)
+            .await
+            .expect("creates");
+        store.fail_commit(0, fault);
+        store.fail_reads(true);
+        ledger.disable_client(id.clone()).await.expect_err("is in doubt");
+        ledger.settle().await.expect_err("nobody knows");
+        assert!(ledger.books().hold.holds(&id));
+        store.fail_reads(false);
+        ledger.settle().await.expect("settles");
+        let books = ledger.books();
+        assert!(!books.hold.holds(&id));
+        assert_eq!(books.clients.find("orders").expect("is there").disabled, disabled);
+    }
 }
 
 /// I-02: whoever does not hold the head writes nothing.

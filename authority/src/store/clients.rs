@@ -1,14 +1,16 @@
-//! Records of clients: sealed, so that whoever writes to the store cannot register one or give it more than it has.
+//! Records of clients: sealed, so that whoever writes to the store cannot register one or give it more than it has; and
+//! counted in the head by their digests, so that he can neither bring back an earlier record of one nor delete it.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use countersign_core::Timestamp;
 use countersign_core::client::{Client, Grant, Registration, SecretRecord};
 use countersign_core::names::{Audience, CertificateThumbprint, ClientId, Scope};
+use countersign_core::ports::Sha256;
 use countersign_core::spiffe::SpiffeId;
 use serde::{Deserialize, Serialize};
 
-use super::record::{RecordError, Stored, Vault};
+use super::record::{self, RecordError, Stored, Vault};
 
 /// What the names of these records begin with.
 pub const PREFIX: &str = "clients/";
@@ -59,8 +61,22 @@ struct StoredSecret {
 /// # Errors
 /// [`RecordError`].
 pub fn write(client: &Client, vault: &Vault) -> Result<Vec<u8>, RecordError> {
+    vault.write(&name(&client.client_id), &stored(client))
+}
+
+/// The digest of what the record says, which does not depend on its seal.
+///
+/// # Errors
+/// [`RecordError::Unwritable`].
+pub fn digest(client: &Client, sha256: &dyn Sha256) -> Result<[u8; 32], RecordError> {
+    // A field that is added later has to be left out where it says nothing, or every record written before it would differ.
+    let written = record::write(&name(&client.client_id), &stored(client))?;
+    Ok(sha256.sha256(&[b"countersign/client/v1\0", &written]))
+}
+
+fn stored(client: &Client) -> StoredClient {
     let registration = &client.registration;
-    let stored = StoredClient {
+    StoredClient {
         client_id: client.client_id.as_str().to_owned(),
         description: registration.description.clone(),
         grants: registration.grants.iter().map(write_grant).collect(),
@@ -71,8 +87,7 @@ pub fn write(client: &Client, vault: &Vault) -> Result<Vec<u8>, RecordError> {
         deleted: client.deleted,
         version: client.version,
         created_at: client.created_at.as_seconds(),
-    };
-    vault.write(&name(&client.client_id), &stored)
+    }
 }
 
 /// Reads the record called `name`.

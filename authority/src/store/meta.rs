@@ -3,6 +3,7 @@
 use countersign_core::Timestamp;
 use countersign_core::jose::{decode_segment, encode_segment};
 use countersign_core::names::Issuer;
+use countersign_core::revocation::DigestSum;
 use countersign_core::spiffe::TrustDomain;
 use countersign_core::trust::{Epoch, StateDigest};
 use serde::{Deserialize, Serialize};
@@ -73,13 +74,16 @@ impl Identity {
     }
 }
 
-/// Which state the other records add up to. Sealed, so that nobody who writes to the store can make up another state.
+/// Which state the other records add up to. Sealed, so that nobody who writes to the store can make up another state, or
+/// bring back an earlier one of a single record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Head {
     /// The epoch.
     pub epoch: Epoch,
     /// The digest of the trust state at that epoch.
     pub state_digest: StateDigest,
+    /// The digests of all clients' records, summed up.
+    pub clients: DigestSum,
     /// When the last change was committed. The clock may not be behind it.
     pub committed_at: Timestamp,
 }
@@ -89,6 +93,7 @@ pub struct Head {
 struct StoredHead {
     epoch: Epoch,
     state_digest: String,
+    clients: String,
     committed_at: u64,
 }
 
@@ -105,6 +110,7 @@ impl Head {
         let stored = StoredHead {
             epoch: self.epoch,
             state_digest: encode_segment(&self.state_digest),
+            clients: encode_segment(self.clients.as_bytes()),
             committed_at: self.committed_at.as_seconds(),
         };
         vault.write(HEAD, &stored)
@@ -116,10 +122,14 @@ impl Head {
     /// [`RecordError`].
     pub fn read(bytes: &[u8], vault: &Vault) -> Result<Self, RecordError> {
         let stored: StoredHead = vault.read(HEAD, bytes)?;
-        let digest = decode_segment(stored.state_digest.as_bytes()).and_then(|bytes| bytes.try_into().ok());
+        let digest = |text: &str| -> Result<[u8; 32], RecordError> {
+            let bytes = decode_segment(text.as_bytes()).and_then(|bytes| bytes.try_into().ok());
+            bytes.ok_or_else(|| RecordError::malformed(HEAD))
+        };
         Ok(Self {
             epoch: stored.epoch,
-            state_digest: digest.ok_or_else(|| RecordError::malformed(HEAD))?,
+            state_digest: digest(&stored.state_digest)?,
+            clients: DigestSum::new(digest(&stored.clients)?),
             committed_at: Timestamp::from_seconds(stored.committed_at),
         })
     }

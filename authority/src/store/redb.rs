@@ -2,16 +2,18 @@
 //!
 //! Every commit is durable when it returns, and made in two phases, so that damage to the file can never be mistaken for a
 //! commit that was not finished and rolled back. The checksum of every page is verified at start: redb's plain reads do not
-//! look at them. A panic out of a damaged file is caught and, like any error while writing, ends the use of the store for
-//! the life of the process: what is then on the disk is not known any more.
+//! look at them.
+//!
+//! After any failure, a panic out of a damaged file among them, it is not known what is on the disk, and redb refuses all
+//! further use. The file is then closed, and opened and verified anew by whoever asks next: as a restart would, and without
+//! one. Until that succeeds, nothing is read or written.
 
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use async_trait::async_trait;
 use redb::{
@@ -58,16 +60,70 @@ pub enum OpenError {
 pub struct RedbStore(Arc<Inner>);
 
 struct Inner {
-    database: Database,
-    failed: AtomicBool,
+    path: PathBuf,
+    open: OpenFile,
+    /// None after a failure.
+    database: RwLock<Option<Database>>,
 }
+
+/// Opens a file that is there.
+type OpenFile = fn(&Path) -> Result<Database, OpenError>;
 
 impl std::fmt::Debug for Inner {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Inner")
-            .field("failed", &self.failed)
+            .field("path", &self.path)
             .finish_non_exhaustive()
     }
+}
+
+impl Inner {
+    /// Does `work`, and opens the file anew before it when that failed before. Blocks.
+    fn run<T>(&self, work: impl FnOnce(&Database) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        self.reopen()?;
+        let held = self.database.read().unwrap_or_else(PoisonError::into_inner);
+        let outcome = match held.as_ref() {
+            // A panic may come after a commit has taken effect.
+            Some(database) => catch_unwind(AssertUnwindSafe(|| work(database)))
+                .unwrap_or_else(|_panic| Err(StoreError::Unavailable("using it panicked".into()))),
+            None => Err(StoreError::Unavailable("it failed at the same time".into())),
+        };
+        drop(held);
+        if matches!(outcome, Err(StoreError::Unavailable(_) | StoreError::Damaged(_))) {
+            self.close();
+        }
+        outcome
+    }
+
+    fn close(&self) {
+        let mut held = self.database.write().unwrap_or_else(PoisonError::into_inner);
+        let database = held.take();
+        // Whatever redb still finds wrong is found again when the file is opened.
+        let _closed = catch_unwind(AssertUnwindSafe(|| drop(database)));
+    }
+
+    fn reopen(&self) -> Result<(), StoreError> {
+        let open = |database: &Option<Database>| database.is_some();
+        if open(&self.database.read().unwrap_or_else(PoisonError::into_inner)) {
+            return Ok(());
+        }
+        let mut held = self.database.write().unwrap_or_else(PoisonError::into_inner);
+        if !open(&held) {
+            *held = Some(guarded(|| (self.open)(&self.path)).map_err(|error| match error {
+                OpenError::Damaged(source) => StoreError::Damaged(source),
+                error @ (OpenError::InUse | OpenError::Io(_) | OpenError::Newer { .. }) => {
+                    StoreError::Unavailable(error.into())
+                }
+            })?);
+        }
+        Ok(())
+    }
+}
+
+/// What `open` gives. A panic means that the file is damaged.
+fn guarded<T>(open: impl FnOnce() -> Result<T, OpenError>) -> Result<T, OpenError> {
+    catch_unwind(AssertUnwindSafe(open))
+        .unwrap_or_else(|_panic| Err(OpenError::Damaged("the store cannot be read".into())))
 }
 
 impl RedbStore {
@@ -76,61 +132,66 @@ impl RedbStore {
     /// # Errors
     /// [`OpenError`].
     pub async fn open(path: &Path) -> Result<Self, OpenError> {
+        Self::open_by(path, open_file).await
+    }
+
+    async fn open_by(path: &Path, open: OpenFile) -> Result<Self, OpenError> {
         let path = path.to_owned();
         let opened = tokio::task::spawn_blocking(move || {
-            catch_unwind(AssertUnwindSafe(|| open(&path)))
-                .unwrap_or_else(|_panic| Err(OpenError::Damaged("the store cannot be read".into())))
+            let database = guarded(|| {
+                if !path.try_exists().map_err(io_error)? {
+                    make(&path)?;
+                }
+                open(&path)
+            })?;
+            Ok(Self(Arc::new(Inner {
+                path,
+                open,
+                database: RwLock::new(Some(database)),
+            })))
         });
         opened
             .await
             .unwrap_or_else(|error| Err(OpenError::Io(error.into())))
     }
 
-    /// Runs `work` where it may block, and remembers when the store failed.
+    /// Runs `work` where it may block.
     async fn run<T, F>(&self, work: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
         F: FnOnce(&Database) -> Result<T, StoreError> + Send + 'static,
     {
-        if self.0.failed.load(Ordering::SeqCst) {
-            return Err(StoreError::Unavailable("the store failed before".into()));
-        }
         let inner = Arc::clone(&self.0);
-        let work = move || catch_unwind(AssertUnwindSafe(|| work(&inner.database)));
-        let outcome = match tokio::task::spawn_blocking(work).await {
-            Ok(Ok(outcome)) => outcome,
-            Ok(Err(_panic)) => Err(StoreError::Damaged("reading or writing it panicked".into())),
-            Err(error) => Err(StoreError::Unavailable(error.into())),
-        };
-        if matches!(outcome, Err(StoreError::Unavailable(_) | StoreError::Damaged(_))) {
-            self.0.failed.store(true, Ordering::SeqCst);
-        }
-        outcome
+        let done = tokio::task::spawn_blocking(move || inner.run(work));
+        done.await
+            .unwrap_or_else(|error| Err(StoreError::Unavailable(error.into())))
     }
 }
 
-fn open(path: &Path) -> Result<RedbStore, OpenError> {
-    let failed = |error: io::Error| OpenError::Io(error.into());
-    if !path.try_exists().map_err(failed)? {
-        make(path)?;
-    }
+fn io_error(error: io::Error) -> OpenError {
+    OpenError::Io(error.into())
+}
+
+/// Opens a file that is there, and verifies it.
+fn open_file(path: &Path) -> Result<Database, OpenError> {
     // redb would make a new database of it. Whoever lost everything is to know it.
-    if std::fs::metadata(path).map_err(failed)?.len() == 0 {
+    if std::fs::metadata(path).map_err(io_error)?.len() == 0 {
         return Err(OpenError::Damaged("the file is empty".into()));
     }
-    let database = open_file(path)?;
-    Ok(RedbStore(Arc::new(Inner {
-        database,
-        failed: AtomicBool::new(false),
-    })))
+    prepared(builder().create(path))
 }
 
-fn open_file(path: &Path) -> Result<Database, OpenError> {
-    let database = Builder::new()
+fn builder() -> Builder {
+    let mut builder = Builder::new();
+    builder
         .set_cache_size(CACHE_BYTES)
-        .set_check_integrity_on_open(true)
-        .create(path)
-        .map_err(refused)?;
+        .set_check_integrity_on_open(true);
+    builder
+}
+
+/// The database, once its tables are there and of a format known here.
+fn prepared(opened: Result<Database, DatabaseError>) -> Result<Database, OpenError> {
+    let database = opened.map_err(refused)?;
     let found = prepare(&database).map_err(|error| match error {
         StoreError::Damaged(source) => OpenError::Damaged(source),
         StoreError::Unavailable(source) => OpenError::Io(source),
@@ -146,13 +207,12 @@ fn open_file(path: &Path) -> Result<Database, OpenError> {
 /// Makes an empty store beside its place, and moves it there when it is whole: an empty or half-made file in the place is
 /// then always one that was damaged. Readable for this user only, which redb would not see to.
 fn make(path: &Path) -> Result<(), OpenError> {
-    let failed = |error: io::Error| OpenError::Io(error.into());
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    let folder = File::open(folder.unwrap_or(Path::new("."))).map_err(failed)?;
+    let folder = File::open(folder.unwrap_or(Path::new("."))).map_err(io_error)?;
     let mut unfinished = path.as_os_str().to_owned();
     unfinished.push(".unfinished");
     match std::fs::remove_file(&unfinished) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io_error(error)),
         Ok(()) | Err(_) => {}
     }
     let made = OpenOptions::new()
@@ -160,11 +220,11 @@ fn make(path: &Path) -> Result<(), OpenError> {
         .create_new(true)
         .mode(0o600)
         .open(&unfinished)
-        .map_err(failed)?;
-    drop(open_file(Path::new(&unfinished))?);
-    made.sync_all().map_err(failed)?;
-    std::fs::rename(&unfinished, path).map_err(failed)?;
-    folder.sync_all().map_err(failed)
+        .map_err(io_error)?;
+    drop(prepared(builder().create(&unfinished))?);
+    made.sync_all().map_err(io_error)?;
+    std::fs::rename(&unfinished, path).map_err(io_error)?;
+    folder.sync_all().map_err(io_error)
 }
 
 /// Makes the tables of a new file; the format of the file either way.
@@ -264,7 +324,9 @@ fn commit(database: &Database, commit: &Commit) -> Result<Revision, StoreError> 
         }
         revision
     };
-    transaction.commit().map_err(failure)?;
+    // Whatever fails from here on, it may be done.
+    let committed = transaction.commit();
+    committed.map_err(|error| StoreError::Unavailable(error.into()))?;
     Ok(revision)
 }
 

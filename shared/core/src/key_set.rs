@@ -155,8 +155,10 @@ impl KeySet {
     /// signing.
     #[must_use]
     pub fn gone_from(key: &KeyTimes, retention: Duration) -> Option<Timestamp> {
-        key.retired_from
-            .or(key.compromised_at)
+        let ends = [key.retired_from, key.compromised_at];
+        ends.into_iter()
+            .flatten()
+            .min()
             .map(|ended| ended.saturating_add(retention))
     }
 

@@ -116,6 +116,42 @@ async fn a_client_record_that_cannot_be_used_is_refused_and_the_others_work() {
     }
 }
 
+/// D15: a client's record that was sealed here, and is not the last one; or that is gone, which frees its identifier.
+#[tokio::test]
+async fn a_client_record_that_was_rolled_back_or_deleted_stops_the_start() {
+    let bench = furnished().await;
+    let [_, orders] = records_of(&bench, "clients/").await.try_into().expect("two");
+    let ledger = bench.open().await.ledger;
+    ledger
+        .disable_client(client_id("orders"))
+        .await
+        .expect("disables");
+    ledger.close().await;
+    let last = records_of(&bench, "clients/").await.remove(1);
+    for value in [Some(orders.value), None] {
+        replace(&bench, &last.name, value).await;
+        let error = open(bench.opening()).await.expect_err("is refused");
+        assert!(matches!(error, StartError::ClientsMismatch), "{error:?}");
+    }
+    // What was damaged and mended is as good as before; so is what was changed since.
+    replace(&bench, &last.name, Some(b"garbage".to_vec())).await;
+    let ledger = bench.open().await.ledger;
+    ledger
+        .disable_client(client_id("billing"))
+        .await
+        .expect("disables");
+    ledger.close().await;
+    replace(&bench, &last.name, Some(last.value.clone())).await;
+    let ledger = bench.open().await.ledger;
+    assert!(
+        ledger
+            .books()
+            .clients
+            .find("orders")
+            .is_some_and(|client| client.disabled)
+    );
+}
+
 /// D13, D14: a private key that cannot be opened does not sign; its public half goes on verifying.
 #[tokio::test]
 async fn swapped_private_keys_do_not_sign() {

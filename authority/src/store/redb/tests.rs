@@ -2,13 +2,16 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use countersign_core::ports::Entropy as _;
 use countersign_crypto::AwsLc;
+use redb::StorageBackend;
+use redb::backends::FileBackend;
 use tempfile::TempDir;
 
 use super::*;
-use crate::store::read_all;
+use crate::store::{find, read_all};
 
 /// A store with some hundred records of different sizes, closed.
 async fn furnished() -> (TempDir, PathBuf, Vec<Record>) {
@@ -143,4 +146,89 @@ async fn a_new_store_is_private_and_whole() {
     assert_eq!(files, 1);
     let nowhere = folder.path().join("nowhere/store.redb");
     assert!(matches!(RedbStore::open(&nowhere).await, Err(OpenError::Io(_))));
+}
+
+/// A disk that is full while [`FULL`] says so.
+#[derive(Debug)]
+struct Filling(FileBackend);
+
+static FULL: AtomicBool = AtomicBool::new(false);
+
+fn room() -> io::Result<()> {
+    if FULL.load(Ordering::SeqCst) {
+        Err(io::ErrorKind::StorageFull.into())
+    } else {
+        Ok(())
+    }
+}
+
+impl StorageBackend for Filling {
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.0.read(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        room().and_then(|()| self.0.set_len(len))
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        room().and_then(|()| self.0.write(offset, data))
+    }
+
+    fn close(&self) -> io::Result<()> {
+        self.0.close()
+    }
+}
+
+fn open_filling(path: &Path) -> Result<Database, OpenError> {
+    let file = OpenOptions::new().read(true).write(true).open(path);
+    let backend = FileBackend::new(file.map_err(io_error)?).map_err(refused)?;
+    prepared(builder().create_with_backend(Filling(backend)))
+}
+
+fn put(name: &str) -> Commit {
+    let mut commit = Commit::default();
+    commit.put(name.to_owned(), vec![7; 100_000]);
+    commit
+}
+
+/// F27, D06: a disk that was full for a while ends nothing: what was committed is there, what failed is whole either way.
+#[tokio::test]
+async fn a_store_that_failed_is_used_again_as_soon_as_it_can_be() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("store.redb");
+    let store = RedbStore::open_by(&path, open_filling).await.expect("opens");
+    let revision = store.commit(put("before")).await.expect("commits");
+    FULL.store(true, Ordering::SeqCst);
+    for _ in 0..3 {
+        let refused = store.commit(put("full")).await;
+        assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{refused:?}");
+    }
+    FULL.store(false, Ordering::SeqCst);
+    assert!(find(&store, "before").await.expect("reads").is_some());
+    let made = find(&store, "full").await.expect("reads").is_some();
+    let reached = store.revision().await.expect("reads");
+    assert_eq!(reached, revision + u64::from(made));
+    assert_eq!(store.commit(put("after")).await.expect("commits"), reached + 1);
+}
+
+/// F27: a panic says nothing about whether the commit was made.
+#[tokio::test]
+async fn a_panic_leaves_a_commit_in_doubt_and_the_store_usable() {
+    let (_folder, path, records) = furnished().await;
+    let store = RedbStore::open(&path).await.expect("opens");
+    let panicked: Result<(), StoreError> = store.run(|_| panic!("as told")).await;
+    assert!(
+        matches!(panicked, Err(StoreError::Unavailable(_))),
+        "{panicked:?}"
+    );
+    assert_eq!(read_all(&store, "").await.expect("reads"), records);
 }

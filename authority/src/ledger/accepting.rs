@@ -1,0 +1,129 @@
+//! The way out when the time in the store is wrong: a clock that was ahead left it there, and nothing would be signed until
+//! it has come (X08). The operator names that time at start, and the clock is believed instead.
+//!
+//! By itself that would let tokens live whose revocations the wrong clock forgot too early, and tokens from the time ahead,
+//! which no later watermark reaches. So the same commit withdraws every key, and a new one signs.
+//!
+//! INVARIANT (no un-revoking): no token that was issued before is accepted after it.
+
+use std::time::Duration;
+
+use countersign_core::Timestamp;
+use countersign_core::key_set::KeyTimes;
+use countersign_core::revocation::{Revocation, RevocationList};
+use countersign_core::trust::TrustState;
+use countersign_crypto::{AwsLc, KeyError};
+
+use super::books::{self, Plan};
+use super::key_plans::{generate, ring_key};
+use super::opening::{Found, Opening, StartError};
+use crate::alarm::Alarm;
+use crate::audit::{self, Actor, Event, Outcome};
+use crate::keyring::KeyRing;
+use crate::store::meta::HEAD;
+use crate::store::record::Vault;
+use crate::store::{Commit, revocations};
+
+/// What was found in the store, at the clock's time if the operator accepts that. An acceptance of another time than the one
+/// in the store is none: the option may be left where it is, and works once.
+pub(super) async fn accept_clock(
+    opening: &Opening,
+    vault: &Vault,
+    found: Found,
+) -> Result<Found, StartError> {
+    let now = opening.clock.now();
+    let floor = found.committed_at;
+    if opening.accepted_time == Some(floor) && now < floor {
+        return withdraw(opening, vault, found, now).await;
+    }
+    if floor.since(now) > opening.leeway {
+        let advice = format!(
+            "the store is at {floor} and the clock at {now}: set the clock right, or, if the store is wrong, start with \
+             --accept-clock {floor}, which ends every token"
+        );
+        Alarm::ClockBehind.raise(&opening.metrics, &advice);
+    }
+    if let Some(accepted) = opening.accepted_time {
+        tracing::warn!(%accepted, store = %floor, clock = %now, "no clock had to be accepted");
+    }
+    Ok(found)
+}
+
+async fn withdraw(
+    opening: &Opening,
+    vault: &Vault,
+    found: Found,
+    now: Timestamp,
+) -> Result<Found, StartError> {
+    let before = found.books;
+    let successor = generate(opening.algorithm).await?;
+    let times = KeyTimes {
+        prepared_at: now,
+        active_from: Some(now),
+        ..KeyTimes::default()
+    };
+    let successor = ring_key(successor, times, before.next_epoch());
+    let successor = successor.map_err(|_failed| StartError::Key(KeyError::Generation))?;
+    let plan = Plan::ring(withdrawn(&before.ring, now).with(successor), ());
+    let mut after = before.after(&plan, now)?.books;
+    let mut commit = books::records(&before, &after, &plan, vault)?;
+    let life = opening.policy.revocation_life;
+    let list = shortened(before.trust.revocations(), now, life, &mut commit)?;
+    after.trust = TrustState::new(
+        opening.issuer.clone(),
+        after.trust.epoch(),
+        after.trust.keys().clone(),
+        list,
+        &AwsLc,
+    );
+    commit.expect(HEAD, found.version);
+    commit.put(HEAD.to_owned(), after.head(now).write(vault)?);
+    let version = opening.store.commit(commit).await?;
+    audit::record(&Event {
+        actor: &Actor::authority(),
+        action: "accept_clock",
+        subject: &found.committed_at.to_string(),
+        outcome: Outcome::Done,
+        note: &format!("the clock is at {now}; every key was withdrawn"),
+    });
+    Ok(Found {
+        books: after,
+        committed_at: now,
+        version,
+    })
+}
+
+/// The ring with every key compromised: a verifier refuses its tokens whatever they say.
+fn withdrawn(ring: &KeyRing, now: Timestamp) -> KeyRing {
+    ring.retimed(|key| {
+        let mut times = *key.times();
+        times.compromised_at = Some(times.compromised_at.map_or(now, |at| at.min(now)));
+        times
+    })
+}
+
+/// The longest that verifiers let a revocation matter. They have refused what was made to last longer, and with it everything
+/// after it.
+const VERIFIERS_TAKE: Duration = Duration::from_secs(25 * 60 * 60);
+
+/// The list with entries that verifiers do not take as they would be if they were made now. What is shortened is as strict
+/// as anything that verifiers may hold about the same subject, and the tokens concerned have no key any more.
+fn shortened(
+    list: &RevocationList,
+    now: Timestamp,
+    life: Duration,
+    commit: &mut Commit,
+) -> Result<RevocationList, StartError> {
+    let latest = now.saturating_add(VERIFIERS_TAKE);
+    let mut kept = RevocationList::default();
+    for entry in list.iter() {
+        let mut entry: Revocation = entry.clone();
+        if entry.expires_at > latest {
+            entry.issued_before = entry.issued_before.min(now);
+            entry.expires_at = now.saturating_add(life);
+            commit.put(revocations::name(&entry.subject), revocations::write(&entry)?);
+        }
+        kept.add(entry, &AwsLc);
+    }
+    Ok(kept)
+}
