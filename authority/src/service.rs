@@ -10,13 +10,16 @@ pub mod sync;
 mod tests;
 
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use countersign_mtls::Peer;
-use countersign_wire::status::{self, Failure};
 use countersign_runtime::ErrorChain;
+use countersign_wire::status::{self, Failure};
+use futures_util::FutureExt as _;
 use tonic::{Request, Response, Status};
 use tonic_types::StatusExt as _;
+use tracing::Instrument as _;
 
 use crate::audit::{self, Actor, Event, Outcome};
 use crate::authorize::Roles;
@@ -55,10 +58,43 @@ impl Action {
         note.clone_into(&mut self.note);
         self
     }
+
+    /// The same, by the name that the work found.
+    fn ended<R>(mut self, ended: &Ended<R>) -> Self {
+        if let Some(subject) = &ended.subject {
+            self.subject.clone_from(subject);
+        }
+        self
+    }
+}
+
+/// What came of an action.
+struct Ended<R> {
+    result: Result<R, Status>,
+    /// Whom or what it was done to, where the request alone does not say.
+    subject: Option<String>,
+}
+
+impl<R> Ended<R> {
+    /// Done to what the answer names.
+    fn naming(result: Result<R, Status>, subject: impl FnOnce(&R) -> String) -> Self {
+        let subject = result.as_ref().ok().map(subject);
+        Self { result, subject }
+    }
+}
+
+impl<R> From<Result<R, Status>> for Ended<R> {
+    fn from(result: Result<R, Status>) -> Self {
+        Self {
+            result,
+            subject: None,
+        }
+    }
 }
 
 impl Desk {
-    /// Lets an operator do something. Whatever comes of it is written to the audit trail.
+    /// Lets an operator do something. Whatever comes of it is written to the audit trail: work that has begun goes on to its
+    /// end although nobody waits for the answer any more, and the ledger is not closed before.
     async fn serve<Q, R, W>(
         &self,
         request: Request<Q>,
@@ -66,35 +102,54 @@ impl Desk {
         work: impl FnOnce(Q) -> W,
     ) -> Result<Response<R>, Status>
     where
-        W: Future<Output = Result<R, Status>>,
+        R: Send + 'static,
+        W: Future<Output: Into<Ended<R>>> + Send + 'static,
     {
-        let peer = request.extensions().get::<Peer>().cloned();
-        let actor = actor(peer.as_ref());
-        let action = action(request.get_ref());
+        let (_, extensions, request) = request.into_parts();
+        let peer = extensions.get::<Peer>();
+        let actor = actor(peer);
+        let action = action(&request);
         let now = self.ledger.timeline().now();
-        let result = match self.roles.operator(peer.as_ref(), now) {
-            Ok(_) => work(request.into_inner()).await,
-            Err(failure) => Err(status::failed(failure)),
+        if let Err(failure) = self.roles.operator(peer, now) {
+            self.record(&actor, &action, Outcome::Refused(failure.reason()));
+            return Err(status::failed(failure));
+        }
+        let desk = self.clone();
+        let work = AssertUnwindSafe(work(request)).catch_unwind();
+        let working = async move {
+            let ended = match work.await {
+                Ok(ended) => ended.into(),
+                // Logged and counted where it happened (`countersign_runtime::panics`).
+                Err(_panic) => Ended::from(Err(status::failed(Failure::Internal))),
+            };
+            desk.record(&actor, &action.ended(&ended), outcome(&ended.result));
+            ended.result
         };
-        let outcome = match &result {
-            Ok(_) => Outcome::Done,
-            Err(status) => Outcome::Refused(reason(status)),
+        let ended = self.ledger.finish(working.in_current_span()).await;
+        let result = ended.unwrap_or_else(|_interrupted| Err(status::failed(Failure::Internal)));
+        result.map(Response::new)
+    }
+
+    fn record(&self, actor: &Actor, action: &Action, outcome: Outcome) {
+        let result = match outcome {
+            Outcome::Done => "done",
+            Outcome::Refused(reason) => reason,
         };
-        self.metrics.count_action(
-            action.name,
-            match outcome {
-                Outcome::Done => "done",
-                Outcome::Refused(reason) => reason,
-            },
-        );
+        self.metrics.count_action(action.name, result);
         audit::record(&Event {
-            actor: &actor,
+            actor,
             action: action.name,
             subject: &action.subject,
             outcome,
             note: &action.note,
         });
-        result.map(Response::new)
+    }
+}
+
+fn outcome<R>(result: &Result<R, Status>) -> Outcome {
+    match result {
+        Ok(_) => Outcome::Done,
+        Err(status) => Outcome::Refused(reason(status)),
     }
 }
 

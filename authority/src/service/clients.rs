@@ -23,16 +23,19 @@ impl Clients {
         &self,
         name: &'static str,
         request: Request<Q>,
-        named: impl Fn(&Q) -> &str,
-        work: impl FnOnce(ClientId, Q) -> W,
+        named: fn(&Q) -> &str,
+        work: impl FnOnce(Self, ClientId, Q) -> W + Send + 'static,
     ) -> Result<Response<R>, Status>
     where
-        W: Future<Output = Result<R, Status>>,
+        Q: Send + 'static,
+        R: Send + 'static,
+        W: Future<Output = Result<R, Status>> + Send + 'static,
     {
         let action = |request: &Q| about(name, named(request));
-        let work = |request: Q| async {
+        let clients = self.clone();
+        let work = |request: Q| async move {
             let client_id = read_client_id(named(&request))?;
-            work(client_id, request).await
+            work(clients, client_id, request).await
         };
         self.0.serve(request, action, work).await
     }
@@ -58,7 +61,7 @@ impl Clients {
     }
 
     async fn create(
-        &self,
+        self,
         client_id: ClientId,
         request: v1::CreateClientRequest,
     ) -> Result<v1::CreateClientResponse, Status> {
@@ -116,7 +119,7 @@ impl Clients {
     }
 
     async fn update(
-        &self,
+        self,
         client_id: ClientId,
         request: v1::UpdateClientRequest,
     ) -> Result<v1::UpdateClientResponse, Status> {
@@ -136,7 +139,11 @@ impl Clients {
         })
     }
 
-    async fn add(&self, client_id: ClientId) -> Result<v1::AddSecretResponse, Status> {
+    async fn add(
+        self,
+        client_id: ClientId,
+        _: v1::AddSecretRequest,
+    ) -> Result<v1::AddSecretResponse, Status> {
         let added = self.0.ledger.add_secret(client_id).await;
         let (secret, created_at) = added.map_err(ledger_status)?.answer;
         Ok(v1::AddSecretResponse {
@@ -161,16 +168,20 @@ impl ClientService for Clients {
         &self,
         request: Request<v1::CreateClientRequest>,
     ) -> Result<Response<v1::CreateClientResponse>, Status> {
-        let work = |client_id, request| self.create(client_id, request);
-        self.serve("create_client", request, |request| &request.client_id, work)
-            .await
+        self.serve(
+            "create_client",
+            request,
+            |request| &request.client_id,
+            Self::create,
+        )
+        .await
     }
 
     async fn get_client(
         &self,
         request: Request<v1::GetClientRequest>,
     ) -> Result<Response<v1::GetClientResponse>, Status> {
-        let work = |client_id, _| async move { self.get(&client_id) };
+        let work = |clients: Self, client_id, _| async move { clients.get(&client_id) };
         self.serve("get_client", request, |request| &request.client_id, work)
             .await
     }
@@ -180,8 +191,9 @@ impl ClientService for Clients {
         request: Request<v1::ListClientsRequest>,
     ) -> Result<Response<v1::ListClientsResponse>, Status> {
         let action = |_: &v1::ListClientsRequest| Action::new("list_clients", "");
+        let clients = self.clone();
         self.0
-            .serve(request, action, |request| async move { self.list(&request) })
+            .serve(request, action, |request| async move { clients.list(&request) })
             .await
     }
 
@@ -189,17 +201,21 @@ impl ClientService for Clients {
         &self,
         request: Request<v1::UpdateClientRequest>,
     ) -> Result<Response<v1::UpdateClientResponse>, Status> {
-        let work = |client_id, request| self.update(client_id, request);
-        self.serve("update_client", request, |request| &request.client_id, work)
-            .await
+        self.serve(
+            "update_client",
+            request,
+            |request| &request.client_id,
+            Self::update,
+        )
+        .await
     }
 
     async fn disable_client(
         &self,
         request: Request<v1::DisableClientRequest>,
     ) -> Result<Response<v1::DisableClientResponse>, Status> {
-        let work = |client_id, _| async {
-            let disabled = self.0.ledger.disable_client(client_id).await;
+        let work = |clients: Self, client_id, _| async move {
+            let disabled = clients.0.ledger.disable_client(client_id).await;
             let epoch = disabled.map_err(ledger_status)?.books.trust.epoch();
             Ok(v1::DisableClientResponse { epoch })
         };
@@ -211,8 +227,8 @@ impl ClientService for Clients {
         &self,
         request: Request<v1::EnableClientRequest>,
     ) -> Result<Response<v1::EnableClientResponse>, Status> {
-        let work = |client_id, _| async {
-            let enabled = self.0.ledger.enable_client(client_id).await;
+        let work = |clients: Self, client_id, _| async move {
+            let enabled = clients.0.ledger.enable_client(client_id).await;
             enabled.map_err(ledger_status)?;
             Ok(v1::EnableClientResponse {})
         };
@@ -224,8 +240,8 @@ impl ClientService for Clients {
         &self,
         request: Request<v1::DeleteClientRequest>,
     ) -> Result<Response<v1::DeleteClientResponse>, Status> {
-        let work = |client_id, _| async {
-            let deleted = self.0.ledger.delete_client(client_id).await;
+        let work = |clients: Self, client_id, _| async move {
+            let deleted = clients.0.ledger.delete_client(client_id).await;
             let epoch = deleted.map_err(ledger_status)?.books.trust.epoch();
             Ok(v1::DeleteClientResponse { epoch })
         };
@@ -237,8 +253,7 @@ impl ClientService for Clients {
         &self,
         request: Request<v1::AddSecretRequest>,
     ) -> Result<Response<v1::AddSecretResponse>, Status> {
-        let work = |client_id, _| self.add(client_id);
-        self.serve("add_secret", request, |request| &request.client_id, work)
+        self.serve("add_secret", request, |request| &request.client_id, Self::add)
             .await
     }
 
@@ -246,8 +261,8 @@ impl ClientService for Clients {
         &self,
         request: Request<v1::RetireSecretRequest>,
     ) -> Result<Response<v1::RetireSecretResponse>, Status> {
-        let work = |client_id, request: v1::RetireSecretRequest| async move {
-            let retired = self.0.ledger.retire_secret(client_id, request.secret_id);
+        let work = |clients: Self, client_id, request: v1::RetireSecretRequest| async move {
+            let retired = clients.0.ledger.retire_secret(client_id, request.secret_id);
             retired.await.map_err(ledger_status)?;
             Ok(v1::RetireSecretResponse {})
         };

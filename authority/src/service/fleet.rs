@@ -76,8 +76,9 @@ impl FleetService for Verifiers {
         request: Request<v1::ListVerifiersRequest>,
     ) -> Result<Response<v1::ListVerifiersResponse>, Status> {
         let action = |_: &v1::ListVerifiersRequest| Action::new("list_verifiers", "");
+        let verifiers = self.clone();
         self.desk
-            .serve(request, action, |request| async move { self.list(&request) })
+            .serve(request, action, |request| async move { verifiers.list(&request) })
             .await
     }
 }

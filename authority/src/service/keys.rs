@@ -10,7 +10,7 @@ use countersign_wire::admin::{read_key_id, write_key};
 use countersign_wire::status::{self, Failure};
 use tonic::{Request, Response, Status};
 
-use super::{Action, Desk, check_reason, ledger_status};
+use super::{Action, Desk, Ended, check_reason, ledger_status};
 use crate::fleet::Fleet;
 use crate::keyring::RingKey;
 use crate::ledger::Books;
@@ -60,7 +60,7 @@ impl Keys {
         }
     }
 
-    async fn prepare(&self, request: v1::PrepareKeyRequest) -> Result<v1::PrepareKeyResponse, Status> {
+    async fn prepare(self, request: v1::PrepareKeyRequest) -> Result<v1::PrepareKeyResponse, Status> {
         let algorithm = match request.algorithm.as_str() {
             "" => self.policy.algorithm,
             name => Algorithm::from_name(name)
@@ -74,7 +74,7 @@ impl Keys {
         })
     }
 
-    async fn activate(&self, request: v1::ActivateKeyRequest) -> Result<v1::ActivateKeyResponse, Status> {
+    async fn activate(self, request: v1::ActivateKeyRequest) -> Result<v1::ActivateKeyResponse, Status> {
         let key_id = match request.kid.as_str() {
             "" => None,
             kid => Some(read_key_id(kid)?),
@@ -88,14 +88,14 @@ impl Keys {
         })
     }
 
-    async fn retire(&self, request: v1::RetireKeyRequest) -> Result<v1::RetireKeyResponse, Status> {
+    async fn retire(self, request: v1::RetireKeyRequest) -> Result<v1::RetireKeyResponse, Status> {
         let done = self.desk.ledger.retire_key(read_key_id(&request.kid)?).await;
         let epoch = done.map_err(ledger_status)?.books.trust.epoch();
         Ok(v1::RetireKeyResponse { epoch })
     }
 
     async fn compromise(
-        &self,
+        self,
         request: v1::CompromiseKeyRequest,
     ) -> Result<v1::CompromiseKeyResponse, Status> {
         let key_id = read_key_id(&request.kid)?;
@@ -118,6 +118,10 @@ impl Keys {
     }
 }
 
+fn kid(key: Option<&v1::Key>) -> String {
+    key.map_or_else(String::new, |key| key.kid.clone())
+}
+
 /// What is done to a key. What is no `kid` is not written down.
 fn about(action: &'static str, key_id: &str) -> Action {
     let is_key_id = key_id.is_empty() || KeyId::parse(key_id).is_ok();
@@ -131,8 +135,9 @@ impl KeyService for Keys {
         request: Request<v1::ListKeysRequest>,
     ) -> Result<Response<v1::ListKeysResponse>, Status> {
         let action = |_: &v1::ListKeysRequest| Action::new("list_keys", "");
+        let keys = self.clone();
         self.desk
-            .serve(request, action, |_| async move { Ok(self.list()) })
+            .serve(request, action, |_| async move { Ok(keys.list()) })
             .await
     }
 
@@ -140,15 +145,13 @@ impl KeyService for Keys {
         &self,
         request: Request<v1::PrepareKeyRequest>,
     ) -> Result<Response<v1::PrepareKeyResponse>, Status> {
-        let action = |request: &v1::PrepareKeyRequest| {
-            Action::new(
-                "prepare_key",
-                Algorithm::from_name(&request.algorithm).map_or("", Algorithm::name),
-            )
+        let action = |_: &v1::PrepareKeyRequest| Action::new("prepare_key", "");
+        let keys = self.clone();
+        let work = |request| async {
+            let prepared = keys.prepare(request).await;
+            Ended::naming(prepared, |prepared| kid(prepared.key.as_ref()))
         };
-        self.desk
-            .serve(request, action, |request| self.prepare(request))
-            .await
+        self.desk.serve(request, action, work).await
     }
 
     async fn activate_key(
@@ -156,9 +159,12 @@ impl KeyService for Keys {
         request: Request<v1::ActivateKeyRequest>,
     ) -> Result<Response<v1::ActivateKeyResponse>, Status> {
         let action = |request: &v1::ActivateKeyRequest| about("activate_key", &request.kid);
-        self.desk
-            .serve(request, action, |request| self.activate(request))
-            .await
+        let keys = self.clone();
+        let work = |request| async {
+            let activated = keys.activate(request).await;
+            Ended::naming(activated, |activated| kid(activated.key.as_ref()))
+        };
+        self.desk.serve(request, action, work).await
     }
 
     async fn retire_key(
@@ -166,8 +172,9 @@ impl KeyService for Keys {
         request: Request<v1::RetireKeyRequest>,
     ) -> Result<Response<v1::RetireKeyResponse>, Status> {
         let action = |request: &v1::RetireKeyRequest| about("retire_key", &request.kid);
+        let keys = self.clone();
         self.desk
-            .serve(request, action, |request| self.retire(request))
+            .serve(request, action, |request| keys.retire(request))
             .await
     }
 
@@ -178,8 +185,9 @@ impl KeyService for Keys {
         let action = |request: &v1::CompromiseKeyRequest| {
             about("compromise_key", &request.kid).because(&request.reason)
         };
+        let keys = self.clone();
         self.desk
-            .serve(request, action, |request| self.compromise(request))
+            .serve(request, action, |request| keys.compromise(request))
             .await
     }
 
@@ -188,11 +196,8 @@ impl KeyService for Keys {
         request: Request<v1::GetPublishingKeysRequest>,
     ) -> Result<Response<v1::GetPublishingKeysResponse>, Status> {
         let action = |_: &v1::GetPublishingKeysRequest| Action::new("get_publishing_keys", "");
-        let work = |_| async move {
-            Ok(v1::GetPublishingKeysResponse {
-                jwks: self.publishing_keys.clone(),
-            })
-        };
+        let jwks = self.publishing_keys.clone();
+        let work = |_| async { Ok(v1::GetPublishingKeysResponse { jwks }) };
         self.desk.serve(request, action, work).await
     }
 }

@@ -1,12 +1,14 @@
 //! `RevocationService`: operators take tokens back.
 
+use std::fmt;
 use std::time::Duration;
 
 use countersign_core::claims::Claims;
 use countersign_core::freshness::Freshness;
 use countersign_core::jose::{decode_segment, encode_segment};
+use countersign_core::names::{ClientId, KeyId, TokenId};
 use countersign_core::verifying::{TrustView, authenticate};
-use countersign_core::{BearerToken, Rejection};
+use countersign_core::{BearerToken, Rejection, Timestamp};
 use countersign_proto::admin::v1;
 use countersign_proto::admin::v1::revocation_service_server::RevocationService;
 use countersign_proto::admin::v1::revoke_request::Subject;
@@ -16,9 +18,9 @@ use countersign_wire::status::{self, Failure};
 use tonic::{Request, Response, Status};
 
 use super::keys::KeyPolicy;
-use super::{Action, Desk, check_reason, ledger_status, page_size};
+use super::{Action, Desk, Ended, check_reason, ledger_status, page_size};
 use crate::fleet::Fleet;
-use crate::ledger::{Done, Revoked};
+use crate::ledger::{Done, LedgerError, Revoked};
 
 /// How long an answer waits for the verifiers, so that it can say that they are all there: they usually are.
 const ACKNOWLEDGEMENT_WAIT: Duration = Duration::from_millis(500);
@@ -34,65 +36,67 @@ pub struct Revocations {
     pub keys: KeyPolicy,
 }
 
-/// What a token that is to be revoked turned out to be.
-enum Presented {
-    /// Ours.
-    Ours(Box<Claims>),
-    /// Under a key whose tokens are all refused. Its claims cannot be trusted.
+/// What is to be revoked, read and found.
+enum Wanted {
+    /// One token. Shown whole, it is one that was signed here.
+    Token(Box<Claims>),
+    /// A token under a key whose tokens are all refused already. Its claims cannot be trusted.
     UnderCompromisedKey,
+    /// One token, by its identifier.
+    TokenId(TokenId),
+    /// A client's tokens.
+    Client(ClientId),
+    /// A key.
+    Key(KeyId),
+    /// All tokens up to a time.
+    Everything(Timestamp),
+}
+
+/// How it stands in the audit trail.
+impl fmt::Display for Wanted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Token(claims) => write!(f, "{} of {}", claims.token_id, claims.client_id),
+            Self::UnderCompromisedKey => f.write_str("(a token under a compromised key)"),
+            Self::TokenId(token_id) => token_id.fmt(f),
+            Self::Client(client_id) => client_id.fmt(f),
+            Self::Key(key_id) => key_id.fmt(f),
+            Self::Everything(time) => write!(f, "issued before {time}"),
+        }
+    }
 }
 
 impl Revocations {
-    async fn revoke(&self, request: v1::RevokeRequest) -> Result<v1::RevokeResponse, Status> {
-        check_reason(&request.reason)?;
-        let subject = request.subject.ok_or_else(|| {
-            status::invalid(
-                "subject",
-                "is missing: name a token, a token id, a client, a key or a time",
-            )
-        })?;
-        let ledger = &self.desk.ledger;
-        let (done, token_id) = match subject {
-            Subject::Token(token) => return self.revoke_token(&token).await,
-            Subject::TokenId(token_id) => {
-                let token_id = read_token_id(&token_id)?;
-                let done = ledger.revoke_token_id(token_id.clone()).await;
-                (done, token_id.as_str().to_owned())
-            }
-            Subject::ClientId(client_id) => {
-                let done = ledger.revoke_client(read_client_id(&client_id)?).await;
-                (done, String::new())
-            }
-            Subject::KeyId(key_id) => return self.revoke_key(&key_id).await,
-            Subject::IssuedBefore(time) => {
-                let time = read_time(&time).filter(|time| *time <= ledger.timeline().now());
-                let time = time.ok_or_else(|| status::invalid("issued_before", "is no time in the past"))?;
-                (ledger.revoke_everything(time).await, String::new())
-            }
-        };
-        let done = done.map_err(ledger_status)?;
-        Ok(self.answer(&done, token_id).await)
+    async fn revoke(self, request: v1::RevokeRequest) -> Ended<v1::RevokeResponse> {
+        match self.read(request) {
+            Ok(wanted) => Ended {
+                subject: Some(wanted.to_string()),
+                result: self.take_back(wanted).await,
+            },
+            Err(status) => Ended::from(Err(status)),
+        }
     }
 
-    async fn revoke_token(&self, token: &str) -> Result<v1::RevokeResponse, Status> {
-        let ledger = &self.desk.ledger;
-        match self.presented(token)? {
-            Presented::UnderCompromisedKey => {
-                let done = Done {
-                    answer: Revoked::Already,
-                    books: ledger.books(),
-                };
-                Ok(self.answer(&done, String::new()).await)
-            }
-            Presented::Ours(claims) => {
-                let done = ledger.revoke_token(&claims).await.map_err(ledger_status)?;
-                Ok(self.answer(&done, claims.token_id.as_str().to_owned()).await)
-            }
+    fn read(&self, request: v1::RevokeRequest) -> Result<Wanted, Status> {
+        check_reason(&request.reason)?;
+        match request.subject {
+            Some(Subject::Token(token)) => self.presented(&token),
+            Some(Subject::TokenId(token_id)) => read_token_id(&token_id).map(Wanted::TokenId),
+            Some(Subject::ClientId(client_id)) => read_client_id(&client_id).map(Wanted::Client),
+            Some(Subject::KeyId(key_id)) => read_key_id(&key_id).map(Wanted::Key),
+            Some(Subject::IssuedBefore(time)) => read_time(&time)
+                .filter(|time| *time <= self.desk.ledger.timeline().now())
+                .map(Wanted::Everything)
+                .ok_or_else(|| status::invalid("issued_before", "is no time in the past")),
+            None => Err(status::invalid(
+                "subject",
+                "is missing: name a token, a token id, a client, a key or a time",
+            )),
         }
     }
 
     /// Reads a token that need not be valid any more: it must be one that a key of ours signed.
-    fn presented(&self, token: &str) -> Result<Presented, Status> {
+    fn presented(&self, token: &str) -> Result<Wanted, Status> {
         let token = BearerToken::new(token.as_bytes())
             .map_err(|_length| status::invalid("token", "is empty or over 8 KiB"))?;
         let books = self.desk.ledger.books();
@@ -101,27 +105,46 @@ impl Revocations {
             freshness: Freshness::Fresh,
         };
         match authenticate(token.as_bytes(), Some(view)) {
-            Ok((_, authentic)) => Ok(Presented::Ours(Box::new(authentic.claims().clone()))),
-            Err(Rejection::KeyRevoked) => Ok(Presented::UnderCompromisedKey),
+            Ok((_, authentic)) => Ok(Wanted::Token(Box::new(authentic.claims().clone()))),
+            Err(Rejection::KeyRevoked) => Ok(Wanted::UnderCompromisedKey),
             Err(_not_ours) => Err(status::failed(Failure::TokenNotOurs)),
         }
     }
 
-    async fn revoke_key(&self, key_id: &str) -> Result<v1::RevokeResponse, Status> {
-        let key_id = read_key_id(key_id)?;
+    async fn take_back(&self, wanted: Wanted) -> Result<v1::RevokeResponse, Status> {
+        let ledger = &self.desk.ledger;
+        let (done, token_id) = match wanted {
+            Wanted::Token(claims) => (ledger.revoke_token(&claims).await, Some(claims.token_id)),
+            Wanted::UnderCompromisedKey => (Ok(self.nothing_to_do()), None),
+            Wanted::TokenId(token_id) => (ledger.revoke_token_id(token_id.clone()).await, Some(token_id)),
+            Wanted::Client(client_id) => (ledger.revoke_client(client_id).await, None),
+            Wanted::Key(key_id) => (self.revoke_key(key_id).await, None),
+            Wanted::Everything(time) => (ledger.revoke_everything(time).await, None),
+        };
+        let done = done.map_err(ledger_status)?;
+        let token_id = token_id.map_or_else(String::new, |token_id| token_id.as_str().to_owned());
+        Ok(self.answer(&done, token_id).await)
+    }
+
+    async fn revoke_key(&self, key_id: KeyId) -> Result<Done<Revoked>, LedgerError> {
         let ledger = &self.desk.ledger;
         let books = ledger.books();
         let known = books.ring.find(&key_id);
         if known.is_some_and(|key| key.times().compromised_at.is_some()) {
-            let answer = Revoked::Already;
-            return Ok(self.answer(&Done { answer, books }, String::new()).await);
+            return Ok(self.nothing_to_do());
         }
-        let done = ledger.compromise_key(key_id, self.keys.algorithm).await;
-        let done = Done {
+        let done = ledger.compromise_key(key_id, self.keys.algorithm).await?;
+        Ok(Done {
             answer: Revoked::Now,
-            books: done.map_err(ledger_status)?.books,
-        };
-        Ok(self.answer(&done, String::new()).await)
+            books: done.books,
+        })
+    }
+
+    fn nothing_to_do(&self) -> Done<Revoked> {
+        Done {
+            answer: Revoked::Already,
+            books: self.desk.ledger.books(),
+        }
     }
 
     /// Says how far it has come, after a moment in which it usually comes all the way.
@@ -140,7 +163,7 @@ impl Revocations {
         }
     }
 
-    async fn list(&self, request: v1::ListRevocationsRequest) -> Result<v1::ListRevocationsResponse, Status> {
+    async fn list(self, request: v1::ListRevocationsRequest) -> Result<v1::ListRevocationsResponse, Status> {
         let size = page_size(request.page_size)?;
         let after = match request.page_token.as_str() {
             "" => None,
@@ -166,11 +189,11 @@ fn read_page_token(token: &str) -> Result<String, Status> {
         .ok_or_else(|| status::invalid("page_token", "is not one that was given out here"))
 }
 
-/// What is written to the audit trail: never the token itself.
+/// What is written to the audit trail when it is not found out what is meant: never a token.
 fn action(request: &v1::RevokeRequest) -> Action {
     let (name, subject) = match &request.subject {
         None => ("revoke", ""),
-        Some(Subject::Token(_)) => ("revoke_token", "by token"),
+        Some(Subject::Token(_)) => ("revoke_token", "(a token)"),
         Some(Subject::TokenId(token_id)) => ("revoke_token", token_id.as_str()),
         Some(Subject::ClientId(client_id)) => ("revoke_client", client_id.as_str()),
         Some(Subject::KeyId(key_id)) => ("revoke_key", key_id.as_str()),
@@ -191,8 +214,9 @@ impl RevocationService for Revocations {
         &self,
         request: Request<v1::RevokeRequest>,
     ) -> Result<Response<v1::RevokeResponse>, Status> {
+        let revocations = self.clone();
         self.desk
-            .serve(request, action, |request| Self::revoke(self, request))
+            .serve(request, action, |request| revocations.revoke(request))
             .await
     }
 
@@ -201,8 +225,9 @@ impl RevocationService for Revocations {
         request: Request<v1::ListRevocationsRequest>,
     ) -> Result<Response<v1::ListRevocationsResponse>, Status> {
         let action = |_: &v1::ListRevocationsRequest| Action::new("list_revocations", "");
+        let revocations = self.clone();
         self.desk
-            .serve(request, action, |request| self.list(request))
+            .serve(request, action, |request| revocations.list(request))
             .await
     }
 }

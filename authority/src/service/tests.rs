@@ -1,6 +1,7 @@
 //! The services as callers meet them: over HTTP/2, with the certificate of the connection given.
 
 mod admin;
+mod audit;
 mod border;
 mod clients;
 mod fleet;

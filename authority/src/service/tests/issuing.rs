@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use base64::Engine as _;
 use countersign_core::Rejection;
 use countersign_core::Timestamp;
@@ -21,11 +20,10 @@ use countersign_runtime::TimerClock;
 use tonic::{Code, Request};
 use tonic_types::StatusExt as _;
 
-use super::stage::{NOBODY, ORDERS, Setting, Stage, ask, reason, refusal};
+use super::stage::{NOBODY, ORDERS, Setting, SlowStore, Stage, ask, reason, refusal};
 use crate::alarm::Alarm;
 use crate::limits::Rate;
 use crate::store::memory::MemoryStore;
-use crate::store::{Commit, Page, Range, Revision, Store, StoreError};
 use crate::test_util::{Bench, START, client_id, peer, registration};
 
 /// `orders` by certificate; `billing` by the secret returned.
@@ -387,26 +385,6 @@ async fn no_token_is_born_revoked() {
     assert_eq!(refused.err(), Some(Rejection::ClientRevoked));
     let verified = judge(&stage, &after.access_token, 1, clock.now()).expect("verifies");
     assert!(verified.claims().issued_at > revoked_at);
-}
-
-/// A memory store whose commits take their time.
-#[derive(Debug)]
-struct SlowStore(MemoryStore, Duration);
-
-#[async_trait]
-impl Store for SlowStore {
-    async fn range(&self, range: Range) -> Result<Page, StoreError> {
-        self.0.range(range).await
-    }
-
-    async fn commit(&self, commit: Commit) -> Result<Revision, StoreError> {
-        tokio::time::sleep(self.1).await;
-        self.0.commit(commit).await
-    }
-
-    async fn revision(&self) -> Result<Revision, StoreError> {
-        self.0.revision().await
-    }
 }
 
 /// F38, I-08: whatever a client was issued while it was being stopped, is refused once that is acknowledged.

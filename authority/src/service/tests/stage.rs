@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use countersign_core::issuing::IssuingPolicy;
 use countersign_core::ports::Clock;
 use countersign_core::spiffe::TrustDomain;
@@ -38,6 +39,8 @@ use crate::service::issuing::Tokens;
 use crate::service::keys::{KeyPolicy, Keys};
 use crate::service::revocations::Revocations;
 use crate::service::sync::{StreamParts, Streams};
+use crate::store::memory::MemoryStore;
+use crate::store::{Commit, Page, Range, Revision, Store, StoreError};
 use crate::test_util::{Bench, START, peer, spiffe_id};
 
 pub(super) const OPERATOR: &str = "spiffe://example.org/operator/anna";
@@ -81,6 +84,26 @@ impl AsyncWrite for Pipe {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+/// A memory store whose commits take their time.
+#[derive(Debug)]
+pub(super) struct SlowStore(pub(super) MemoryStore, pub(super) Duration);
+
+#[async_trait]
+impl Store for SlowStore {
+    async fn range(&self, range: Range) -> Result<Page, StoreError> {
+        self.0.range(range).await
+    }
+
+    async fn commit(&self, commit: Commit) -> Result<Revision, StoreError> {
+        tokio::time::sleep(self.1).await;
+        self.0.commit(commit).await
+    }
+
+    async fn revision(&self) -> Result<Revision, StoreError> {
+        self.0.revision().await
     }
 }
 
