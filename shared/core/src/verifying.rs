@@ -193,7 +193,8 @@ pub fn judge(
 /// Whether the key may have signed such a token: one step of [`judge`], by itself for who explains a decision.
 ///
 /// # Errors
-/// [`Rejection::KeyRevoked`], [`Rejection::KidUnknown`] for a key whose last token has ended, [`Rejection::KeyNotActive`].
+/// [`Rejection::KeyRevoked`], [`Rejection::KidUnknown`] for a key whose last token has ended, [`Rejection::KeyNotActive`] for
+/// a token from before the key was to sign or from after it had ceased to.
 pub fn check_key(
     key: &KeyTimes,
     claims: &Claims,
@@ -210,6 +211,11 @@ pub fn check_key(
     }
     // Both times are the authority's, so no leeway belongs here.
     if key.active_from.is_none_or(|active| claims.issued_at < active) {
+        return Err(Rejection::KeyNotActive);
+    }
+    // Here some does: a key signs on until the authority has stored that it is retired, and a slow store takes its time.
+    let signs_no_more = |retired: Timestamp| claims.issued_at >= retired.saturating_add(expected.leeway);
+    if key.retired_from.is_some_and(signs_no_more) {
         return Err(Rejection::KeyNotActive);
     }
     Ok(())

@@ -302,7 +302,7 @@ fn an_accepted_token_is_refused_once_its_key_is_withdrawn() {
     let gone = with_keys(&|key| key.times.retired_from = Some(setting.after(-3605)));
     assert_eq!(judge(&gone), Err(Rejection::KidUnknown));
     let almost_gone = with_keys(&|key| key.times.retired_from = Some(setting.after(-3604)));
-    assert_eq!(judge(&almost_gone), Ok(()));
+    assert_eq!(judge(&almost_gone), Err(Rejection::KeyNotActive));
 }
 
 /// T92: a token refused for its unknown key is accepted as soon as the key is there.
@@ -339,14 +339,20 @@ fn a_retired_key_ends_with_its_last_token() {
     let gone = retired_from
         .saturating_add(setting.max_lifetime)
         .saturating_add(setting.leeway);
-    for (before, expected) in [(1, Ok(())), (0, Err(Rejection::KidUnknown))] {
+    let last = gone.as_seconds() - 1;
+    let issued = last - setting.max_lifetime.as_secs();
+    let payload = setting
+        .payload()
+        .with("iat", issued.to_string())
+        .with("nbf", issued.to_string())
+        .with("exp", last.to_string());
+    let token = setting.token(Role::Retired, &payload);
+    for (before, expected) in [
+        (2, Ok(())),
+        (1, Err(Rejection::TokenExpired)),
+        (0, Err(Rejection::KidUnknown)),
+    ] {
         let now = Timestamp::from_seconds(gone.as_seconds() - before);
-        let payload = setting
-            .payload()
-            .with("iat", (now.as_seconds() - 60).to_string())
-            .with("nbf", (now.as_seconds() - 60).to_string())
-            .with("exp", (now.as_seconds() + 60).to_string());
-        let token = setting.token(Role::Retired, &payload);
         assert_eq!(
             decide_at(&setting, &state, token.as_bytes(), now),
             expected,

@@ -142,6 +142,30 @@ fn a_token_is_not_older_than_its_key() {
     }
 }
 
+/// T51: a token from after its key had signed its last was made by whoever has got hold of the key since. The leeway is for
+/// an authority whose store takes long to retire a key.
+#[test]
+fn a_token_is_not_younger_than_its_key() {
+    for (retired, answer) in [
+        (-9, Ok(())),
+        (-10, Ok(())),
+        (-14, Ok(())),
+        (-15, Err(Rejection::KeyNotActive)),
+        (-100, Err(Rejection::KeyNotActive)),
+    ] {
+        let times = KeyTimes {
+            retired_from: Some(after(retired)),
+            ..times()
+        };
+        let state = state(times, RevocationList::default());
+        assert_eq!(
+            decide_with(&claims(), &state, &Requirements::default()),
+            answer,
+            "{retired}"
+        );
+    }
+}
+
 /// The order of the decision: of everything that is wrong at once, the first is told. Each step mends one thing.
 #[test]
 fn the_first_reason_wins() {

@@ -300,6 +300,22 @@ fn add_key_states(table: &mut Table<'_>) {
         let token = setting.token(role, &at(-90));
         table.token(id, &format!("the {role:?} key"), token, expected);
     }
+    // Retired a minute ago, and the leeway on top.
+    let leeway = i64::try_from(setting.leeway.as_secs()).expect("a short leeway");
+    for (issued, expected) in [
+        (-61, ACCEPT),
+        (-60 + leeway - 1, ACCEPT),
+        (-60 + leeway, reject(Rejection::KeyNotActive)),
+        (0, reject(Rejection::KeyNotActive)),
+    ] {
+        let token = setting.token(Role::Retired, &at(issued));
+        table.token(
+            "T51",
+            &format!("the Retired key, `iat` is now {issued:+}"),
+            token,
+            expected,
+        );
+    }
     let forged = sign(
         Object::to_json(&setting.header(Role::Compromised)).as_bytes(),
         setting.payload().to_json().as_bytes(),

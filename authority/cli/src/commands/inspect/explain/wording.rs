@@ -19,7 +19,7 @@ pub(super) const fn plainly(rejection: Rejection) -> &'static str {
         Rejection::KidUnknown => {
             "no key in force has its `kid`: the key was dropped, or the token is from elsewhere"
         }
-        Rejection::KeyNotActive => "the key did not sign yet when the token was issued",
+        Rejection::KeyNotActive => "the key did not sign when the token was issued: not yet, or no longer",
         Rejection::KeyRevoked => "the key is compromised: every token under it is refused",
         Rejection::SigInvalid => "it was changed after it was signed, or another key signed it",
         Rejection::ClaimMissing(_) => "a claim is missing",
