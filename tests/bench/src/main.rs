@@ -8,9 +8,11 @@
 //! rpc, the proxy that decides nothing. Ours and the floor take turns in short rounds, so that a busy machine slows both.
 //! Absolute numbers are for reading; ratios are for comparing.
 
+mod apply_update;
 mod authority;
 mod child;
 mod fixture;
+mod hostile_claims;
 mod issue;
 mod load;
 mod measure;
@@ -28,9 +30,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use countersign_runtime::ErrorChain;
 
 use crate::measure::Scale;
-use countersign_runtime::ErrorChain;
 use crate::report::{Comparison, Report};
 
 /// Whatever stops a measurement.
@@ -56,6 +58,10 @@ enum What {
     Issue,
     /// Calls through the sidecar, against a proxy that decides nothing.
     Proxy,
+    /// Verification while a million revocations come into force, against the same while nothing does.
+    ApplyUpdate,
+    /// The verdict about tokens that are made to take long, against the one about a good token.
+    HostileClaims,
     /// Everything.
     All,
     /// One server under load; started by the others.
@@ -113,9 +119,18 @@ fn measure(what: &What, scale: Scale) -> Result<Vec<Comparison>, Failure> {
         What::VerifyRepeat => Ok(vec![verify_repeat::repeat(scale)?]),
         What::Issue => Ok(vec![issue::issue(scale)?]),
         What::Proxy => proxy::proxy(scale),
+        What::ApplyUpdate => Ok(vec![apply_update::apply_update(scale)?]),
+        What::HostileClaims => Ok(vec![hostile_claims::hostile_claims(scale)?]),
         What::All => {
             let mut all = Vec::new();
-            for what in [What::VerifyCold, What::VerifyRepeat, What::Issue, What::Proxy] {
+            for what in [
+                What::VerifyCold,
+                What::VerifyRepeat,
+                What::Issue,
+                What::Proxy,
+                What::ApplyUpdate,
+                What::HostileClaims,
+            ] {
                 all.extend(measure(&what, scale)?);
             }
             Ok(all)
