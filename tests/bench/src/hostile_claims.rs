@@ -25,7 +25,7 @@ pub(crate) fn hostile_claims(scale: Scale) -> Result<Comparison, Failure> {
         ("claims_1000_us", numbered(1_000)),
         ("colliding_4096_us", colliding(4_096)),
         ("claims_full_token_us", numbered(500)),
-        ("colliding_full_token_us", colliding(300)),
+        ("colliding_full_token_us", colliding(180)),
         ("longest_names_us", long_names()),
         (
             "deepest_us",
