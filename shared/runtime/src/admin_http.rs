@@ -11,6 +11,7 @@
 //! nothing else.
 
 mod answer;
+mod lines;
 
 use std::fmt;
 use std::io;
@@ -26,6 +27,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+
+use lines::StrictLines;
 
 /// Connections at one time: a scraper, two probes, a person, and room for all of them to hang.
 const MAX_CONNECTIONS: usize = 64;
@@ -169,12 +172,14 @@ async fn answer_one(tcp: TcpStream, endpoints: AdminEndpoints) -> hyper::Result<
         let response = answer::answer(&endpoints, &request);
         async move { Ok::<_, std::convert::Infallible>(response) }
     });
+    let (reading, writing) = tcp.into_split();
+    let io = tokio::io::join(StrictLines::new(reading), writing);
     http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
         .max_buf_size(MAX_HEADER_BYTES)
         .keep_alive(false)
-        .serve_connection(TokioIo::new(tcp), service)
+        .serve_connection(TokioIo::new(io), service)
         .await
 }
 

@@ -169,6 +169,11 @@ async fn what_no_probe_sends_is_refused() {
         ("GET /live HTTP/1.0\r\n\r\n", 400),
         ("GET http://other/live HTTP/1.1\r\nhost: x\r\n\r\n", 400),
         ("GET /live HTTP/1.1\r\nhost: x\r\n folded: y\r\n\r\n", 400),
+        ("GET /live HTTP/1.1\nhost: x\n\n", 400),
+        ("\nGET /live HTTP/1.1\r\nhost: x\r\n\r\n", 400),
+        ("GET /live HTTP/1.1\nhost: x\r\n\r\n", 400),
+        ("GET /live HTTP/1.1\r\nhost: x\nfolded: y\r\n\r\n", 400),
+        ("GET /live HTTP/1.1\r\nhost: x\r\n\n", 400),
         ("\u{0}\u{1}\r\n\r\n", 400),
         (huge.as_str(), 431),
     ] {
