@@ -315,7 +315,7 @@ impl App {
         };
         tasks.spawn(rotator.run(stop.clone()));
         tasks.spawn(upkeep.run(stop.clone()));
-        tasks.spawn(upkeep::settle(self.opened.ledger.clone(), stop.clone()));
+        tasks.spawn(upkeep::keep_store(self.opened.ledger.clone(), stop.clone()));
         tasks.spawn(revoker::run(self.opened.ledger.clone(), stop.clone()));
         tasks.spawn(self.tls.watch(DEFAULT_WATCH_INTERVAL, stop.clone()));
     }

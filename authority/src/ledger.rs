@@ -176,6 +176,10 @@ struct Doubt {
 /// The most mutations that wait for their turn. Each is a durable commit of some milliseconds, so this is seconds of work.
 const MAX_WAITING: usize = 1024;
 
+/// How far signatures may be past the time of the books. A step of the clock by less is what the leeway is for; and while
+/// tokens are issued, one commit in so long a time is nothing.
+const KEEP_TIME: Duration = Duration::from_secs(60);
+
 impl Ledger {
     /// The books now.
     #[must_use]
@@ -229,6 +233,24 @@ impl Ledger {
     pub async fn settle(&self) -> Result<(), StoreError> {
         let mut writer = self.0.writer.lock().await;
         self.0.settle(&mut writer).await.map(|_made| ())
+    }
+
+    /// Commits the time of the last signature, when it is so far past that of the books that a restart would lose it: tokens
+    /// of later than the authority then knows of would be out of reach of its watermarks.
+    ///
+    /// # Errors
+    /// [`LedgerError`]: the store's.
+    pub async fn keep_time(&self) -> Result<(), LedgerError> {
+        if self.timeline().signed().since(self.books().committed_at) < KEEP_TIME {
+            return Ok(());
+        }
+        let plan = |_: &Books, _| {
+            Ok(Plan {
+                keeps_time: true,
+                ..Plan::nothing(())
+            })
+        };
+        self.write(Hold::Nobody, plan).await.map(drop)
     }
 
     /// Does `work` to its end, whether or not anybody waits for it. [`Self::close`] does.
@@ -301,7 +323,7 @@ impl Inner {
             return Err(LedgerError::Refused(Failure::LimitReached));
         }
         let mut commit = books::records(&before, &outcome.books, &plan, &self.vault)?;
-        let head = outcome.books.head(now).write(&self.vault)?;
+        let head = outcome.books.head().write(&self.vault)?;
         commit.expect(HEAD, writer.head);
         commit.put(HEAD.to_owned(), head.clone());
         self.commit(writer, commit, head, outcome).await?;

@@ -1,5 +1,6 @@
 //! Forgets revocations that no token can need any more.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use countersign_runtime::ErrorChain;
@@ -20,7 +21,7 @@ const STEADY: Duration = Duration::from_secs(15 * 60);
 
 /// Prunes until `stop`.
 pub async fn run(ledger: Ledger, stop: CancellationToken) {
-    let mut steadiness = Steadiness::new(ledger.timeline().clock().clone());
+    let mut steadiness = Steadiness::new(Arc::clone(ledger.timeline().clock()));
     let mut ticks = tokio::time::interval(EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
@@ -65,7 +66,7 @@ mod tests {
         let ledger = bench.open().await.ledger;
         let token_id = TokenId::parse("1.1").expect("valid");
         ledger.revoke_token_id(token_id).await.expect("revokes");
-        let mut steadiness = Steadiness::new(ledger.timeline().clock().clone());
+        let mut steadiness = Steadiness::new(Arc::clone(ledger.timeline().clock()));
         let held = || ledger.books().trust.revocations().len();
         // Ahead by two hours when the process starts, and then by ten more.
         for ahead in [2, 12] {

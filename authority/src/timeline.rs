@@ -2,7 +2,8 @@
 //!
 //! Everything that is ordered by time (`iat`, watermarks, the states of keys) is timed here, so that it stays ordered when
 //! the machine's clock is set back: the same second is given until the clock has caught up. Over more than the leeway,
-//! nothing is signed, because the tokens would come from the future.
+//! nothing is signed, because the tokens would come from the future. The time of the last signature is stored with the books
+//! ([`crate::ledger::Ledger::keep_time`]), so that this holds after a restart, too.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
@@ -21,6 +22,7 @@ pub struct ClockBehind(pub Duration);
 pub struct Timeline {
     clock: Arc<dyn Clock>,
     latest: AtomicU64,
+    signed: AtomicU64,
     leeway: Duration,
 }
 
@@ -31,6 +33,7 @@ impl Timeline {
         Self {
             clock,
             latest: AtomicU64::new(floor.as_seconds()),
+            signed: AtomicU64::new(floor.as_seconds()),
             leeway,
         }
     }
@@ -47,11 +50,27 @@ impl Timeline {
         Timestamp::from_seconds(before.max(now))
     }
 
-    /// The time now, for a signature.
+    /// The time now, for a signature, which is remembered.
+    ///
+    /// # Errors
+    /// [`ClockBehind`], as [`Timeline::can_sign`].
+    pub fn for_signing(&self) -> Result<Timestamp, ClockBehind> {
+        let now = self.can_sign()?;
+        self.signed.fetch_max(now.as_seconds(), Ordering::Relaxed);
+        Ok(now)
+    }
+
+    /// The last time that was given for a signature, or the floor.
+    #[must_use]
+    pub fn signed(&self) -> Timestamp {
+        Timestamp::from_seconds(self.signed.load(Ordering::Relaxed))
+    }
+
+    /// The time that a signature made now would be of.
     ///
     /// # Errors
     /// [`ClockBehind`] when the clock is behind by more than the leeway (X08).
-    pub fn for_signing(&self) -> Result<Timestamp, ClockBehind> {
+    pub fn can_sign(&self) -> Result<Timestamp, ClockBehind> {
         let now = self.now();
         let behind = now.since(self.clock.now());
         if behind > self.leeway {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use countersign_runtime::ErrorChain;
 use tokio_util::sync::CancellationToken;
 
 use crate::feed::Feed;
@@ -16,14 +17,25 @@ const EVERY: Duration = Duration::from_secs(1);
 /// Every so many seconds, limiters forget those who have not asked for a while.
 const FORGET: u32 = 60;
 
-/// Settles commits in doubt until `stop`: else the client concerned would wait for the next mutation. By itself, because
-/// opening a store anew takes as long as it takes.
-pub async fn settle(ledger: Ledger, stop: CancellationToken) {
+/// After a failure, every so many seconds the time is tried to be kept again.
+const TRY_AGAIN: u32 = 60;
+
+/// Sees until `stop` that the store knows the time, and that commits in doubt are settled: else the client concerned would
+/// wait for the next mutation. By itself, because opening a store anew takes as long as it takes.
+pub async fn keep_store(ledger: Ledger, stop: CancellationToken) {
+    let mut pause = 0_u32;
     let mut ticks = tokio::time::interval(EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
         // That it is in doubt was said aloud.
         let _settled = ledger.settle().await;
+        pause = pause.saturating_sub(1);
+        if pause == 0
+            && let Err(error) = ledger.keep_time().await
+        {
+            tracing::warn!(error = %ErrorChain(&error), "the time was not stored");
+            pause = TRY_AGAIN;
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 //!
 //! INVARIANT (no un-revoking): no token that was issued before is accepted after it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use countersign_core::Timestamp;
@@ -32,7 +33,7 @@ pub(super) async fn accept_clock(
     found: Found,
 ) -> Result<Found, StartError> {
     let now = opening.clock.now();
-    let floor = found.committed_at;
+    let floor = found.books.committed_at;
     if opening.accepted_time == Some(floor) && now < floor {
         return withdraw(opening, vault, found, now).await;
     }
@@ -72,23 +73,22 @@ async fn withdraw(
     after.trust = TrustState::new(
         opening.issuer.clone(),
         after.trust.epoch(),
-        after.trust.keys().clone(),
+        Arc::clone(after.trust.keys()),
         list,
         &AwsLc,
     );
     commit.expect(HEAD, found.version);
-    commit.put(HEAD.to_owned(), after.head(now).write(vault)?);
+    commit.put(HEAD.to_owned(), after.head().write(vault)?);
     let version = opening.store.commit(commit).await?;
     audit::record(&Event {
         actor: &Actor::authority(),
         action: "accept_clock",
-        subject: &found.committed_at.to_string(),
+        subject: &before.committed_at.to_string(),
         outcome: Outcome::Done,
         note: &format!("the clock is at {now}; every key was withdrawn"),
     });
     Ok(Found {
         books: after,
-        committed_at: now,
         version,
     })
 }

@@ -47,6 +47,8 @@ pub struct Books {
     pub clients: Registry,
     /// The digests of their records, summed up: of those that could not be read, too.
     pub client_digests: DigestSum,
+    /// When they were committed.
+    pub committed_at: Timestamp,
     /// Who waits.
     pub hold: Hold,
 }
@@ -64,6 +66,8 @@ pub(super) struct Plan<T> {
     pub(super) revoked: Vec<Revocation>,
     /// Revocations to forget.
     pub(super) prune_before: Option<Timestamp>,
+    /// Whether the time is to be committed, if nothing else is.
+    pub(super) keeps_time: bool,
 }
 
 impl<T> Plan<T> {
@@ -75,6 +79,7 @@ impl<T> Plan<T> {
             client: None,
             revoked: Vec::new(),
             prune_before: None,
+            keeps_time: false,
         }
     }
 
@@ -101,7 +106,7 @@ impl<T> Plan<T> {
     }
 
     pub(super) const fn is_nothing(&self) -> bool {
-        self.ring.is_none() && self.client.is_none() && !self.changes_trust()
+        !self.keeps_time && self.client.is_none() && !self.changes_trust()
     }
 
     /// Whether verifiers have to hear of it.
@@ -130,6 +135,7 @@ impl Books {
     pub(super) fn after<T>(&self, plan: &Plan<T>, now: Timestamp) -> Result<Outcome, RecordError> {
         let mut books = self.clone();
         books.hold = Hold::Nobody;
+        books.committed_at = now;
         if let Some(client) = &plan.client {
             if let Some(before) = self.clients.find(client.client_id.as_str()) {
                 books.client_digests.subtract(&clients::digest(before, &AwsLc)?);
@@ -158,13 +164,13 @@ impl Books {
         Ok(Outcome { books, update })
     }
 
-    /// The head record of these books, committed at `now`.
-    pub(super) const fn head(&self, now: Timestamp) -> Head {
+    /// The head record of these books.
+    pub(super) const fn head(&self) -> Head {
         Head {
             epoch: self.trust.epoch(),
             state_digest: *self.trust.digest(),
             clients: self.client_digests,
-            committed_at: now,
+            committed_at: self.committed_at,
         }
     }
 

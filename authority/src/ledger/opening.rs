@@ -160,13 +160,13 @@ pub async fn open(opening: Opening) -> Result<Opened, StartError> {
     let mut random = [0; 4];
     AwsLc.fill(&mut random)?;
     let shard = number << 32 | u64::from(u32::from_be_bytes(random));
-    let (books, floor) = (found.books, found.committed_at);
+    let books = found.books;
     if number > FIRST_SHARD {
         let end = opening.clock.elapsed().saturating_add(GATHERING);
         opening.fleet.gather_until(end);
     }
 
-    let timeline = Timeline::new(Arc::clone(&opening.clock), floor, opening.leeway);
+    let timeline = Timeline::new(Arc::clone(&opening.clock), books.committed_at, opening.leeway);
     // Sequences of one opening have room for a heartbeat every millisecond for a hundred years. They grow within a stream,
     // and no stream outlives an opening.
     let feed = Feed::new(
@@ -333,8 +333,6 @@ fn refuse_record(opening: &Opening, error: RecordError) -> Result<(), StartError
 pub(super) struct Found {
     /// The books.
     pub(super) books: Books,
-    /// When they were committed.
-    pub(super) committed_at: Timestamp,
     /// Of the head record.
     pub(super) version: Version,
 }
@@ -346,7 +344,6 @@ async fn find_books(opening: &Opening, vault: &Vault) -> Result<Found, StartErro
     let head = Head::read(&record.value, vault)?;
     Ok(Found {
         books: read_books(opening, vault, &head).await?,
-        committed_at: head.committed_at,
         version: record.version,
     })
 }
@@ -363,6 +360,7 @@ async fn read_books(opening: &Opening, vault: &Vault, head: &Head) -> Result<Boo
         ring: Arc::new(ring),
         clients: read_clients(opening, vault, &head.clients).await?,
         client_digests: head.clients,
+        committed_at: head.committed_at,
         hold: Hold::Nobody,
     })
 }
@@ -443,7 +441,7 @@ async fn raise_shard(opening: &Opening, vault: &Vault, found: &Found) -> Result<
         None => (0, 0),
     };
     let shard = last.saturating_add(1);
-    let head = found.books.head(found.committed_at);
+    let head = found.books.head();
     let mut commit = Commit::default();
     commit.expect(SHARD, shard_version);
     commit.expect(HEAD, found.version);

@@ -144,7 +144,7 @@ impl Tokens {
     /// # Errors
     /// A stable name for the readiness probe.
     pub fn is_ready(&self) -> Result<(), &'static str> {
-        let now = self.0.ledger.timeline().for_signing();
+        let now = self.0.ledger.timeline().can_sign();
         let now = now.map_err(|_behind| IssueError::ClockBehind.reason())?;
         let books = self.0.ledger.books();
         let signing = books.ring.signing(now);

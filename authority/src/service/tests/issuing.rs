@@ -95,7 +95,7 @@ async fn a_client_with_a_certificate_gets_a_token_that_is_bound_to_it() {
     assert_eq!(claims.audiences, ["shop"]);
     assert_eq!((claims.issued_at, claims.not_before), (now, Some(now)));
     assert_eq!(claims.expires_at.since(now), Duration::from_secs(900));
-    assert_eq!(claims.token_id.as_str(), "1.0");
+    assert_eq!(claims.token_id.as_str(), format!("{:x}.0", stage.opened.shard));
     let bound = Confirmation::Certificate(CertificateThumbprint::new([1; 32]));
     assert_eq!(claims.confirmation, bound);
     // T85: nobody else can use it.
@@ -133,7 +133,7 @@ async fn a_client_with_a_secret_gets_a_token_that_is_not_bound_by_fields_or_by_b
 #[tokio::test]
 async fn token_identifiers_are_never_given_twice() {
     let bench = Bench::new();
-    let mut ids = Vec::new();
+    let (mut ids, mut expected) = (Vec::new(), Vec::new());
     for _ in 0..2 {
         let stage = Stage::with(Setting {
             bench: bench.clone(),
@@ -149,8 +149,10 @@ async fn token_identifiers_are_never_given_twice() {
             let verified = judge(&stage, &issued.access_token, 1, bench.clock.now()).expect("verifies");
             ids.push(verified.claims().token_id.as_str().to_owned());
         }
+        expected.extend((0..2).map(|sequence| format!("{:x}.{sequence}", stage.opened.shard)));
     }
-    assert_eq!(ids, ["1.0", "1.1", "2.0", "2.1"]);
+    assert_eq!(ids, expected);
+    assert_ne!(ids[0], ids[2]);
 }
 
 /// G34 to G37, G39: nothing partial, nothing unregistered, no wildcards.

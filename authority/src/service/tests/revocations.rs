@@ -36,7 +36,7 @@ async fn a_token_is_revoked_by_showing_it() {
     let done = by_token(&token).await.expect("revokes").into_inner();
     assert_eq!(
         (done.epoch, done.token_id.as_str(), done.already),
-        (2, "1.0", false)
+        (2, format!("{:x}.0", stage.opened.shard).as_str(), false)
     );
     assert_eq!((done.verifiers, done.in_force), (0, 0));
     let again = by_token(&token).await.expect("is done").into_inner();
@@ -67,7 +67,7 @@ async fn a_token_is_revoked_by_showing_it() {
     let done = by_token(&expired).await.expect("is done").into_inner();
     assert_eq!(
         (done.epoch, done.already, done.token_id.as_str()),
-        (2, true, "1.1")
+        (2, true, format!("{:x}.1", stage.opened.shard).as_str())
     );
 
     // Everything under a compromised key is refused already.

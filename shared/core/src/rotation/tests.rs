@@ -221,7 +221,7 @@ fn outlives_its_tokens(ring: &Ring, tokens: &[Token], now: Timestamp) -> Result<
         let times = times.ok_or_else(|| TestCaseError::fail("the key of a valid token is gone"))?;
         if times.compromised_at.is_none() {
             prop_assert!(times.active_from.is_some_and(|from| from <= *issued_at));
-            let gone = crate::key_set::KeySet::gone_from(&times, POLICY.retention);
+            let gone = KeySet::gone_from(&times, POLICY.retention);
             prop_assert!(gone.is_none_or(|gone| gone > now));
         }
     }
