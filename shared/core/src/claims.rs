@@ -1,7 +1,10 @@
 //! The claims of an access token (RFC 9068, section 2.2), read strictly.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt;
 
+use serde::ser::{Serialize, SerializeMap as _, Serializer};
 use serde_json::value::RawValue;
 
 use crate::json::{self, Members};
@@ -25,8 +28,8 @@ pub struct Subject {
     pub client_id: ClientId,
 }
 
-impl std::fmt::Display for Subject {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "client:{}/{}", self.trust_domain, self.client_id)
     }
 }
@@ -124,44 +127,45 @@ impl Claims {
         }
         Ok(())
     }
+}
 
-    /// The claims as the payload of a token: `nbf` is written as `iat` when not set.
-    #[must_use]
-    pub fn to_json(&self) -> String {
-        let mut payload = serde_json::Map::new();
-        let mut put = |claim: Claim, value: serde_json::Value| {
-            payload.insert(claim.name().to_owned(), value);
-        };
-        put(Claim::Iss, self.issuer.as_str().into());
-        put(Claim::Sub, self.subject.to_string().into());
+/// As the payload of a token: `nbf` is written as `iat` when not set.
+impl Serialize for Claims {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut payload = serializer.serialize_map(None)?;
+        payload.serialize_entry(Claim::Iss.name(), &self.issuer)?;
+        payload.serialize_entry(Claim::Sub.name(), &Text(&self.subject))?;
         match self.audiences.as_slice() {
-            [audience] => put(Claim::Aud, audience.as_str().into()),
-            several => put(Claim::Aud, several.into()),
+            [audience] => payload.serialize_entry(Claim::Aud.name(), audience)?,
+            several => payload.serialize_entry(Claim::Aud.name(), several)?,
         }
-        put(Claim::ClientId, self.client_id.as_str().into());
-        put(Claim::Exp, self.expires_at.as_seconds().into());
-        put(Claim::Iat, self.issued_at.as_seconds().into());
-        put(
-            Claim::Nbf,
-            self.not_before.unwrap_or(self.issued_at).as_seconds().into(),
-        );
-        put(Claim::Jti, self.token_id.as_str().into());
+        payload.serialize_entry(Claim::ClientId.name(), self.client_id.as_str())?;
+        payload.serialize_entry(Claim::Exp.name(), &self.expires_at.as_seconds())?;
+        payload.serialize_entry(Claim::Iat.name(), &self.issued_at.as_seconds())?;
+        let not_before = self.not_before.unwrap_or(self.issued_at);
+        payload.serialize_entry(Claim::Nbf.name(), &not_before.as_seconds())?;
+        payload.serialize_entry(Claim::Jti.name(), self.token_id.as_str())?;
         if !self.scopes.is_empty() {
-            put(Claim::Scope, join(&self.scopes).into());
+            payload.serialize_entry(Claim::Scope.name(), &join(&self.scopes))?;
         }
         if !self.roles.is_empty() {
-            put(
-                Claim::Roles,
-                self.roles.iter().map(Scope::as_str).collect::<Vec<_>>().into(),
-            );
+            let roles: Vec<&str> = self.roles.iter().map(Scope::as_str).collect();
+            payload.serialize_entry(Claim::Roles.name(), &roles)?;
         }
-        if let Confirmation::Certificate(thumbprint) = self.confirmation {
-            put(
-                Claim::Cnf,
-                serde_json::json!({ "x5t#S256": thumbprint.to_string() }),
-            );
+        if let Confirmation::Certificate(thumbprint) = &self.confirmation {
+            let thumbprint = BTreeMap::from([("x5t#S256", Text(thumbprint))]);
+            payload.serialize_entry(Claim::Cnf.name(), &thumbprint)?;
         }
-        serde_json::Value::Object(payload).to_string()
+        payload.end()
+    }
+}
+
+/// A value as a string, as it is displayed.
+struct Text<'a, T>(&'a T);
+
+impl<T: fmt::Display> Serialize for Text<'_, T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self.0)
     }
 }
 

@@ -198,7 +198,8 @@ pub fn sign_token(claims: &Claims, key_id: &KeyId, signer: &dyn Signer) -> Resul
     let header = access_token_header(signer.algorithm(), key_id);
     let mut token = encode_segment(header.as_bytes());
     token.push('.');
-    token.push_str(&encode_segment(claims.to_json().as_bytes()));
+    let payload = serde_json::to_vec(claims).map_err(|_unwritable| SigningFailed)?;
+    token.push_str(&encode_segment(&payload));
     let signature = signer.sign(token.as_bytes())?;
     token.push('.');
     token.push_str(&encode_segment(&signature));
