@@ -280,7 +280,10 @@ impl App {
                 timeline: Arc::clone(self.opened.ledger.timeline()),
                 age: self.config.limits.connection_age,
             }),
-            clients: Clients(desk.clone()),
+            clients: Clients {
+                desk: desk.clone(),
+                fleet: self.fleet.clone(),
+            },
             keys: Keys {
                 desk: desk.clone(),
                 fleet: self.fleet.clone(),

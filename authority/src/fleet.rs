@@ -39,6 +39,9 @@ pub struct Verifier {
     pub last_nack: &'static str,
 }
 
+/// How long an answer waits for the verifiers, so that it can say that they are all there: they usually are.
+const ACKNOWLEDGEMENT_WAIT: Duration = Duration::from_millis(500);
+
 /// How many verifiers are connected, and how many of them have acknowledged something.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Reach {
@@ -230,8 +233,15 @@ impl Fleet {
         self.lock().reach(epoch)
     }
 
-    /// The same, once all who are connected are there. Drop the future to stop waiting.
-    pub async fn reached_by_all(&self, epoch: Epoch) {
+    /// The same, after a moment in which usually all who are connected get there.
+    pub async fn reach_soon(&self, epoch: Epoch) -> Reach {
+        // Whether the moment sufficed is what the numbers tell.
+        let _in_time = tokio::time::timeout(ACKNOWLEDGEMENT_WAIT, self.reached_by_all(epoch)).await;
+        self.reach(epoch)
+    }
+
+    /// Waits until all who are connected are at `epoch` or past it.
+    async fn reached_by_all(&self, epoch: Epoch) {
         let mut changed = self.0.changed.subscribe();
         loop {
             let reach = self.reach(epoch);

@@ -13,6 +13,7 @@ use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
+use countersign_core::text::is_shown;
 use countersign_mtls::Peer;
 use countersign_runtime::ErrorChain;
 use countersign_wire::status::{self, Failure};
@@ -196,10 +197,10 @@ const MAX_REASON: usize = 256;
 
 /// Checks an operator's reason.
 fn check_reason(reason: &str) -> Result<(), Status> {
-    if reason.len() > MAX_REASON || reason.chars().any(char::is_control) {
+    if reason.len() > MAX_REASON || !reason.chars().all(is_shown) {
         return Err(status::invalid(
             "reason",
-            "is at most 256 bytes without control characters",
+            "is at most 256 bytes without control or formatting characters",
         ));
     }
     Ok(())

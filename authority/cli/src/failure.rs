@@ -212,7 +212,9 @@ fn advice_for_reason(reason: &str) -> Option<&'static str> {
         "no_active_key" => "see `countersign key list`",
         "client_unknown" => "see `countersign client list`",
         "client_exists" => "choose another name, or change it: `countersign client update`",
-        "identity_taken" => "see `countersign client list` for who holds it",
+        "identity_taken" => {
+            "see `countersign client show` of the others for who holds it; an operator's identity is no client's"
+        }
         "secret_unknown" => "see `countersign client show` for the secrets",
         "too_many_secrets" => "see `countersign client show`, then `countersign client secret retire`",
         "key_unknown" | "key_not_prepared" | "key_not_retirable" | "key_compromised" => {

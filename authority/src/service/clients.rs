@@ -12,10 +12,16 @@ use countersign_wire::write_time;
 use tonic::{Request, Response, Status};
 
 use super::{Action, Desk, ledger_status, page_size};
+use crate::fleet::Fleet;
 
 /// The service.
 #[derive(Clone, Debug)]
-pub struct Clients(pub Desk);
+pub struct Clients {
+    /// Where operators are served.
+    pub desk: Desk,
+    /// Who has to hear that a client is stopped.
+    pub fleet: Fleet,
+}
 
 impl Clients {
     /// Lets an operator do something to the client that the request names.
@@ -37,10 +43,12 @@ impl Clients {
             let client_id = read_client_id(named(&request))?;
             work(clients, client_id, request).await
         };
-        self.0.serve(request, action, work).await
+        self.desk.serve(request, action, work).await
     }
 
-    /// Identities of another trust domain authenticate nobody here, so they are not registered.
+    /// Identities of another trust domain authenticate nobody here, so they are not registered. Nor are those of operators: to
+    /// change clients is one thing, to get tokens another. A verifier's may be, because a service and the sidecar before it
+    /// often are one workload with one identity, and what a verifier may do harms nobody.
     fn registration(
         &self,
         description: String,
@@ -49,15 +57,18 @@ impl Clients {
         thumbprints: &[String],
     ) -> Result<Registration, Status> {
         let registration = read_registration(description, grants, spiffe_ids, thumbprints)?;
-        let ours = &self.0.ledger.policy().trust_domain;
-        if registration.spiffe_ids.iter().all(|id| id.trust_domain() == ours) {
-            Ok(registration)
-        } else {
-            Err(status::invalid(
+        let ours = &self.desk.ledger.policy().trust_domain;
+        if registration.spiffe_ids.iter().any(|id| id.trust_domain() != ours) {
+            return Err(status::invalid(
                 "spiffe_ids",
                 "names an identity of another trust domain",
-            ))
+            ));
         }
+        let operators = &self.desk.roles.operators;
+        if registration.spiffe_ids.iter().any(|id| operators.contains(id)) {
+            return Err(status::failed(Failure::IdentityTaken));
+        }
+        Ok(registration)
     }
 
     async fn create(
@@ -72,7 +83,7 @@ impl Clients {
             &request.certificate_thumbprints,
         )?;
         let created = self
-            .0
+            .desk
             .ledger
             .create_client(client_id, registration, request.with_secret);
         let (client, secret) = created.await.map_err(ledger_status)?.answer;
@@ -83,7 +94,7 @@ impl Clients {
     }
 
     fn get(&self, client_id: &ClientId) -> Result<v1::GetClientResponse, Status> {
-        let books = self.0.ledger.books();
+        let books = self.desk.ledger.books();
         let client = books
             .clients
             .find(client_id.as_str())
@@ -96,14 +107,17 @@ impl Clients {
 
     fn list(&self, request: &v1::ListClientsRequest) -> Result<v1::ListClientsResponse, Status> {
         let size = page_size(request.page_size)?;
+        let books = self.desk.ledger.books();
         let after = match request.page_token.as_str() {
             "" => None,
             token => Some(
+                // Who was last on a page stays known, deleted or not.
                 ClientId::parse(token)
-                    .map_err(|_form| status::invalid("page_token", "is not one that was given out here"))?,
+                    .ok()
+                    .filter(|last| books.clients.find(last.as_str()).is_some())
+                    .ok_or_else(|| status::invalid("page_token", "is not one that was given out here"))?,
             ),
         };
-        let books = self.0.ledger.books();
         let mut rest = books.clients.after(after.as_ref());
         let page: Vec<v1::Client> = rest
             .by_ref()
@@ -130,7 +144,7 @@ impl Clients {
             &request.certificate_thumbprints,
         )?;
         let updated = self
-            .0
+            .desk
             .ledger
             .update_client(client_id, request.version, registration);
         let client = updated.await.map_err(ledger_status)?.answer;
@@ -144,7 +158,7 @@ impl Clients {
         client_id: ClientId,
         _: v1::AddSecretRequest,
     ) -> Result<v1::AddSecretResponse, Status> {
-        let added = self.0.ledger.add_secret(client_id).await;
+        let added = self.desk.ledger.add_secret(client_id).await;
         let (secret, created_at) = added.map_err(ledger_status)?.answer;
         Ok(v1::AddSecretResponse {
             secret: Some(v1::ClientSecret {
@@ -192,7 +206,7 @@ impl ClientService for Clients {
     ) -> Result<Response<v1::ListClientsResponse>, Status> {
         let action = |_: &v1::ListClientsRequest| Action::new("list_clients", "");
         let clients = self.clone();
-        self.0
+        self.desk
             .serve(request, action, |request| async move { clients.list(&request) })
             .await
     }
@@ -215,9 +229,14 @@ impl ClientService for Clients {
         request: Request<v1::DisableClientRequest>,
     ) -> Result<Response<v1::DisableClientResponse>, Status> {
         let work = |clients: Self, client_id, _| async move {
-            let disabled = clients.0.ledger.disable_client(client_id).await;
+            let disabled = clients.desk.ledger.disable_client(client_id).await;
             let epoch = disabled.map_err(ledger_status)?.books.trust.epoch();
-            Ok(v1::DisableClientResponse { epoch })
+            let reach = clients.fleet.reach_soon(epoch).await;
+            Ok(v1::DisableClientResponse {
+                epoch,
+                verifiers: reach.connected,
+                in_force: reach.acknowledged,
+            })
         };
         self.serve("disable_client", request, |request| &request.client_id, work)
             .await
@@ -228,7 +247,7 @@ impl ClientService for Clients {
         request: Request<v1::EnableClientRequest>,
     ) -> Result<Response<v1::EnableClientResponse>, Status> {
         let work = |clients: Self, client_id, _| async move {
-            let enabled = clients.0.ledger.enable_client(client_id).await;
+            let enabled = clients.desk.ledger.enable_client(client_id).await;
             enabled.map_err(ledger_status)?;
             Ok(v1::EnableClientResponse {})
         };
@@ -241,9 +260,14 @@ impl ClientService for Clients {
         request: Request<v1::DeleteClientRequest>,
     ) -> Result<Response<v1::DeleteClientResponse>, Status> {
         let work = |clients: Self, client_id, _| async move {
-            let deleted = clients.0.ledger.delete_client(client_id).await;
+            let deleted = clients.desk.ledger.delete_client(client_id).await;
             let epoch = deleted.map_err(ledger_status)?.books.trust.epoch();
-            Ok(v1::DeleteClientResponse { epoch })
+            let reach = clients.fleet.reach_soon(epoch).await;
+            Ok(v1::DeleteClientResponse {
+                epoch,
+                verifiers: reach.connected,
+                in_force: reach.acknowledged,
+            })
         };
         self.serve("delete_client", request, |request| &request.client_id, work)
             .await
@@ -262,7 +286,7 @@ impl ClientService for Clients {
         request: Request<v1::RetireSecretRequest>,
     ) -> Result<Response<v1::RetireSecretResponse>, Status> {
         let work = |clients: Self, client_id, request: v1::RetireSecretRequest| async move {
-            let retired = clients.0.ledger.retire_secret(client_id, request.secret_id);
+            let retired = clients.desk.ledger.retire_secret(client_id, request.secret_id);
             retired.await.map_err(ledger_status)?;
             Ok(v1::RetireSecretResponse {})
         };

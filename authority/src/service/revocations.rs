@@ -1,7 +1,6 @@
 //! `RevocationService`: operators take tokens back.
 
 use std::fmt;
-use std::time::Duration;
 
 use countersign_core::claims::Claims;
 use countersign_core::freshness::Freshness;
@@ -21,9 +20,6 @@ use super::keys::KeyPolicy;
 use super::{Action, Desk, Ended, check_reason, ledger_status, page_size};
 use crate::fleet::Fleet;
 use crate::ledger::{Done, LedgerError, Revoked};
-
-/// How long an answer waits for the verifiers, so that it can say that they are all there: they usually are.
-const ACKNOWLEDGEMENT_WAIT: Duration = Duration::from_millis(500);
 
 /// The service.
 #[derive(Clone, Debug)]
@@ -147,13 +143,10 @@ impl Revocations {
         }
     }
 
-    /// Says how far it has come, after a moment in which it usually comes all the way.
+    /// Says how far it has come.
     async fn answer(&self, done: &Done<Revoked>, token_id: String) -> v1::RevokeResponse {
         let epoch = done.books.trust.epoch();
-        let reached = self.fleet.reached_by_all(epoch);
-        // Whether the moment sufficed is what the numbers tell.
-        let _in_time = tokio::time::timeout(ACKNOWLEDGEMENT_WAIT, reached).await;
-        let reach = self.fleet.reach(epoch);
+        let reach = self.fleet.reach_soon(epoch).await;
         v1::RevokeResponse {
             epoch,
             verifiers: reach.connected,

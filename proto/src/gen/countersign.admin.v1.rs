@@ -5,13 +5,14 @@ pub struct Client {
     /// Identifier: 1 to 64 of `a-z`, `0-9`, `.`, `_`, `-`, beginning with a letter or digit.
     #[prost(string, tag = "1")]
     pub client_id: ::prost::alloc::string::String,
-    /// For people. At most 256 characters.
+    /// For people. At most 256 bytes, without control or formatting characters.
     #[prost(string, tag = "2")]
     pub description: ::prost::alloc::string::String,
     /// What it may ask for.
     #[prost(message, repeated, tag = "3")]
     pub grants: ::prost::alloc::vec::Vec<Grant>,
-    /// SPIFFE IDs that authenticate it (URI SAN of the certificate). Each belongs to one client only.
+    /// SPIFFE IDs that authenticate it (URI SAN of the certificate). Each belongs to one client only and to no operator
+    /// (ALREADY_EXISTS, `IDENTITY_TAKEN`).
     #[prost(string, repeated, tag = "4")]
     pub spiffe_ids: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     /// Certificates that authenticate it: base64url SHA-256 of the DER (`x5t#S256`). Each belongs to one client only.
@@ -167,6 +168,12 @@ pub struct DisableClientResponse {
     /// The epoch at which its tokens are refused.
     #[prost(uint64, tag = "1")]
     pub epoch: u64,
+    /// Verifiers connected. Who is away says `FleetService.ListVerifiers`.
+    #[prost(uint32, tag = "2")]
+    pub verifiers: u32,
+    /// Those of them that had acknowledged the epoch when this was answered.
+    #[prost(uint32, tag = "3")]
+    pub in_force: u32,
 }
 /// Request of EnableClient.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -191,6 +198,12 @@ pub struct DeleteClientResponse {
     /// The epoch at which its tokens are refused.
     #[prost(uint64, tag = "1")]
     pub epoch: u64,
+    /// Verifiers connected. Who is away says `FleetService.ListVerifiers`.
+    #[prost(uint32, tag = "2")]
+    pub verifiers: u32,
+    /// Those of them that had acknowledged the epoch when this was answered.
+    #[prost(uint32, tag = "3")]
+    pub in_force: u32,
 }
 /// Request of AddSecret.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -2397,7 +2410,7 @@ pub mod key_service_server {
 /// Request of Revoke.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RevokeRequest {
-    /// Why; goes into the audit record. At most 256 characters.
+    /// Why; goes into the audit record. At most 256 bytes, without control or formatting characters.
     #[prost(string, tag = "8")]
     pub reason: ::prost::alloc::string::String,
     /// What to revoke.

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::names::{Audience, CertificateThumbprint, ClientId, InvalidName, Scope};
 use crate::spiffe::{SpiffeId, SpiffeIdError};
+use crate::text::is_shown;
 use crate::time::Timestamp;
 
 /// The most grants, identities of each kind, or scopes in one grant.
@@ -95,8 +96,8 @@ pub enum InvalidRegistration {
     /// A default scope is not among the scopes.
     #[error("a default scope is not among the scopes of its grant")]
     DefaultScope,
-    /// The description is over its length or has control characters.
-    #[error("`description` is at most 256 bytes without control characters")]
+    /// The description is over its length, or not all of it is shown.
+    #[error("`description` is at most 256 bytes without control or formatting characters")]
     Description,
 }
 
@@ -106,7 +107,7 @@ impl Registration {
     /// # Errors
     /// [`InvalidRegistration`].
     pub fn check(&self) -> Result<(), InvalidRegistration> {
-        if self.description.len() > MAX_DESCRIPTION || self.description.chars().any(char::is_control) {
+        if self.description.len() > MAX_DESCRIPTION || !self.description.chars().all(is_shown) {
             return Err(InvalidRegistration::Description);
         }
         if self.grants.is_empty() {

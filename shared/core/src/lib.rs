@@ -25,6 +25,7 @@ pub mod rotation;
 pub mod spiffe;
 #[cfg(test)]
 mod test_util;
+pub mod text;
 pub mod time;
 pub mod trust;
 pub mod verifying;

@@ -165,7 +165,7 @@ impl Failure {
             Self::NotAVerifier => "the caller is not a verifier",
             Self::ClientExists => "the client id is taken",
             Self::ClientUnknown => "there is no such client",
-            Self::IdentityTaken => "a SPIFFE ID or certificate is registered for another client",
+            Self::IdentityTaken => "a SPIFFE ID or certificate is another client's or an operator's",
             Self::SecretUnknown => "the client has no such secret",
             Self::TooManySecrets => "the client has two secrets: retire one of them first",
             Self::KeyUnknown => "there is no such key",

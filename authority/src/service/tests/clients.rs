@@ -5,8 +5,8 @@ use std::time::Duration;
 use countersign_proto::admin::v1;
 use tonic::Code;
 
-use super::stage::{ORDERS, Stage, refusal};
-use crate::test_util::Logs;
+use super::stage::{OPERATOR, ORDERS, Stage, refusal};
+use crate::test_util::{Logs, spiffe_id};
 
 pub(super) fn create(client_id: &str) -> v1::CreateClientRequest {
     v1::CreateClientRequest {
@@ -163,7 +163,13 @@ async fn clients_are_listed_by_identifier_a_page_at_a_time() {
         }
     }
     assert_eq!(names, ["a", "b", "d", "e"]);
-    for (page_size, page_token) in [(-1, ""), (i32::MIN, ""), (1, "not a token"), (1, "*")] {
+    for (page_size, page_token) in [
+        (-1, ""),
+        (i32::MIN, ""),
+        (1, "not a token"),
+        (1, "*"),
+        (1, "garbage"),
+    ] {
         let request = v1::ListClientsRequest {
             page_size,
             page_token: page_token.to_owned(),
@@ -208,6 +214,11 @@ async fn registrations_of_the_wrong_form_are_refused() {
         with(|request| request.spiffe_ids = vec!["spiffe://elsewhere.org/orders".to_owned()]),
         with(|request| request.certificate_thumbprints = vec!["zz".to_owned()]),
         with(|request| request.description = "x".repeat(257)),
+        with(|request| request.description = "a\u{1b}[31mb".to_owned()),
+        with(|request| request.description = "turned \u{202e}dnuor".to_owned()),
+        with(|request| request.description = "\u{2066}kept apart".to_owned()),
+        with(|request| request.description = "hid\u{200b}den".to_owned()),
+        with(|request| request.description = "two\u{2028}lines".to_owned()),
     ] {
         let refused = refusal(clients.create_client(request.clone()).await);
         assert_eq!(
@@ -217,4 +228,65 @@ async fn registrations_of_the_wrong_form_are_refused() {
         );
     }
     assert!(stage.opened.ledger.books().clients.is_empty());
+}
+
+/// S11: nobody is an operator and a client, by the same certificate. A service and its sidecar may be one workload.
+#[tokio::test]
+async fn an_operators_identity_is_not_registered_for_a_client() {
+    let stage = Stage::new().await;
+    let mut clients = stage.clients().await;
+    let named = |spiffe_id: &str| v1::CreateClientRequest {
+        spiffe_ids: vec![ORDERS.to_owned(), spiffe_id.to_owned()],
+        ..create("orders")
+    };
+    let taken = (Code::AlreadyExists, "IDENTITY_TAKEN".to_owned());
+    assert_eq!(refusal(clients.create_client(named(OPERATOR)).await), taken);
+    clients
+        .create_client(named("spiffe://example.org/verifier/orders"))
+        .await
+        .expect("creates");
+    let update = v1::UpdateClientRequest {
+        client_id: "orders".to_owned(),
+        version: 1,
+        grants: create("orders").grants,
+        spiffe_ids: vec![OPERATOR.to_owned()],
+        ..Default::default()
+    };
+    assert_eq!(refusal(clients.update_client(update).await), taken);
+}
+
+/// Whoever stops a client is told whether its tokens are refused everywhere by now, as whoever revokes is.
+#[tokio::test(start_paused = true)]
+async fn an_answer_waits_a_moment_for_the_verifiers_and_counts_them() {
+    let stage = Stage::new().await;
+    let mut clients = stage.clients().await;
+    for name in ["quick", "slow"] {
+        clients.create_client(create(name)).await.expect("creates");
+    }
+    let now = stage.opened.ledger.timeline().now();
+    let fleet = stage.bench.fleet.clone();
+    let join = |name: &str| fleet.join(&spiffe_id(name), name.to_owned(), "1".to_owned(), now);
+    let (near, far) = (
+        join("verifier/near").expect("joins"),
+        join("verifier/far").expect("joins"),
+    );
+    let disable = v1::DisableClientRequest {
+        client_id: "quick".to_owned(),
+    };
+    let (disabled, ()) = tokio::join!(clients.disable_client(disable), async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        near.acknowledged(2, true, now);
+        far.acknowledged(2, true, now);
+    });
+    let disabled = disabled.expect("disables").into_inner();
+    assert_eq!((disabled.epoch, disabled.verifiers, disabled.in_force), (2, 2, 2));
+    let delete = v1::DeleteClientRequest {
+        client_id: "slow".to_owned(),
+    };
+    let (deleted, ()) = tokio::join!(clients.delete_client(delete), async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        near.acknowledged(3, true, now);
+    });
+    let deleted = deleted.expect("deletes").into_inner();
+    assert_eq!((deleted.epoch, deleted.verifiers, deleted.in_force), (3, 2, 1));
 }

@@ -10,6 +10,7 @@ use countersign_core::Timestamp;
 use countersign_core::claims::Confirmation;
 use countersign_core::client::Grant;
 use countersign_core::freshness::Freshness;
+use countersign_core::jose::Algorithm;
 use countersign_core::names::{Audience, CertificateThumbprint, Scope};
 use countersign_core::ports::Clock as _;
 use countersign_core::requirements::Requirements;
@@ -418,6 +419,38 @@ async fn no_token_slips_through_while_its_client_is_being_stopped() {
         let refused = judge(&stage, token, 1, clock.now());
         assert_eq!(refused.err(), Some(Rejection::ClientRevoked));
     }
+}
+
+/// T51: a key signs on until the store has it that another does. What it signs meanwhile is accepted.
+#[tokio::test(start_paused = true)]
+async fn a_slow_store_spoils_no_token_of_the_key_that_it_retires() {
+    let clock = TimerClock::starting_at(Timestamp::from_seconds(START));
+    // Over the lead, and within the leeway behind it.
+    let store = SlowStore(MemoryStore::default(), Duration::from_secs(6));
+    let stage = Stage::with(Setting {
+        bench: Bench::over(Arc::new(store)),
+        clock: Some(Arc::new(clock.clone())),
+        ..Setting::default()
+    })
+    .await;
+    furnished(&stage).await;
+    let ledger = stage.opened.ledger.clone();
+    ledger.prepare_key(Algorithm::Es256).await.expect("prepares");
+    let mut tokens = stage.tokens(ORDERS).await;
+    let activating = tokio::spawn(async move { ledger.activate_key(None, Duration::from_secs(2)).await });
+    let mut issued = Vec::new();
+    while !activating.is_finished() || issued.len() < 80 {
+        let token = tokens.issue_token(ask()).await.expect("issues");
+        issued.push(token.into_inner().access_token);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    activating.await.expect("runs").expect("activates");
+    let judged = |token: &String| judge(&stage, token, 1, clock.now());
+    let keys: BTreeSet<String> = issued
+        .iter()
+        .map(|token| judged(token).expect("verifies").key_id().to_string())
+        .collect();
+    assert_eq!(keys.len(), 2, "one after the other");
 }
 
 /// H11: neither the token nor the secret nor what was wrongly shown is in any log line.

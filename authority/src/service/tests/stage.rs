@@ -177,7 +177,10 @@ fn services(bench: &Bench, opened: &Opened, limits: &Arc<Limits>) -> Services {
             timeline: Arc::clone(opened.ledger.timeline()),
             age: Duration::from_secs(1800),
         }),
-        clients: Clients(desk.clone()),
+        clients: Clients {
+            desk: desk.clone(),
+            fleet: bench.fleet.clone(),
+        },
         keys: Keys {
             desk: desk.clone(),
             fleet: bench.fleet.clone(),
