@@ -51,9 +51,38 @@ impl Alarm {
         }
     }
 
-    /// Says it, about `subject`.
+    /// Says it, about `subject`. Every time is counted; what comes with every request or message is not logged every time.
     pub fn raise(self, metrics: &Metrics, subject: &dyn std::fmt::Display) {
-        metrics.count_alarm(self);
-        tracing::error!(alarm = self.reason(), subject = %subject, "alarm");
+        if metrics.count_alarm(self) {
+            tracing::error!(alarm = self.reason(), subject = %subject, "alarm");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::ALARM_LINES;
+    use crate::test_util::Logs;
+
+    /// I-41: a verifier or client that brings an alarm about a thousand times a second does not fill the disk.
+    #[test]
+    fn a_storm_of_alarms_is_counted_and_not_written_down_one_by_one() {
+        let logs = Logs::default();
+        let _capturing = logs.capture();
+        let metrics = Metrics::default();
+        for epoch in 0..1000 {
+            Alarm::AckNotSent.raise(&metrics, &epoch);
+        }
+        // Another one is not lost among them.
+        Alarm::Fork.raise(&metrics, &7);
+        let said = |name: &str| logs.text().matches(name).count();
+        let burst = usize::try_from(ALARM_LINES.burst.get()).expect("small");
+        assert!(
+            (burst..burst + 5).contains(&said("ack_not_sent")),
+            "{}",
+            said("ack_not_sent")
+        );
+        assert_eq!((metrics.alarms(Alarm::AckNotSent), said("fork")), (1000, 1));
     }
 }

@@ -267,6 +267,7 @@ impl App {
         let desk = Desk {
             roles: Arc::clone(&roles),
             ledger: self.opened.ledger.clone(),
+            limits: Arc::clone(&self.limits),
             metrics: Arc::clone(&self.metrics),
         };
         Services {

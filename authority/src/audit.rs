@@ -1,4 +1,5 @@
-//! The audit trail: who did what to whom, with what outcome. One structured event for each admin action and each refusal,
+//! The audit trail: who did what to whom, with what outcome. One structured event for each admin action and, up to a rate for
+//! each caller ([`crate::limits`]), for each refusal,
 //! under the target `audit`, so that a log pipeline can keep it apart, whatever the filter of the logs. Never a token, a secret
 //! or a key.
 
@@ -6,6 +7,9 @@ use std::fmt;
 
 use countersign_mtls::PeerIdentity;
 use countersign_runtime::telemetry::AUDIT;
+
+use crate::limits::Limits;
+use crate::metrics::Metrics;
 
 /// What became of an action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,8 +65,17 @@ pub fn record(event: &Event<'_>) {
     );
 }
 
+/// Writes an event that only says that its actor was refused, unless he has caused too many of them: then it is counted.
+pub fn record_refusal(event: &Event<'_>, limits: &Limits, metrics: &Metrics) {
+    if limits.refusal(event.actor) {
+        record(event);
+    } else {
+        metrics.count_unaudited();
+    }
+}
+
 /// Who acted: by SPIFFE ID, or by certificate where there is none.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Actor(String);
 
 impl Actor {

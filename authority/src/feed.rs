@@ -1,4 +1,5 @@
-//! What verifiers are told: each update signed once, encoded once, and handed to every stream. The streams share its bytes.
+//! What verifiers are told: each update signed once, encoded once, and handed to every stream. The streams share its bytes, down
+//! to the connections (`countersign_wire::framing`).
 //!
 //! A new stream is given the deltas that it lacks, or a snapshot and the deltas since. The snapshot is made when somebody
 //! needs one and kept as long as the deltas behind it are. A heartbeat is signed at most once for each epoch and second, and
@@ -16,6 +17,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use countersign_core::names::KeyId;
 use countersign_core::ports::{Clock, SigningFailed};
 use countersign_core::trust::{Epoch, StateDigest, TrustState, Update, UpdateContent};
@@ -24,6 +26,7 @@ use countersign_crypto::publishing::{self, Context};
 use countersign_proto::sync::v1 as sync;
 use countersign_proto::trust::v1 as trust;
 use countersign_wire::MAX_UPDATE_LENGTH;
+use countersign_wire::framing::framed;
 use countersign_wire::trust::{Heartbeat, write_heartbeat, write_update};
 
 pub use queue::Ended;
@@ -77,16 +80,7 @@ impl Publisher {
 struct Frame {
     epoch: Epoch,
     digest: StateDigest,
-    response: Arc<sync::SyncResponse>,
-}
-
-impl Frame {
-    fn len(&self) -> usize {
-        match &self.response.message {
-            Some(sync::sync_response::Message::Update(signed)) => signed.payload.len(),
-            Some(sync::sync_response::Message::Pong(_)) | None => 0,
-        }
-    }
+    message: Bytes,
 }
 
 /// A delta and the state that it changes.
@@ -131,6 +125,14 @@ struct Stream {
     queue: Arc<Queue>,
     /// What it was sent and has not acknowledged, oldest first; and what it last acknowledged.
     sent: VecDeque<(Epoch, StateDigest)>,
+}
+
+impl Stream {
+    /// False when it has been sent as much as it may be without taking it.
+    fn send(&mut self, frame: &Frame, now: Duration) -> bool {
+        self.sent.push_back((frame.epoch, frame.digest));
+        self.sent.len() <= MAX_UNACKNOWLEDGED && self.queue.push(frame.message.clone(), now)
+    }
 }
 
 impl Feed {
@@ -219,10 +221,16 @@ impl Feed {
             .filter(|(_, stream)| stream.queue.waits_since(now) > MAX_WAIT)
             .map(|(id, _)| *id)
             .collect();
-        for id in &slow {
-            state.end(*id, Ended::TooSlow);
+        for id in slow {
+            self.end(&mut state, id, Ended::TooSlow);
         }
-        self.count_ended(Ended::TooSlow, slow.len());
+    }
+
+    /// Ends a stream, unless it has ended.
+    fn end(&self, state: &mut State, id: StreamId, ended: Ended) {
+        if state.end(id, ended) {
+            self.count_ended(ended, 1);
+        }
     }
 
     /// How many streams are open.
@@ -246,7 +254,7 @@ impl Feed {
         Ok(Frame {
             epoch: update.epoch,
             digest: update.state_digest,
-            response: Arc::new(sync::SyncResponse {
+            message: framed(&sync::SyncResponse {
                 message: Some(sync::sync_response::Message::Update(signed)),
             }),
         })
@@ -302,13 +310,13 @@ struct Sent {
 
 impl State {
     fn keep(&mut self, delta: Delta) {
-        self.delta_bytes += delta.frame.len();
+        self.delta_bytes += delta.frame.message.len();
         self.deltas.push_back(delta);
         while self.deltas.len() > MAX_DELTAS || self.delta_bytes > MAX_DELTA_BYTES {
             let Some(oldest) = self.deltas.pop_front() else {
                 break;
             };
-            self.delta_bytes = self.delta_bytes.saturating_sub(oldest.frame.len());
+            self.delta_bytes = self.delta_bytes.saturating_sub(oldest.frame.message.len());
         }
         // A snapshot that no delta follows on is of no use any more.
         let first = self.deltas.front().map(|delta| delta.base);
@@ -330,9 +338,7 @@ impl State {
     fn broadcast(&mut self, frame: &Frame, now: Duration) -> Sent {
         let mut slow = Vec::new();
         for (id, stream) in &mut self.streams {
-            stream.sent.push_back((frame.epoch, frame.digest));
-            if stream.sent.len() > MAX_UNACKNOWLEDGED || !stream.queue.push(Arc::clone(&frame.response), now)
-            {
+            if !stream.send(frame, now) {
                 slow.push(*id);
             }
         }
@@ -358,10 +364,13 @@ impl State {
         from.map(|from| self.deltas.iter().skip(from).map(|delta| &delta.frame))
     }
 
-    fn end(&mut self, id: StreamId, ended: Ended) {
-        if let Some(stream) = self.streams.remove(&id) {
+    /// False when it has ended before.
+    fn end(&mut self, id: StreamId, ended: Ended) -> bool {
+        let stream = self.streams.remove(&id);
+        stream.is_some_and(|stream| {
             stream.queue.end(ended);
-        }
+            true
+        })
     }
 
     fn end_all(&mut self, ended: Ended) -> usize {

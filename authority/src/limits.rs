@@ -15,6 +15,8 @@ use governor::state::keyed::DashMapStateStore;
 use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 
+use crate::audit::Actor;
+
 /// A rate: so many a second on average, so many at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
@@ -87,18 +89,6 @@ impl<K: Hash + Eq + Clone> Limiter<K> {
         self.limiter.retain_recent();
         self.limiter.shrink_to_fit();
     }
-
-    /// How many are remembered.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.limiter.len()
-    }
-
-    /// Whether nobody is.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.limiter.is_empty()
-    }
 }
 
 /// A limit for one.
@@ -121,11 +111,14 @@ impl Meter {
 }
 
 /// How many failed authentications one certificate may cause. Secrets are not to be guessed at any rate; this is about the
-/// work and the log lines.
+/// work.
 const FAILURES: Rate = Rate::new(2, 30);
 
 /// How often one verifier may open a stream. It backs off by seconds; a snapshot costs us megabytes.
 const STREAMS: Rate = Rate::new(1, 20);
+
+/// How many refusals of one caller are written to the audit trail. Who goes on like that says nothing new.
+pub(crate) const REFUSALS: Rate = Rate::new(1, 100);
 
 /// Every limit on who asks for tokens and streams.
 #[derive(Debug)]
@@ -135,6 +128,7 @@ pub struct Limits {
     /// Until when those are not listened to who failed too often.
     blocked: Mutex<HashMap<CertificateThumbprint, Duration>>,
     streams: Limiter<SpiffeId>,
+    refusals: Limiter<Actor>,
     clock: Arc<dyn Clock>,
 }
 
@@ -147,6 +141,7 @@ impl Limits {
             failures: Limiter::new(FAILURES, Arc::clone(clock)),
             blocked: Mutex::default(),
             streams: Limiter::new(STREAMS, Arc::clone(clock)),
+            refusals: Limiter::new(REFUSALS, Arc::clone(clock)),
             clock: Arc::clone(clock),
         }
     }
@@ -187,11 +182,18 @@ impl Limits {
         self.streams.check(spiffe_id)
     }
 
+    /// Counts a refusal of `actor`; false when it need not be written down any more.
+    #[must_use]
+    pub fn refusal(&self, actor: &Actor) -> bool {
+        self.refusals.check(actor).is_ok()
+    }
+
     /// Forgets what no longer matters. Without it, everybody who ever asked would be remembered.
     pub fn forget(&self) {
         self.clients.forget();
         self.failures.forget();
         self.streams.forget();
+        self.refusals.forget();
         let now = self.clock.elapsed();
         self.blocked().retain(|_, until| *until > now);
     }
@@ -259,6 +261,6 @@ mod tests {
         }
         clock.advance(Duration::from_secs(2));
         limits.forget();
-        assert!(limits.clients.is_empty());
+        assert!(limits.clients.limiter.is_empty());
     }
 }

@@ -2,12 +2,14 @@
 
 pub mod connections;
 
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use countersign_core::Timestamp;
 use countersign_core::issuing::{CLIENT_CREDENTIALS, IssueError};
 use countersign_core::rotation::RotationStep;
+use countersign_runtime::SystemClock;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -17,6 +19,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use crate::alarm::Alarm;
 use crate::ledger::Books;
+use crate::limits::{Limiter, Rate};
 use crate::store::StoreError;
 
 /// A label that takes names from tables in this program only.
@@ -80,7 +83,12 @@ pub struct Metrics {
     commit_duration: Histogram,
     rotation_steps: Family<Action, Counter>,
     alarms: Family<Reason, Counter>,
+    alarm_lines: Limiter<Alarm>,
+    unaudited: Counter,
 }
+
+/// How often one alarm is logged. It is counted every time.
+pub(crate) const ALARM_LINES: Rate = Rate::new(1, 10);
 
 /// From 10 microseconds to 5 seconds.
 fn durations() -> Histogram {
@@ -109,6 +117,8 @@ impl Default for Metrics {
             commit_duration: durations(),
             rotation_steps: Family::default(),
             alarms: Family::default(),
+            alarm_lines: Limiter::new(ALARM_LINES, Arc::new(SystemClock)),
+            unaudited: Counter::default(),
         }
     }
 }
@@ -147,6 +157,11 @@ impl Metrics {
             "alarms",
             "What must not happen and did: look at the log",
             self.alarms.clone(),
+        );
+        registry.register(
+            "audit_refusals_omitted",
+            "Refusals of callers who were refused too often for each to be written to the audit trail",
+            self.unaudited.clone(),
         );
     }
 
@@ -336,12 +351,25 @@ impl Metrics {
         self.alarms.get_or_create(&labels).get()
     }
 
-    /// What must not happen did.
-    pub fn count_alarm(&self, alarm: Alarm) {
+    /// What must not happen did. True when it is to be logged, too.
+    #[must_use]
+    pub fn count_alarm(&self, alarm: Alarm) -> bool {
         let labels = Reason {
             reason: Name(alarm.reason()),
         };
         self.alarms.get_or_create(&labels).inc();
+        self.alarm_lines.check(&alarm).is_ok()
+    }
+
+    /// A refusal was left out of the audit trail.
+    pub fn count_unaudited(&self) {
+        self.unaudited.inc();
+    }
+
+    /// How many were.
+    #[must_use]
+    pub fn unaudited(&self) -> u64 {
+        self.unaudited.get()
     }
 }
 
@@ -356,7 +384,7 @@ mod tests {
         metrics.register(&mut registry);
         metrics.observe_issue("client_credentials", Ok(()), Duration::from_millis(1));
         metrics.observe_issue("\"}\nfoo", Err(IssueError::InvalidClient), Duration::ZERO);
-        metrics.count_alarm(Alarm::Fork);
+        assert!(metrics.count_alarm(Alarm::Fork));
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &registry).expect("encodes");
         for line in [

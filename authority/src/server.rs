@@ -1,6 +1,7 @@
 //! The gRPC server: which services there are, and what a caller is granted of connections, streams, bytes and time.
 
 mod border;
+mod prompt;
 
 use std::io;
 use std::time::Duration;
@@ -10,11 +11,10 @@ use countersign_proto::admin::v1::client_service_server::ClientServiceServer;
 use countersign_proto::admin::v1::fleet_service_server::FleetServiceServer;
 use countersign_proto::admin::v1::key_service_server::KeyServiceServer;
 use countersign_proto::admin::v1::revocation_service_server::RevocationServiceServer;
-use countersign_proto::sync::v1::sync_service_server::SyncServiceServer;
 use countersign_proto::token::v1::token_service_server::TokenServiceServer;
 use countersign_runtime::trace_context::ServerLayer;
-use countersign_wire::{MAX_REQUEST_LENGTH, MAX_UPDATE_LENGTH, reflection};
-use futures_util::Stream;
+use countersign_wire::{MAX_REQUEST_LENGTH, reflection};
+use futures_util::{Stream, TryStreamExt as _};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 use tonic::server::NamedService;
@@ -30,6 +30,7 @@ use crate::service::issuing::Tokens;
 use crate::service::keys::Keys;
 use crate::service::revocations::Revocations;
 use crate::service::sync::Streams;
+use prompt::Prompt;
 
 /// What the server grants its callers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,8 +54,9 @@ pub struct ServerLimits {
 /// All header fields of a request together (G18).
 const MAX_HEADER_LIST: u32 = 16 * 1024;
 
-/// How long a connection may be silent before it is asked whether it is still there, and how long it may take to answer.
-const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));
+/// How long a connection may be silent before it is asked whether it is still there, and how long it may take to answer:
+/// 30 s together, with time to spare (G25).
+const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(10));
 
 /// How long calls may go on on a connection that is to be renewed.
 const RENEWAL: Duration = Duration::from_secs(60);
@@ -122,7 +124,7 @@ where
             timeout: limits.timeout,
         })
         .add_routes(served.routes)
-        .serve_with_incoming_shutdown(incoming, stopping)
+        .serve_with_incoming_shutdown(incoming.map_ok(Prompt::new), stopping)
         .await
         .map_err(ServeError::Transport)
 }
@@ -154,16 +156,17 @@ async fn routes(services: Services, reflection: bool) -> Result<Served, ServeErr
     let mut routes = Routes::new(health_service);
     let mut names = Vec::new();
     macro_rules! add {
-        ($server:ident, $service:expr) => {
-            let server = $server::new($service)
-                .max_decoding_message_size(MAX_REQUEST_LENGTH)
-                .max_encoding_message_size(MAX_UPDATE_LENGTH + 1024);
+        ($server:expr) => {
+            let server = $server;
             names.push(serving(&health, &server).await);
             routes = routes.add_service(server);
         };
+        ($server:ident, $service:expr) => {
+            add!($server::new($service).max_decoding_message_size(MAX_REQUEST_LENGTH));
+        };
     }
     add!(TokenServiceServer, services.tokens);
-    add!(SyncServiceServer, services.sync);
+    add!(services.sync);
     add!(ClientServiceServer, services.clients);
     add!(KeyServiceServer, services.keys);
     add!(RevocationServiceServer, services.revocations);

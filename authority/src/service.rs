@@ -25,6 +25,7 @@ use tracing::Instrument as _;
 use crate::audit::{self, Actor, Event, Outcome};
 use crate::authorize::Roles;
 use crate::ledger::{Ledger, LedgerError};
+use crate::limits::Limits;
 use crate::metrics::Metrics;
 
 /// Where operators are served: everything that the admin services share.
@@ -34,6 +35,8 @@ pub struct Desk {
     pub roles: Arc<Roles>,
     /// What they change.
     pub ledger: Ledger,
+    /// How much is written of those who are none.
+    pub limits: Arc<Limits>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
 }
@@ -112,7 +115,8 @@ impl Desk {
         let action = action(&request);
         let now = self.ledger.timeline().now();
         if let Err(failure) = self.roles.operator(peer, now) {
-            self.record(&actor, &action, Outcome::Refused(failure.reason()));
+            let event = self.event(&actor, &action, Outcome::Refused(failure.reason()));
+            audit::record_refusal(&event, &self.limits, &self.metrics);
             return Err(status::failed(failure));
         }
         let desk = self.clone();
@@ -123,7 +127,8 @@ impl Desk {
                 // Logged and counted where it happened (`countersign_runtime::panics`).
                 Err(_panic) => Ended::from(Err(status::failed(Failure::Internal))),
             };
-            desk.record(&actor, &action.ended(&ended), outcome(&ended.result));
+            let action = action.ended(&ended);
+            audit::record(&desk.event(&actor, &action, outcome(&ended.result)));
             ended.result
         };
         let ended = self.ledger.finish(working.in_current_span()).await;
@@ -131,19 +136,20 @@ impl Desk {
         result.map(Response::new)
     }
 
-    fn record(&self, actor: &Actor, action: &Action, outcome: Outcome) {
+    /// What is written of an action. It is counted, too.
+    fn event<'a>(&self, actor: &'a Actor, action: &'a Action, outcome: Outcome) -> Event<'a> {
         let result = match outcome {
             Outcome::Done => "done",
             Outcome::Refused(reason) => reason,
         };
         self.metrics.count_action(action.name, result);
-        audit::record(&Event {
+        Event {
             actor,
             action: action.name,
             subject: &action.subject,
             outcome,
             note: &action.note,
-        });
+        }
     }
 }
 

@@ -13,6 +13,8 @@ use countersign_core::ports::Clock;
 use countersign_core::spiffe::{SpiffeId, TrustDomain};
 use countersign_crypto::Envelope;
 use countersign_mtls::{Peer, PeerIdentity};
+use countersign_proto::sync::v1::{SyncResponse, sync_response};
+use prost::Message as _;
 
 use crate::alarm::Alarm;
 use crate::fleet::{Fleet, FleetLimits};
@@ -172,6 +174,12 @@ pub(crate) fn peer(spiffe_id: Option<&str>, thumbprint: u8, not_after: u64) -> P
         remote: ([127, 0, 0, 1], 1).into(),
         identity: Some(Arc::new(identity(spiffe_id, thumbprint, not_after))),
     }
+}
+
+/// What a message of a trust stream says, as it is sent.
+pub(crate) fn said(framed: &[u8]) -> sync_response::Message {
+    let response = SyncResponse::decode(&framed[5..]).expect("reads");
+    response.message.expect("a message")
 }
 
 /// What was logged by this thread while it was captured.

@@ -1,11 +1,11 @@
 //! What waits to be sent on one stream: bounded, and emptied at once when the stream is ended.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use countersign_proto::sync::v1::SyncResponse;
+use bytes::Bytes;
 use countersign_wire::status::Failure;
 use tokio_util::sync::CancellationToken;
 
@@ -71,14 +71,14 @@ pub(super) struct Queue {
 
 #[derive(Debug, Default)]
 struct State {
-    waiting: VecDeque<(Arc<SyncResponse>, Duration)>,
+    waiting: VecDeque<(Bytes, Duration)>,
     ended: Option<Ended>,
     waker: Option<Waker>,
 }
 
 impl Queue {
     /// Puts a message at the end. False when there is no room.
-    pub(super) fn push(&self, message: Arc<SyncResponse>, now: Duration) -> bool {
+    pub(super) fn push(&self, message: Bytes, now: Duration) -> bool {
         let mut state = self.lock();
         if state.ended.is_some() || state.waiting.len() >= CAPACITY {
             return false;
@@ -106,7 +106,7 @@ impl Queue {
     }
 
     /// The next message, or why there will be none.
-    pub(super) fn poll_next(&self, context: &Context<'_>) -> Poll<Result<Arc<SyncResponse>, Ended>> {
+    pub(super) fn poll_next(&self, context: &Context<'_>) -> Poll<Result<Bytes, Ended>> {
         let mut state = self.lock();
         if let Some(ended) = state.ended {
             return Poll::Ready(Err(ended));

@@ -5,9 +5,11 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use bytes::Bytes;
 use countersign_core::ports::SigningFailed;
 use countersign_core::trust::{Epoch, StateDigest, TrustState, Update, UpdateContent};
 use countersign_proto::sync::v1::{Pong, SyncResponse, sync_response};
+use countersign_wire::framing::framed;
 
 use super::queue::Queue;
 use super::{Ended, Feed, Frame, State, Stream};
@@ -43,7 +45,7 @@ pub struct Joined {
     pub holds: bool,
 }
 
-/// The messages for one verifier, as a stream. Dropping it ends the stream.
+/// The messages for one verifier, framed, as a stream. Dropping it ends the stream.
 #[derive(Debug)]
 pub struct Subscription {
     feed: Feed,
@@ -120,17 +122,16 @@ impl Feed {
     ) -> Joined {
         let now = self.0.clock.elapsed();
         let queue = Arc::new(Queue::default());
-        let mut sent = VecDeque::from_iter(held);
+        let mut stream = Stream {
+            queue: Arc::clone(&queue),
+            sent: VecDeque::from_iter(held),
+        };
         for frame in backlog {
-            sent.push_back((frame.epoch, frame.digest));
-            queue.push(Arc::clone(&frame.response), now);
+            let has_room = stream.send(frame, now);
+            debug_assert!(has_room, "the queue takes every delta that is kept, and a snapshot");
         }
         let id = state.next_stream;
         state.next_stream += 1;
-        let stream = Stream {
-            queue: Arc::clone(&queue),
-            sent,
-        };
         state.streams.insert(id, stream);
         Joined {
             subscription: Subscription {
@@ -239,15 +240,14 @@ impl Handle {
         let Ok(heartbeat) = self.feed.heartbeat(&mut state) else {
             return;
         };
-        let pong = SyncResponse {
+        let pong = framed(&SyncResponse {
             message: Some(sync_response::Message::Pong(Pong {
                 ping_sequence,
                 heartbeat: Some(heartbeat),
             })),
-        };
-        if !self.queue.push(Arc::new(pong), self.feed.0.clock.elapsed()) {
-            state.end(self.id, Ended::TooSlow);
-            self.feed.count_ended(Ended::TooSlow, 1);
+        });
+        if !self.queue.push(pong, self.feed.0.clock.elapsed()) {
+            self.feed.end(&mut state, self.id, Ended::TooSlow);
         }
     }
 
@@ -258,9 +258,7 @@ impl Handle {
 
     /// Ends the stream.
     pub fn end(&self, ended: Ended) {
-        self.feed.lock().end(self.id, ended);
-        self.queue.end(ended);
-        self.feed.count_ended(ended, 1);
+        self.feed.end(&mut self.feed.lock(), self.id, ended);
     }
 
     /// Sends a snapshot, as a verifier asked after it refused an update.
@@ -285,24 +283,24 @@ impl Handle {
             return false;
         };
         let now = self.feed.0.clock.elapsed();
-        if let Some(stream) = state.streams.get_mut(&self.id) {
-            for frame in &backlog {
-                stream.sent.push_back((frame.epoch, frame.digest));
-                self.queue.push(Arc::clone(&frame.response), now);
-            }
+        let Some(stream) = state.streams.get_mut(&self.id) else {
+            return true;
+        };
+        if backlog.iter().all(|frame| stream.send(frame, now)) {
+            self.feed.0.metrics.count_sent("snapshot", 1);
+        } else {
+            // What follows on what was left out would be refused.
+            self.feed.end(&mut state, self.id, Ended::TooSlow);
         }
-        self.feed.0.metrics.count_sent("snapshot", 1);
         true
     }
 }
 
 impl futures_util::Stream for Subscription {
-    type Item = Result<SyncResponse, Ended>;
+    type Item = Result<Bytes, Ended>;
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.queue
-            .poll_next(context)
-            .map(|next| Some(next.map(|message| message.as_ref().clone())))
+        self.queue.poll_next(context).map(Some)
     }
 }
 

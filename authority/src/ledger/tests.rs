@@ -21,7 +21,7 @@ use super::*;
 use crate::store::faulty::{Fault, FaultyStore};
 use crate::store::memory::MemoryStore;
 use crate::store::{read_all, revocations};
-use crate::test_util::{Bench, START, client_id, registration};
+use crate::test_util::{Bench, START, client_id, registration, said};
 
 mod clocks;
 mod keys;
@@ -488,8 +488,8 @@ async fn deltas_from_the_feed_lead_a_verifier_to_the_same_digest() {
     };
     let mut held: Option<TrustState> = None;
     while held.as_ref().map(TrustState::epoch) != Some(ledger.books().trust.epoch()) {
-        let message = stream.next().await.expect("more").expect("goes on").message;
-        let Some(Message::Update(signed)) = message else {
+        let message = stream.next().await.expect("more").expect("goes on");
+        let Message::Update(signed) = said(&message) else {
             panic!("an update")
         };
         pinned

@@ -186,7 +186,8 @@ impl Inner {
             }
             self.until_next_second().await;
         }
-        Err(NotIssued::because(IssueError::NoActiveKey, "revoked_until_later"))
+        // The client's doing or its operator's, and no fault of the keys.
+        Err(NotIssued::wait(Duration::from_secs(1), "revoked_until_later"))
     }
 
     fn authenticate(
@@ -243,15 +244,28 @@ impl Inner {
         tokio::time::sleep(Duration::from_millis(1001_u64.saturating_sub(millis))).await;
     }
 
-    fn report(&self, actor: &Actor, presented: &Presented, refused: &NotIssued) -> Status {
-        let claimed = authenticate::claimed(presented);
-        audit::record(&Event {
+    fn record(&self, actor: &Actor, subject: &str, reason: &'static str, note: &str) {
+        let event = Event {
             actor,
             action: "issue_token",
-            subject: claimed.as_ref().map_or("", |client_id| client_id.as_str()),
-            outcome: Outcome::Refused(refused.error.reason()),
-            note: refused.why,
-        });
+            subject,
+            outcome: Outcome::Refused(reason),
+            note,
+        };
+        audit::record_refusal(&event, &self.limits, &self.metrics);
+    }
+
+    /// The certificate has expired since the connection was made.
+    fn no_identity(&self, peer: Option<&Peer>, failure: Failure) -> Status {
+        let actor = Actor::of(peer.and_then(|peer| peer.identity.as_deref()));
+        self.record(&actor, "", failure.reason(), "");
+        status::failed(failure)
+    }
+
+    fn report(&self, actor: &Actor, presented: &Presented, refused: &NotIssued) -> Status {
+        let claimed = authenticate::claimed(presented);
+        let subject = claimed.as_ref().map_or("", |client_id| client_id.as_str());
+        self.record(actor, subject, refused.error.reason(), refused.why);
         status::not_issued(refused.error, refused.retry_after)
     }
 }
@@ -277,7 +291,7 @@ impl TokenService for Tokens {
         let (metadata, extensions, mut request) = request.into_parts();
         let now = inner.ledger.timeline().now();
         let peer = extensions.get::<Peer>();
-        let identity = authorize::identity(peer, now).map_err(|failure| no_identity(peer, failure))?;
+        let identity = authorize::identity(peer, now).map_err(|failure| inner.no_identity(peer, failure))?;
         let presented = read_presented(&metadata, &mut request);
         let (shown, result) = match presented {
             Ok(presented) => {
@@ -300,18 +314,6 @@ impl TokenService for Tokens {
             }
         }
     }
-}
-
-/// The certificate has expired since the connection was made.
-fn no_identity(peer: Option<&Peer>, failure: Failure) -> Status {
-    audit::record(&Event {
-        actor: &Actor::of(peer.and_then(|peer| peer.identity.as_deref())),
-        action: "issue_token",
-        subject: "",
-        outcome: Outcome::Refused(failure.reason()),
-        note: "",
-    });
-    status::failed(failure)
 }
 
 fn read_presented(

@@ -3,22 +3,29 @@
 //! What is sent is the feed's; here the verifier is let in, and what it says is judged. Everything that it can send is
 //! bounded: how often it comes, how much it says, how long it may say nothing.
 
+use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use countersign_core::jwk::KeySetError;
 use countersign_core::trust::{StateDigest, UpdateRefused};
 use countersign_mtls::Peer;
 use countersign_proto::sync::v1;
 use countersign_proto::sync::v1::sync_request::Message;
-use countersign_proto::sync::v1::sync_service_server::SyncService;
+use countersign_proto::sync::v1::sync_service_server::SERVICE_NAME;
 use countersign_runtime::backoff::Jitter;
+use countersign_wire::framing;
 use countersign_wire::status::{self, Failure};
 use countersign_wire::trust::read_digest;
+use futures_util::future::BoxFuture;
 use tokio::time::Instant;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::body::Body;
+use tonic::server::NamedService;
+use tonic::{Status, Streaming};
+use tower::Service;
 
 use crate::audit::{self, Actor, Event, Outcome};
 use crate::authorize::Roles;
@@ -36,6 +43,9 @@ const MESSAGES: Rate = Rate::new(1000, 5000);
 
 /// How often a stream may ask for a snapshot after it refused an update. Whoever needs more has another problem.
 const MAX_RESYNCS: u32 = 3;
+
+/// The one method.
+const SYNC: &str = "/countersign.sync.v1.SyncService/Sync";
 
 /// The longest instance id, and the longest version.
 const MAX_TEXT: usize = 64;
@@ -238,36 +248,8 @@ impl Reader {
 
 /// The reason of a `Nack`, if it is one of the table: it becomes a metric label.
 fn known_reason(reason: &str) -> &'static str {
-    const UPDATE: [UpdateRefused; 12] = [
-        UpdateRefused::PublisherUnknown,
-        UpdateRefused::Signature,
-        UpdateRefused::Malformed,
-        UpdateRefused::Issuer,
-        UpdateRefused::Regressed,
-        UpdateRefused::Fork,
-        UpdateRefused::Jump,
-        UpdateRefused::Base,
-        UpdateRefused::Digest,
-        UpdateRefused::Revocation,
-        UpdateRefused::Unrevoke,
-        UpdateRefused::TooLarge,
-    ];
-    const KEY_SET: [KeySetError; 12] = [
-        KeySetError::TooLarge,
-        KeySetError::Malformed,
-        KeySetError::Empty,
-        KeySetError::Member(""),
-        KeySetError::Symmetric,
-        KeySetError::Private,
-        KeySetError::Use,
-        KeySetError::Algorithm,
-        KeySetError::Thumbprint,
-        KeySetError::Duplicate,
-        KeySetError::Weak,
-        KeySetError::Status,
-    ];
-    let update = UPDATE.iter().map(|refused| refused.reason());
-    let key_set = KEY_SET.iter().map(|error| error.reason());
+    let update = UpdateRefused::ALL.iter().map(|refused| refused.reason());
+    let key_set = KeySetError::ALL.iter().map(|error| error.reason());
     update
         .chain(key_set)
         .find(|known| *known == reason)
@@ -279,35 +261,59 @@ fn known_reason(reason: &str) -> &'static str {
 pub struct Outgoing(Subscription);
 
 impl futures_util::Stream for Outgoing {
-    type Item = Result<v1::SyncResponse, Status>;
+    type Item = Result<Bytes, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         Pin::new(&mut self.0).poll_next(context).map(|next| match next {
-            Some(Ok(response)) => Some(Ok(response)),
+            Some(Ok(message)) => Some(Ok(message)),
             Some(Err(ended)) => ended.failure().map(|failure| Err(status::failed(failure))),
             None => None,
         })
     }
 }
 
-#[tonic::async_trait]
-impl SyncService for Streams {
-    type SyncStream = Outgoing;
-
-    async fn sync(&self, request: Request<Streaming<v1::SyncRequest>>) -> Result<Response<Outgoing>, Status> {
-        let (_, extensions, requests) = request.into_parts();
-        let peer = extensions.get::<Peer>();
-        let opened = self.0.open(peer, requests).await;
+impl Streams {
+    async fn sync(&self, request: http::Request<Body>) -> Result<http::Response<Body>, Status> {
+        let (parts, body) = request.into_parts();
+        let peer = parts.extensions.get::<Peer>();
+        let opened = self.0.open(peer, framing::requests(body)).await;
         if let Err(refused) = &opened {
             let actor = Actor::of(peer.and_then(|peer| peer.identity.as_deref()));
-            audit::record(&Event {
+            let event = Event {
                 actor: &actor,
                 action: "open_stream",
                 subject: "",
                 outcome: Outcome::Refused(super::reason(refused)),
                 note: "",
-            });
+            };
+            audit::record_refusal(&event, &self.0.limits, &self.0.metrics);
         }
-        opened.map(Response::new)
+        opened.map(framing::response)
     }
+}
+
+/// The service as HTTP calls it. The generated one would encode what is sent anew for every stream.
+impl Service<http::Request<Body>> for Streams {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<http::Response<Body>, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let streams = self.clone();
+        Box::pin(async move {
+            let answer = match request.uri().path() {
+                SYNC => streams.sync(request).await,
+                _ => Err(status::failed(Failure::MethodUnknown)),
+            };
+            Ok(answer.unwrap_or_else(Status::into_http))
+        })
+    }
+}
+
+impl NamedService for Streams {
+    const NAME: &'static str = SERVICE_NAME;
 }

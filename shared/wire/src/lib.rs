@@ -4,13 +4,12 @@
 //! everything that goes out is written from one. [`status`] is the only place where a gRPC status is made.
 
 pub mod admin;
+pub mod framing;
 pub mod reflection;
 pub mod status;
 pub mod token;
 pub mod trust;
 pub mod verify;
-
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use countersign_core::Timestamp;
 
@@ -33,10 +32,4 @@ pub fn write_time(time: Timestamp) -> prost_types::Timestamp {
 #[must_use]
 pub fn read_time(time: &prost_types::Timestamp) -> Option<Timestamp> {
     Timestamp::from_wire(time.seconds)
-}
-
-/// The time as the standard library has it.
-#[must_use]
-pub fn system_time(time: Timestamp) -> SystemTime {
-    UNIX_EPOCH + Duration::from_secs(time.as_seconds())
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use countersign_core::issuing::IssueError;
 use countersign_core::{Outcome, Rejection};
+use http::{HeaderMap, HeaderValue};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
 
@@ -205,6 +206,23 @@ pub fn failed(failure: Failure) -> Status {
 pub fn invalid(field: &str, description: &str) -> Status {
     let mut details = error_info("invalid_argument", None);
     details.set_bad_request(vec![FieldViolation::new(field, description)]);
+/// The status of what went well.
+#[must_use]
+pub fn ok() -> Status {
+    Status::new(Code::Ok, "")
+}
+
+/// The status as it stands at the end of a stream.
+#[must_use]
+pub fn trailers(status: &Status) -> HeaderMap {
+    let mut trailers = HeaderMap::new();
+    // Fails only for a message that is no header; ours are written here.
+    if status.add_header(&mut trailers).is_err() {
+        trailers.insert(Status::GRPC_STATUS, HeaderValue::from(i32::from(status.code())));
+    }
+    trailers
+}
+
     make(
         Code::InvalidArgument,
         format!("`{field}`: {description}"),

@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use countersign_proto::admin::v1;
+use countersign_proto::admin::v1::key_service_client::KeyServiceClient;
 use countersign_proto::admin::v1::revoke_request::Subject;
 use tonic::Request;
 
-use super::stage::{ORDERS, Setting, SlowStore, Stage, ask};
+use super::stage::{NOBODY, ORDERS, Setting, SlowStore, Stage, ask};
 use crate::store::memory::MemoryStore;
 use crate::test_util::{Bench, Logs, START, client_id, registration};
 
@@ -75,6 +76,35 @@ async fn a_change_that_nobody_waits_for_is_written_down() {
             "{leave}"
         );
     }
+}
+
+/// I-41: who is refused again and again does not fill the disk, and takes nobody else's place.
+#[tokio::test]
+async fn a_storm_of_refusals_is_counted_and_not_written_down_one_by_one() {
+    let logs = Logs::default();
+    let _capturing = logs.capture();
+    let stage = Stage::new().await;
+    let (mut tokens, mut sync) = (stage.tokens(NOBODY).await, stage.sync(NOBODY).await);
+    let mut keys = KeyServiceClient::new(stage.connect(NOBODY).await);
+    for _ in 0..100 {
+        tokens.issue_token(ask()).await.expect_err("is refused");
+        sync.sync(futures_util::stream::empty())
+            .await
+            .expect_err("is refused");
+        let list = v1::ListKeysRequest::default();
+        keys.list_keys(list).await.expect_err("is refused");
+    }
+    let count = || ["issue_token", "open_stream", "list_keys"].map(|action| events(&logs, action).len());
+    assert_eq!(count().iter().sum::<usize>(), 100);
+    assert_eq!(stage.bench.metrics.unaudited(), 200);
+    let mut other = stage.tokens(ORDERS).await;
+    other.issue_token(ask()).await.expect_err("is refused");
+    let mut operator = stage.keys().await;
+    operator
+        .list_keys(v1::ListKeysRequest::default())
+        .await
+        .expect("lists");
+    assert_eq!(count().iter().sum::<usize>(), 102);
 }
 
 /// Whom and what it was done to, also where the request leaves it to the authority to find out.

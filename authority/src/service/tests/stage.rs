@@ -154,6 +154,7 @@ fn services(bench: &Bench, opened: &Opened, limits: &Arc<Limits>) -> Services {
     let desk = Desk {
         roles: Arc::clone(&roles),
         ledger: opened.ledger.clone(),
+        limits: Arc::clone(limits),
         metrics: Arc::clone(&bench.metrics),
     };
     let keys = KeyPolicy {
