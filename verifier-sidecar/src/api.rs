@@ -14,7 +14,7 @@ use countersign_core::requirements::MethodPath;
 use countersign_proto::verify::v1;
 use countersign_proto::verify::v1::verify_response::Verdict;
 use countersign_proto::verify::v1::verify_service_server::{VerifyService, VerifyServiceServer};
-use countersign_wire::{MAX_REQUEST_LENGTH, reflection, status, verify};
+use countersign_wire::{MAX_REQUEST_LENGTH, encoding, reflection, status, verify};
 use http::{Request, Response};
 use hyper::body::Incoming;
 use tonic::body::Body;
@@ -58,6 +58,9 @@ impl Serve for ApiService {
     type Body = Body;
 
     async fn call(&self, request: Request<Incoming>, _peer: Arc<Peer>) -> Response<Body> {
+        if let Err(refused) = encoding::check(request.headers()) {
+            return refused.into_http();
+        }
         match self.0.clone().oneshot(request).await {
             Ok(response) => response,
             Err(error) => {

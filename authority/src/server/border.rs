@@ -12,6 +12,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use countersign_core::requirements::MethodPath;
+use countersign_wire::encoding;
 use countersign_wire::status::{self, Failure};
 use futures_util::FutureExt as _;
 use http::header::CONTENT_TYPE;
@@ -76,7 +77,7 @@ where
     }
 }
 
-/// Whether a request is a call of gRPC, written as it must be (G01 to G03, G10, G12).
+/// Whether a request is a call of gRPC, written as it must be (G01 to G03, G10, G12, G14).
 fn judge<B>(request: &Request<B>) -> Result<(), Status> {
     if request.method() != Method::POST || !is_grpc(request.headers()) {
         return Err(status::failed(Failure::MethodUnknown));
@@ -88,7 +89,7 @@ fn judge<B>(request: &Request<B>) -> Result<(), Status> {
     if timeout.is_some_and(|timeout| !is_timeout(timeout.as_bytes())) {
         return Err(status::invalid("grpc-timeout", "is 1 to 8 digits and a unit"));
     }
-    Ok(())
+    encoding::check(request.headers())
 }
 
 fn is_grpc(headers: &HeaderMap) -> bool {

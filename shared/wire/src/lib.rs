@@ -4,6 +4,7 @@
 //! everything that goes out is written from one. [`status`] is the only place where a gRPC status is made.
 
 pub mod admin;
+pub mod encoding;
 pub mod framing;
 pub mod reflection;
 pub mod status;

@@ -74,13 +74,15 @@ pub enum Failure {
     DeadlineExceeded,
     /// Not a gRPC method: another HTTP method or path.
     MethodUnknown,
+    /// The request's messages are compressed.
+    EncodingUnsupported,
     /// Our own fault.
     Internal,
 }
 
 impl Failure {
     /// Every failure.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::NoIdentity,
         Self::NotAnOperator,
         Self::NotAVerifier,
@@ -104,6 +106,7 @@ impl Failure {
         Self::UpstreamUnavailable,
         Self::DeadlineExceeded,
         Self::MethodUnknown,
+        Self::EncodingUnsupported,
         Self::Internal,
     ];
 
@@ -134,6 +137,7 @@ impl Failure {
             Self::UpstreamUnavailable => "upstream_unavailable",
             Self::DeadlineExceeded => "deadline_exceeded",
             Self::MethodUnknown => "method_unknown",
+            Self::EncodingUnsupported => "encoding_unsupported",
             Self::Internal => "internal",
         }
     }
@@ -154,7 +158,7 @@ impl Failure {
             Self::LimitReached | Self::TooManyStreams | Self::StreamTooSlow => Code::ResourceExhausted,
             Self::StoreUnavailable | Self::Draining | Self::UpstreamUnavailable => Code::Unavailable,
             Self::DeadlineExceeded => Code::DeadlineExceeded,
-            Self::MethodUnknown => Code::Unimplemented,
+            Self::MethodUnknown | Self::EncodingUnsupported => Code::Unimplemented,
             Self::Internal => Code::Internal,
         }
     }
@@ -186,6 +190,7 @@ impl Failure {
             Self::UpstreamUnavailable => "the called service cannot be reached",
             Self::DeadlineExceeded => "the deadline has passed",
             Self::MethodUnknown => "there is no such method",
+            Self::EncodingUnsupported => "messages are not taken compressed",
             Self::Internal => "internal error",
         }
     }
@@ -201,11 +206,6 @@ pub fn failed(failure: Failure) -> Status {
     )
 }
 
-/// The status for a field that is not of its form.
-#[must_use]
-pub fn invalid(field: &str, description: &str) -> Status {
-    let mut details = error_info("invalid_argument", None);
-    details.set_bad_request(vec![FieldViolation::new(field, description)]);
 /// The status of what went well.
 #[must_use]
 pub fn ok() -> Status {
@@ -223,6 +223,11 @@ pub fn trailers(status: &Status) -> HeaderMap {
     trailers
 }
 
+/// The status for a field that is not of its form.
+#[must_use]
+pub fn invalid(field: &str, description: &str) -> Status {
+    let mut details = error_info("invalid_argument", None);
+    details.set_bad_request(vec![FieldViolation::new(field, description)]);
     make(
         Code::InvalidArgument,
         format!("`{field}`: {description}"),

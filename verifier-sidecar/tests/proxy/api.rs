@@ -14,7 +14,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic_health::pb::health_client::HealthClient;
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus};
 
-use crate::support::{ECHO, Setup, Sidecar, channel, eventually};
+use crate::support::{ECHO, Setup, Sidecar, channel, eventually, reason};
 
 fn tcp(sidecar: &Sidecar) -> VerifyServiceClient<Channel> {
     VerifyServiceClient::new(channel(sidecar.addresses.verify_grpc.expect("an address")))
@@ -141,6 +141,24 @@ async fn contradictory_questions_are_errors() {
             .expect("an answer"),
     );
     assert!(matches!(large, Verdict::Refused(refused) if refused.reason == "token_too_large"));
+}
+
+/// G14: the cause is told, and what is taken instead.
+#[tokio::test]
+async fn compressed_questions_are_not_taken() {
+    let sidecar = Sidecar::start().await;
+    let mut request = tonic::Request::new(GetStatusRequest {});
+    let gzip = "gzip".parse().expect("ASCII");
+    request.metadata_mut().insert("grpc-encoding", gzip);
+    let refused = tcp(&sidecar).get_status(request).await.expect_err("compressed");
+    assert_eq!(
+        (refused.code(), reason(&refused).as_str()),
+        (Code::Unimplemented, "encoding_unsupported")
+    );
+    assert_eq!(
+        refused.metadata().get("grpc-accept-encoding").expect("said"),
+        "identity"
+    );
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use prost::Message as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tonic::{Code, Status};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
@@ -157,6 +158,28 @@ async fn deadlines_are_written_as_the_protocol_says() {
     }
 }
 
+/// G14: the cause is the encoding, not the method, and what is taken instead is said.
+#[tokio::test]
+async fn compressed_messages_are_not_taken() {
+    let stage = Stage::new().await;
+    for encoding in ["gzip", "zstd", "bogus"] {
+        let mut request = request(ISSUE, frame(1, 4, b"zzzz"));
+        request
+            .headers_mut()
+            .insert("grpc-encoding", encoding.parse().expect("ASCII"));
+        let status = answer(&stage, request).await;
+        assert_eq!(
+            (status.code(), reason(&status).as_str()),
+            (Code::Unimplemented, "ENCODING_UNSUPPORTED"),
+            "{encoding}"
+        );
+        assert_eq!(
+            status.metadata().get("grpc-accept-encoding").expect("said"),
+            "identity"
+        );
+    }
+}
+
 /// G15, G16: messages that are none, frames that lie, sizes over the limit. Never INTERNAL.
 #[tokio::test]
 async fn messages_that_cannot_be_read_are_the_callers_fault() {
@@ -233,6 +256,20 @@ async fn credentials_that_are_no_text_are_refused_as_any_other() {
             (status.code(), reason(&status).as_str()),
             (Code::Unauthenticated, "INVALID_CLIENT")
         );
+    }
+}
+
+/// G25: who says nothing at all, or nothing after the preface, is hung up on.
+#[tokio::test(start_paused = true)]
+async fn a_silent_peer_is_hung_up_on() {
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    let stage = Stage::new().await;
+    for length in [0, 12, preface.len()] {
+        let mut pipe = stage.pipe(peer(Some(ORDERS), 1, START * 2)).await;
+        pipe.write_all(&preface[..length]).await.expect("sent");
+        let mut said = Vec::new();
+        let end = tokio::time::timeout(Duration::from_secs(30), pipe.read_to_end(&mut said));
+        assert!(end.await.is_ok(), "{length} bytes, then silence");
     }
 }
 
