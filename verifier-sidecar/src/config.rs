@@ -174,7 +174,7 @@ impl Checker {
         let rules = expectations
             .as_ref()
             .map(|expectations| self.rules(file, expectations));
-        self.check_distinct(&listeners, verify.grpc, admin);
+        self.check_distinct(&listeners, &verify, admin, upstream.as_ref());
         let checked = file.telemetry.check();
         self.complaints.accept("telemetry", checked);
         let workers = file.workers.unwrap_or(defaults::WORKERS);

@@ -1,7 +1,7 @@
 //! Where the sidecar listens and where its service is. Whatever is not protected by TLS stays on this machine.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use countersign_mtls::TlsFiles;
 use countersign_wire::status::Disclosure;
@@ -83,18 +83,20 @@ impl Checker {
         None
     }
 
-    /// No two of the listeners may want one port (C07).
+    /// No two of the listeners may want one port (C07), and none of them may be the service: a call would be passed on from
+    /// the sidecar to itself, for ever.
     pub(super) fn check_distinct(
         &mut self,
         listeners: &[ListenerConfig],
-        grpc: Option<SocketAddr>,
+        verify: &VerifyConfig,
         admin: Option<SocketAddr>,
+        upstream: Option<&UpstreamAddress>,
     ) {
         let named = listeners.iter().enumerate();
         let mut taken: Vec<(String, SocketAddr)> = named
             .map(|(index, listener)| (format!("listener.{index}.address"), listener.address))
             .collect();
-        taken.extend(grpc.map(|address| ("verify.grpc".to_owned(), address)));
+        taken.extend(verify.grpc.map(|address| ("verify.grpc".to_owned(), address)));
         taken.extend(admin.map(|address| ("admin".to_owned(), address)));
         for (index, (key, address)) in taken.iter().enumerate() {
             let earlier = taken
@@ -105,6 +107,23 @@ impl Checker {
                 self.complaints
                     .push(key, format_args!("wants the same port as `{other}`"));
             }
+        }
+        let itself = match upstream {
+            Some(UpstreamAddress::Tcp(addresses)) => {
+                let is_service = |own: SocketAddr| addresses.iter().any(|address| collide(*address, own));
+                let found = taken.iter().find(|(_, own)| is_service(*own));
+                found.map(|(key, _)| key.as_str())
+            }
+            Some(UpstreamAddress::Unix(path)) => {
+                let own = verify.unix.as_deref();
+                own.filter(|own| resolved(own) == resolved(path))
+                    .map(|_| "verify.unix")
+            }
+            None => None,
+        };
+        if let Some(key) = itself {
+            self.complaints
+                .push("upstream", format_args!("is the sidecar itself, at `{key}`"));
         }
     }
 
@@ -117,9 +136,20 @@ impl Checker {
 }
 
 fn collide(one: SocketAddr, other: SocketAddr) -> bool {
-    let overlap = one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified();
+    // An IPv4 address has a second spelling in IPv6.
+    let (ip, other_ip) = (one.ip().to_canonical(), other.ip().to_canonical());
+    let overlap = ip == other_ip || ip.is_unspecified() || other_ip.is_unspecified();
     // Port 0 is a new one each time.
     one.port() != 0 && one.port() == other.port() && overlap
+}
+
+/// Where `path` leads, as far as there is something: sockets are made at the start.
+fn resolved(path: &Path) -> PathBuf {
+    let in_folder = || Some(path.parent()?.canonicalize().ok()?.join(path.file_name()?));
+    path.canonicalize()
+        .ok()
+        .or_else(in_folder)
+        .unwrap_or_else(|| path.to_owned())
 }
 
 fn parse_upstream(text: &str) -> Option<UpstreamAddress> {

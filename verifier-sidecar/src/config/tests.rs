@@ -379,6 +379,74 @@ fn the_service_is_on_this_machine() {
     }
 }
 
+/// C03, C07: a sidecar in front of itself would pass each call on to itself for ever.
+#[test]
+fn the_service_is_not_the_sidecar_itself() {
+    let tls = "tls = { certificate = \"a\", private_key = \"b\", trust_roots = \"c\" }\n";
+    for (upstream, more, listener) in [
+        ("http://127.0.0.1:8080", String::new(), "listener.0.address"),
+        ("http://localhost:8080", String::new(), "listener.0.address"),
+        ("http://127.0.0.1:9902", String::new(), "admin"),
+        (
+            "http://[::1]:7",
+            "[verify]\ngrpc = \"[::1]:7\"\n".to_owned(),
+            "verify.grpc",
+        ),
+        (
+            "http://127.0.0.1:7",
+            format!("[[listener]]\naddress = \"0.0.0.0:7\"\n{tls}"),
+            "listener.1.address",
+        ),
+        (
+            "http://127.0.0.1:7",
+            format!("[[listener]]\naddress = \"[::]:7\"\n{tls}"),
+            "listener.1.address",
+        ),
+        (
+            "http://127.0.0.1:7",
+            format!("[[listener]]\naddress = \"[::ffff:127.0.0.1]:7\"\n{tls}"),
+            "listener.1.address",
+        ),
+    ] {
+        let text = format!("{}{more}", LEAST.replace("http://127.0.0.1:50051", upstream));
+        let complaint = format!("`upstream`: is the sidecar itself, at `{listener}`");
+        let complaints = parse(&text).expect_err(upstream);
+        assert!(complaints.contains(&complaint), "{upstream} {more}: {complaints}");
+    }
+    for (upstream, more) in [
+        ("http://[::1]:8080", String::new()),
+        ("http://127.0.0.2:8080", String::new()),
+        (
+            "http://127.0.0.1:7",
+            format!("[[listener]]\naddress = \"10.0.0.1:7\"\n{tls}"),
+        ),
+    ] {
+        let text = format!("{}{more}", LEAST.replace("http://127.0.0.1:50051", upstream));
+        assert_eq!(parse(&text).err(), None, "{upstream} {more}");
+    }
+}
+
+/// C03, C07: the same for a socket, whatever leads to it.
+#[test]
+fn the_service_is_not_the_sidecars_own_socket() {
+    let (folder, file) = folder();
+    let linked = folder.path().join("linked");
+    std::os::unix::fs::symlink(folder.path(), &linked).expect("linked");
+    let refused = |socket: &Path| {
+        let text = LEAST.replace("http://127.0.0.1:50051", &format!("unix://{}", socket.display()));
+        let parsed = Config::parse(&file, &format!("{text}[verify]\nunix = \"verify.sock\"\n"));
+        parsed.is_err_and(|complaints| {
+            complaints
+                .to_string()
+                .contains("`upstream`: is the sidecar itself, at `verify.unix`")
+        })
+    };
+    assert!(refused(&folder.path().join("verify.sock")));
+    assert!(refused(&folder.path().join("linked/verify.sock")));
+    assert!(!refused(&folder.path().join("service.sock")));
+    assert!(!refused(Path::new("/nowhere/verify.sock")));
+}
+
 /// Methods are named exactly, once, and each says what it asks for.
 #[test]
 fn methods_are_named_exactly_and_say_what_they_ask_for() {
