@@ -29,7 +29,7 @@ use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
 
 use crate::api::{ApiService, VerifyApi, report_health};
-use crate::cache::{CacheError, CacheIdentity, CacheSettings, TrustCache};
+use crate::cache::{self, CacheError, CacheIdentity, CacheSettings, TrustCache};
 use crate::config::Config;
 use crate::metrics::{self, ConnectionMetrics, DecisionMetrics, ProxyMetrics};
 use crate::proxy::{Proxy, ProxySettings, Upstream};
@@ -63,7 +63,7 @@ pub enum StartError {
         source: io::Error,
     },
     /// The state directory cannot be had.
-    #[error("the state directory cannot be used")]
+    #[error("`state_dir` cannot be used")]
     Cache(#[from] CacheError),
     /// No randomness.
     #[error(transparent)]
@@ -254,7 +254,7 @@ impl TrustSource {
     }
 }
 
-/// What of the files that `config` names cannot be used. Listens nowhere and changes nothing.
+/// What of the files and folders that `config` names cannot be used. Listens nowhere and changes nothing.
 #[must_use]
 pub fn check(config: &Config, clock: &Arc<dyn Clock>) -> Vec<StartError> {
     let authority =
@@ -267,7 +267,8 @@ pub fn check(config: &Config, clock: &Arc<dyn Clock>) -> Vec<StartError> {
         let tls = ServerTls::load(files, ClientCertificates::Required, Arc::clone(clock));
         tls.map(drop).map_err(StartError::from)
     });
-    let all = [authority, own_spiffe_id(config).map(drop)]
+    let state = cache::check_access(&config.state_dir).map_err(|exposed| CacheError::Exposed(exposed).into());
+    let all = [authority, own_spiffe_id(config).map(drop), state]
         .into_iter()
         .chain(listeners);
     all.filter_map(Result::err).collect()

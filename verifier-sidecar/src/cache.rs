@@ -34,6 +34,8 @@ use serde::{Deserialize, Serialize};
 use crate::sync::Publishers;
 use crate::trust::{Floor, TrustStore};
 use directory::Directory;
+pub use directory::Exposed;
+pub(crate) use directory::check_access;
 use journal::Entry;
 use opening::Opening;
 use worker::Worker;
@@ -93,6 +95,9 @@ pub enum CacheError {
     /// Another process uses the state directory.
     #[error("another process uses the state directory")]
     InUse,
+    /// Others can change what is in the state directory.
+    #[error(transparent)]
+    Exposed(#[from] Exposed),
     /// The runtime is shutting down.
     #[error("the sidecar is shutting down")]
     ShuttingDown,

@@ -3,16 +3,21 @@
 //! ```text
 //! <state_dir>/lock            held while the sidecar runs
 //! <state_dir>/floor           the highest durable epoch
-//! <state_dir>/opening         there while the database is opened; counts the starts that did not survive it
+//! <state_dir>/opening         there while the database is opened; as long as starts that did not survive it
 //! <state_dir>/cache/          the database
 //! <state_dir>/cache.damaged/  the last one that could not be used
 //! <state_dir>/cache.newer/    the last one of another format
 //! ```
+//!
+//! What lies there verifies itself, but nobody else may put it there: an older copy of the whole directory verifies, too.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+
+use rustix::fs::OFlags;
+use rustix::process::geteuid;
 
 use super::Unusable;
 
@@ -28,27 +33,93 @@ pub(super) struct Directory {
 pub(super) enum Unavailable {
     /// Another process holds the lock.
     InUse,
+    /// Others can change what is in it.
+    Exposed(Exposed),
     /// It cannot be created or written.
     Unwritable(io::Error),
 }
 
+/// Who else can change what is in the state directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Exposed {
+    /// Another user's directory.
+    #[error("belongs to user {owner}; it must belong to root or to the user of this process")]
+    ForeignOwner {
+        /// The owner.
+        owner: u32,
+    },
+    /// A directory that is shared.
+    #[error(
+        "has mode {mode:04o}, so that others can change what is in it; use `chmod 700`, or name a folder in it that is \
+         not there yet"
+    )]
+    WritableByOthers {
+        /// The mode bits.
+        mode: u32,
+    },
+}
+
+/// Whether nobody else can change what is in the state directory at `path`. One that is not there yet is made so.
+pub(crate) fn check_access(path: &Path) -> Result<(), Exposed> {
+    fs::metadata(path).map_or(Ok(()), |found| {
+        access(found.uid(), found.mode() & 0o7777, geteuid().as_raw())
+    })
+}
+
+/// What [`check_access`] says to `user`.
+pub(super) fn access(owner: u32, mode: u32, user: u32) -> Result<(), Exposed> {
+    if owner != 0 && owner != user {
+        return Err(Exposed::ForeignOwner { owner });
+    }
+    // A group is let in on purpose where new files are to belong to it: Kubernetes does both to volumes with `fsGroup`.
+    let forbidden = if mode & 0o2000 == 0 { 0o022 } else { 0o002 };
+    if mode & forbidden == 0 {
+        Ok(())
+    } else {
+        Err(Exposed::WritableByOthers { mode })
+    }
+}
+
+/// Opens what should be a regular file as `options` say. Anything else in its place is an error, and never waited for.
+pub(super) fn open_regular(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
+    // Without it, opening a pipe waits for somebody at the other end.
+    let nonblocking = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or_default();
+    let file = options.custom_flags(nonblocking).open(path)?;
+    if file.metadata()?.is_file() {
+        Ok(file)
+    } else {
+        Err(io::Error::other(format!(
+            "`{}` is no regular file",
+            path.display()
+        )))
+    }
+}
+
+/// A file of ours that is written, and made if it is not there.
+fn own_file() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    // Also for reading: then even a pipe is opened, and is told from a file.
+    options
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600);
+    options
+}
+
 /// From this many starts in a row that died while opening the database, it is not opened again. One may be chance: the
 /// process can be killed at any moment.
-const DEADLY: usize = 2;
+const DEADLY: u64 = 2;
 
 impl Directory {
-    /// Creates what is missing and takes the lock.
+    /// Creates what is missing, makes sure that nobody else can change it, and takes the lock.
     pub(super) fn claim(path: &Path) -> Result<Self, Unavailable> {
         let mut builder = DirBuilder::new();
         let created = builder.recursive(true).mode(0o700).create(path);
         created.map_err(Unavailable::Unwritable)?;
-        let lock = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(path.join("lock"))
-            .map_err(Unavailable::Unwritable)?;
+        check_access(path).map_err(Unavailable::Exposed)?;
+        let lock = open_regular(&mut own_file(), &path.join("lock")).map_err(Unavailable::Unwritable)?;
         match lock.try_lock() {
             Ok(()) => Ok(Self {
                 path: path.to_owned(),
@@ -100,14 +171,10 @@ impl Directory {
     /// Takes note that the database is about to be opened. False when too many starts have died of it: damage can make
     /// sled ask for more memory than there is, which ends the process.
     pub(super) fn begin_opening(&self) -> io::Result<bool> {
-        let marker = self.path.join("opening");
-        let died = match fs::read(&marker) {
-            Ok(marks) => marks.len(),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
-            Err(error) => return Err(error),
-        };
+        let marker = open_regular(&mut own_file(), &self.path.join("opening"))?;
+        let died = marker.metadata()?.len();
         let opens = died < DEADLY;
-        fs::write(&marker, vec![b'.'; if opens { died + 1 } else { 0 }])?;
+        marker.set_len(if opens { died + 1 } else { 0 })?;
         Ok(opens)
     }
 

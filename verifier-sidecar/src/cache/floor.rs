@@ -12,6 +12,7 @@ use countersign_core::ports::Sha256;
 use serde::{Deserialize, Serialize};
 
 use super::CacheIdentity;
+use super::directory::open_regular;
 use crate::trust::Floor;
 
 /// The name of the file in the state directory.
@@ -43,16 +44,16 @@ pub(super) enum Found {
 /// Reads the file in `directory`.
 pub(super) fn read(directory: &Path, identity: &CacheIdentity, sha256: &dyn Sha256) -> Found {
     let mut text = String::new();
-    match File::open(directory.join(FILE)) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Found::Nothing,
-        Err(_) => return Found::Unreadable,
-        Ok(file) => {
-            if file.take(MAX_LENGTH).read_to_string(&mut text).is_err() {
-                return Found::Unreadable;
-            }
+    let read = open_regular(OpenOptions::new().read(true), &directory.join(FILE))
+        .and_then(|file| file.take(MAX_LENGTH).read_to_string(&mut text));
+    match read {
+        Ok(_length) => parse(&text, identity, sha256).map_or(Found::Unreadable, Found::Floor),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Found::Nothing,
+        Err(error) => {
+            tracing::warn!(%error, "the floor of the trust on disk cannot be read");
+            Found::Unreadable
         }
     }
-    parse(&text, identity, sha256).map_or(Found::Unreadable, Found::Floor)
 }
 
 /// Replaces the file in `directory`. When it returns, the floor survives a power cut.
@@ -70,10 +71,14 @@ pub(super) fn write(
     })?;
     let sum = hex(&sha256.sha256(&[content.as_bytes()]));
     let temporary = directory.join(TEMPORARY);
+    // What lies there, from a write that was broken off for instance, is not opened: it need not be a file.
+    match fs::remove_file(&temporary) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
     let mut file = OpenOptions::new()
         .write(true)
-        .create(true)
-        .truncate(true)
+        .create_new(true)
         .mode(0o600)
         .open(&temporary)?;
     file.write_all(format!("{content}\n{sum}\n").as_bytes())?;

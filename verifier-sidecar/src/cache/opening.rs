@@ -66,6 +66,7 @@ impl Opening {
         let directory = match claimed {
             Ok(directory) => Arc::new(directory),
             Err(Unavailable::InUse) => return Err(CacheError::InUse),
+            Err(Unavailable::Exposed(exposed)) => return Err(CacheError::Exposed(exposed)),
             Err(Unavailable::Unwritable(error)) => {
                 tracing::warn!(%error, "the state directory cannot be written; trust is kept in memory only");
                 let cache = TrustCache::in_memory(NotDurable::Unwritable);

@@ -1,5 +1,7 @@
 //! The binary: what it says and how it ends.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -97,7 +99,7 @@ fn files_that_cannot_be_used_are_told() {
         "tls = { certificate = \"gone.crt\", private_key = \"sidecar.key\", trust_roots = \"ca.crt\" }";
     let folder = folder(&GOOD.replace("plaintext = true", listener));
     let key = folder.path().join("sidecar.key");
-    std::fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o644)).expect("0644");
+    std::fs::set_permissions(&key, Permissions::from_mode(0o644)).expect("0644");
     for more in [&["--check"][..], &[]] {
         let output = command(folder.path(), more).output().expect("run");
         let complaints = text(&output.stderr);
@@ -107,6 +109,25 @@ fn files_that_cannot_be_used_are_told() {
         }
     }
     assert!(!folder.path().join("state").exists());
+}
+
+/// Threat 36: what others can exchange is not used. Told at a start as with `--check`, and nothing is written there.
+#[test]
+fn a_state_directory_that_others_can_change_is_told() {
+    let folder = folder(GOOD);
+    let state = folder.path().join("state");
+    std::fs::create_dir(&state).expect("made");
+    std::fs::set_permissions(&state, Permissions::from_mode(0o777)).expect("0777");
+    for more in [&["--check"][..], &[]] {
+        let output = command(folder.path(), more).output().expect("run");
+        let complaints = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(64), "{complaints}");
+        assert!(
+            complaints.contains("`state_dir` cannot be used: has mode 0777"),
+            "{complaints}"
+        );
+    }
+    assert_eq!(std::fs::read_dir(&state).expect("a folder").count(), 0);
 }
 
 /// F71: SIGTERM is a request, and the answer is 0.

@@ -5,6 +5,8 @@ use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::ops::Range;
 use std::time::Instant;
 
+use rustix::fs::Mode;
+
 use super::*;
 
 /// Copies a directory.
@@ -191,6 +193,50 @@ async fn a_half_written_snapshot_of_the_database_gives_the_state_or_a_cold_start
         }
     })
     .await;
+}
+
+/// C09, D03: a pipe in place of a file is damage like any other, and nothing waits for its other end.
+#[test]
+fn a_pipe_in_place_of_a_file_is_not_waited_for() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let trial = runtime.block_on(async { tokio::time::timeout(60 * SECOND, pipes_everywhere()).await });
+    // A thread that waits for a pipe would be waited for.
+    runtime.shutdown_background();
+    trial.unwrap();
+}
+
+async fn pipes_everywhere() {
+    for name in ["floor", "floor.new", "opening", "cache", "lock"] {
+        let desk = Desk::filled().await;
+        put_pipe(&desk.path().join(name));
+        let opened = desk.open().await;
+        let durable = desk.save_snapshot(&opened.cache).await.durable;
+        match (name, &opened.found) {
+            ("floor", Found::Unusable(Unusable::FloorMissing))
+            | ("cache", Found::Unusable(Unusable::Unreadable))
+            | ("floor.new" | "opening", Found::Trust { .. }) => {}
+            ("lock", Found::Nothing) => {
+                assert_eq!(opened.cache.problem(), Some(NotDurable::Unwritable));
+                assert_eq!(opened.floor, Some(desk.reached()));
+                continue;
+            }
+            (_, found) => panic!("{name}: {found:?}"),
+        }
+        // The pipe is gone.
+        assert!(durable, "{name}");
+        assert!(opened.cache.close().await, "{name}");
+        assert_eq!(trust_epoch(&desk.open().await), 4, "{name}");
+    }
+}
+
+/// Puts a pipe in place of whatever is at `path`.
+fn put_pipe(path: &Path) {
+    if path.is_dir() {
+        fs::remove_dir_all(path).unwrap();
+    } else if path.exists() {
+        fs::remove_file(path).unwrap();
+    }
+    rustix::fs::mkfifoat(rustix::fs::CWD, path, Mode::RUSR | Mode::WUSR).unwrap();
 }
 
 /// A start that dies while opening, twice: the third does not try again.

@@ -1,5 +1,7 @@
 //! D06, F52, F54, F56, F57: a disk that fails. Trust goes on in memory, and says so.
 
+use std::os::unix::fs::DirBuilderExt as _;
+
 use super::worker::{Loaded, Worker};
 use super::*;
 
@@ -80,7 +82,7 @@ async fn without_a_directory_trust_is_kept_in_memory() {
 #[tokio::test]
 async fn without_a_database_trust_is_kept_in_memory() {
     let desk = Desk::new();
-    fs::create_dir_all(desk.path()).unwrap();
+    fs::DirBuilder::new().mode(0o700).create(desk.path()).unwrap();
     fs::write(desk.database(), "in the way").unwrap();
     // In the way of setting that aside, too.
     fs::write(desk.path().join("cache.damaged"), "in the way").unwrap();
