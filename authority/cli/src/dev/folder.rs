@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::geteuid;
 
+use super::layout::{BILLING, ORDERS};
 use crate::environment::{self, Environment};
 use crate::failure::{Exit, Failure};
 use crate::files::{self, Audience, cannot};
@@ -21,19 +22,91 @@ const LOCK: &str = "dev.lock";
 /// Where `dev.json` goes when nothing runs any more, so that the next run finds the ports again.
 const EARLIER: &str = "dev.earlier.json";
 
-/// Everything that a run makes, apart from mark and lock: what `--reset` removes. What else lies in the folder stays.
-pub(super) const MADE: [&str; 10] = [
-    environment::FILE,
-    EARLIER,
-    "authority.toml",
-    "sidecar.toml",
-    "publishing-keys.json",
-    "pki",
-    "secrets",
-    "authority",
-    "sidecar",
-    "logs",
+/// Something that a run makes.
+#[derive(Debug)]
+enum Made {
+    File(&'static str),
+    /// A certificate and its key.
+    Certificate(&'static str),
+    /// A log, and that of the run before.
+    Log(&'static str),
+    /// Files whose names begin so and go on with a number.
+    Numbered(&'static str),
+    Folder(&'static str, &'static [Self]),
+}
+
+/// Everything that a run makes, apart from mark and lock: what `--reset` removes. What else lies there stays.
+const MADE: &[Made] = &[
+    Made::File(environment::FILE),
+    Made::File(EARLIER),
+    Made::File("authority.toml"),
+    Made::File("sidecar.toml"),
+    Made::File("publishing-keys.json"),
+    Made::Folder(
+        "pki",
+        &[
+            Made::Certificate("ca"),
+            Made::Certificate("authority"),
+            Made::Certificate("sidecar"),
+            Made::Certificate("operator"),
+            Made::Certificate(ORDERS),
+            Made::Certificate(BILLING),
+        ],
+    ),
+    Made::Folder("secrets", &[Made::File("sealing-key"), Made::File(BILLING)]),
+    Made::Folder("authority", &[Made::File("store.redb")]),
+    Made::Folder(
+        "sidecar",
+        &[Made::File("verify.sock"), Made::Folder("trust", STATE)],
+    ),
+    Made::Folder(
+        "logs",
+        &[Made::Log("authority"), Made::Log("sidecar"), Made::Log("demo")],
+    ),
 ];
+
+/// What a sidecar keeps.
+const STATE: &[Made] = &[
+    Made::File("lock"),
+    Made::File("floor"),
+    Made::File("opening"),
+    Made::Folder("cache", DATABASE),
+    Made::Folder("cache.damaged", DATABASE),
+    Made::Folder("cache.newer", DATABASE),
+];
+
+/// What its database is made of.
+const DATABASE: &[Made] = &[
+    Made::File("conf"),
+    Made::File("db"),
+    Made::Numbered("snap."),
+    Made::Folder("blobs", &[Made::Numbered("")]),
+];
+
+impl Made {
+    /// Whether `name` is the name of it, or of what a write that was broken off has left of it.
+    fn is_called(&self, name: &str) -> bool {
+        let after = |made: &str| name.strip_prefix(made);
+        match self {
+            Self::File(made) => after(made).is_some_and(is_ending),
+            Self::Certificate(made) => after(made)
+                .and_then(|rest| rest.strip_prefix("-key").unwrap_or(rest).strip_prefix(".pem"))
+                .is_some_and(is_ending),
+            Self::Log(made) => matches!(after(made), Some(".log" | ".log.1")),
+            Self::Numbered(made) => after(made).is_some_and(|rest| {
+                let number = rest.strip_suffix(".generating").unwrap_or(rest);
+                !number.is_empty() && number.bytes().all(|digit| digit.is_ascii_hexdigit())
+            }),
+            Self::Folder(made, _) => name == *made,
+        }
+    }
+}
+
+/// How the name of a file of ours ends: with the name itself, or as in `.4711.new` while it is written.
+fn is_ending(rest: &str) -> bool {
+    let process = rest.strip_suffix(".new");
+    rest.is_empty() || process.is_some_and(|id| id.bytes().all(|b| b == b'.' || b.is_ascii_digit()))
+}
 
 /// A folder that this run may use.
 #[derive(Debug)]
@@ -74,21 +147,21 @@ impl Folder {
         &self.path
     }
 
-    /// Removes what earlier runs made.
+    /// Removes what earlier runs made, and names what else is there.
     ///
     /// # Errors
-    /// When something cannot be removed, or a part of an earlier run still runs.
+    /// When something cannot be removed.
     pub(super) fn reset(&self, output: Output) -> Result<(), Failure> {
-        for name in MADE {
-            let path = self.path.join(name);
-            let removed = match fs::symlink_metadata(&path) {
-                Ok(found) if found.is_dir() => fs::remove_dir_all(&path),
-                Ok(_) => fs::remove_file(&path),
-                Err(_not_there) => continue,
-            };
-            removed.map_err(|error| cannot("remove", &path, &error))?;
+        let mut foreign = Vec::new();
+        clear(&self.path, MADE, &mut foreign)?;
+        foreign.retain(|path| path != &self.path.join(MARK) && path != &self.path.join(LOCK));
+        for path in &foreign {
+            output.warn(&format!("`{}` is not of our making, and stays", path.display()));
         }
-        output.note(&format!("`{}` is empty again", self.path.display()));
+        output.note(&format!(
+            "nothing of earlier runs is left in `{}`",
+            self.path.display()
+        ));
         Ok(())
     }
 
@@ -110,6 +183,34 @@ impl Folder {
             Ok(()) | Err(_) => Ok(()),
         }
     }
+}
+
+/// Removes from `folder` what is `made` there, and tells what else there is. A link is removed and not followed.
+fn clear(folder: &Path, made: &[Made], foreign: &mut Vec<PathBuf>) -> Result<(), Failure> {
+    let unreadable = |error| cannot("look into", folder, &error);
+    for entry in fs::read_dir(folder).map_err(unreadable)? {
+        let entry = entry.map_err(unreadable)?;
+        let is_folder = entry.file_type().map_err(unreadable)?.is_dir();
+        let (path, name) = (entry.path(), entry.file_name());
+        let is_called = |made: &&Made| name.to_str().is_some_and(|name| made.is_called(name));
+        let removed = match made.iter().find(is_called) {
+            Some(Made::Folder(_, inside)) if is_folder => {
+                let before = foreign.len();
+                clear(&path, inside, foreign)?;
+                if foreign.len() > before {
+                    continue;
+                }
+                fs::remove_dir(&path)
+            }
+            Some(_) if !is_folder => fs::remove_file(&path),
+            Some(_) | None => {
+                foreign.push(path);
+                continue;
+            }
+        };
+        removed.map_err(|error| cannot("remove", &path, &error))?;
+    }
+    Ok(())
 }
 
 /// In a folder for everybody's temporary files, somebody else may have been there before. A folder is ours when it is
@@ -225,6 +326,60 @@ mod tests {
         assert!(!path.join("logs").exists(), "the link is gone");
         assert!(outside.join("kept").exists(), "and what it led to is not");
         assert!(path.join("notes.txt").exists());
+    }
+
+    /// Also below the folders that a run makes, and by names that look like ours.
+    #[test]
+    fn reset_leaves_what_somebody_else_put_there() {
+        let temporary = tempfile::tempdir().expect("a folder");
+        let path = temporary.path().join("dev");
+        let folder = Folder::open(&path).expect("ours");
+        for name in [
+            "pki",
+            "secrets",
+            "authority",
+            "logs/old",
+            "sidecar/trust/cache/blobs",
+        ] {
+            fs::create_dir_all(path.join(name)).expect("made");
+        }
+        let ours = [
+            "dev.json.123.new",
+            "pki/ca-key.pem",
+            "pki/orders.pem.7.new",
+            "secrets/sealing-key",
+            "logs/demo.log.1",
+            "sidecar/verify.sock",
+            "sidecar/trust/floor.new",
+            "sidecar/trust/cache/db",
+            "sidecar/trust/cache/snap.000000000000A1F0",
+            "sidecar/trust/cache/blobs/4711",
+        ];
+        let foreign = [
+            "authority.toml.bak",
+            "pki/MYKEY",
+            "pki/ca.pem.new.pem",
+            "secrets/mine",
+            "logs/demo.log.2",
+            "logs/old/demo.log",
+            "sidecar/trust/cache/blobs/faces.txt",
+        ];
+        for name in ours.iter().chain(&foreign) {
+            fs::write(path.join(name), "x").expect("written");
+        }
+        fs::create_dir(path.join("sidecar.toml")).expect("made");
+        folder
+            .reset(Output::new(true, ColourChoice::Never))
+            .expect("reset");
+        for name in ours {
+            assert!(!path.join(name).exists(), "{name}");
+        }
+        for name in foreign.into_iter().chain(["sidecar.toml"]) {
+            assert!(path.join(name).exists(), "{name}");
+        }
+        assert!(!path.join("authority").exists(), "an empty folder goes");
+        drop(folder);
+        Folder::open(&path).expect("still ours");
     }
 
     #[test]
