@@ -212,6 +212,10 @@ mod tests {
         assert_eq!(line(&path).expect("there"), "one");
         let mode = fs::metadata(&path).expect("there").permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
+        let (link, elsewhere) = (folder.path().join("link"), folder.path().join("elsewhere"));
+        std::os::unix::fs::symlink(&elsewhere, &link).expect("linked");
+        assert!(SecretFile::create(&link).is_err(), "a link that leads nowhere");
+        assert!(!elsewhere.exists());
     }
 
     #[test]

@@ -22,23 +22,58 @@ mod trace;
 
 use std::process::ExitCode;
 
+use clap::Parser as _;
 use countersign_runtime::ErrorChain;
 use countersign_runtime::telemetry::{self, LogFormat, TelemetryConfig};
 use tracing::Instrument as _;
 
 use args::{Cli, Command, Talk};
-use failure::Failure;
-use output::Output;
+use failure::{Exit, Failure};
+use output::{ColourChoice, Output};
+
+/// Reads this process's command line, does what it says, and tells how it went.
+#[must_use]
+pub fn main() -> ExitCode {
+    match Cli::try_parse() {
+        Ok(cli) => run(cli),
+        Err(error) => misread(&error),
+    }
+}
+
+/// Tells what is wrong with the command line, or gives the help that was asked for.
+fn misread(error: &clap::Error) -> ExitCode {
+    let text = error.render().to_string();
+    // What was not understood as a whole may still say who reads.
+    let json = std::env::args_os()
+        .skip(1)
+        .take_while(|argument| argument != "--")
+        .any(|argument| argument == "--json");
+    let output = Output::new(json, ColourChoice::Auto);
+    if !error.use_stderr() {
+        return told(output.raw(text.trim_end()).map(|()| ExitCode::SUCCESS), output);
+    }
+    if json {
+        let message = text.split("\n\nUsage:").next().unwrap_or_default();
+        let message = message.strip_prefix("error: ").unwrap_or(message).trim_end();
+        output.failure(&Failure::usage(message).next("see `countersign --help`"));
+    } else {
+        output.note(text.trim_end());
+    }
+    Exit::Usage.into()
+}
 
 /// Does what the command line says, and tells how it went.
-#[must_use]
-pub fn run(cli: Cli) -> ExitCode {
+fn run(cli: Cli) -> ExitCode {
     let output = Output::new(cli.json, cli.color);
     let done = match cli.command {
         // It becomes another program, with a runtime and telemetry of its own.
         Command::Run(args) => commands::run::run(args),
         Command::Talk(command) => talk(*command, output).map(|()| ExitCode::SUCCESS),
     };
+    told(done, output)
+}
+
+fn told(done: Result<ExitCode, Failure>, output: Output) -> ExitCode {
     done.unwrap_or_else(|failure| {
         output.failure(&failure);
         failure.exit.into()

@@ -1,12 +1,14 @@
 //! What the user sees: data on stdout, messages on stderr. The only module that writes to either.
 //!
 //! Every command gives its data twice: as JSON for programs (`--json`) and as text for people. Colour is for terminals
-//! only, and only when the user has nothing against it.
+//! only, and only when the user has nothing against it. What people read is shown with everything [`escaped`] that would not
+//! show itself, because names, paths and answers come from elsewhere: only colours and line breaks are ours to make.
 
 use std::io::{self, IsTerminal as _, Write as _};
 
 use comfy_table::presets;
 use comfy_table::{Cell, Color, ContentArrangement, Table};
+use countersign_core::text::is_shown;
 use serde::Serialize;
 
 use crate::failure::{Exit, Failure};
@@ -86,8 +88,9 @@ impl Paint {
     /// `text` as its tone looks here.
     #[must_use]
     pub(crate) fn text(self, tone: Tone, text: &str) -> String {
+        let text = escaped(text);
         let code = match tone {
-            Tone::Plain => return text.to_owned(),
+            Tone::Plain => return text,
             Tone::Good => "32",
             Tone::Warning => "33",
             Tone::Bad => "31",
@@ -97,7 +100,7 @@ impl Paint {
         if self.colour {
             format!("\u{1b}[{code}m{text}\u{1b}[0m")
         } else {
-            text.to_owned()
+            text
         }
     }
 
@@ -123,8 +126,23 @@ impl Paint {
     }
 }
 
+/// `text` with what would not show itself as `\u{..}`: a terminal obeys some of it, and other text is turned round by it. Line
+/// breaks stay.
+#[must_use]
+pub(crate) fn escaped(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for character in text.chars() {
+        if is_shown(character) || character == '\n' {
+            shown.push(character);
+        } else {
+            shown.extend(character.escape_unicode());
+        }
+    }
+    shown
+}
+
 fn cell(text: &str, tone: Tone) -> Cell {
-    let cell = Cell::new(text);
+    let cell = Cell::new(escaped(text));
     match tone {
         Tone::Plain => cell,
         Tone::Good => cell.fg(Color::Green),
@@ -202,25 +220,31 @@ impl Output {
     /// # Errors
     /// When stdout cannot be written.
     pub(crate) fn raw(&self, text: &str) -> Result<(), Failure> {
-        let mut stdout = io::stdout().lock();
-        let written = writeln!(stdout, "{text}").and_then(|()| stdout.flush());
-        match written {
+        match write_out(text) {
             // Whoever read has seen enough.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-            Err(error) => Err(Failure::because("cannot write to stdout", &error)),
+            Err(error) => Err(unwritten(&error)),
             Ok(()) => Ok(()),
         }
     }
 
+    /// The same for what cannot be told again.
+    ///
+    /// # Errors
+    /// When stdout cannot be written, also because nobody reads.
+    pub(crate) fn deliver(&self, text: &str) -> Result<(), Failure> {
+        write_out(text).map_err(|error| unwritten(&error))
+    }
+
     /// Tells the user something that is not data.
     pub(crate) fn note(&self, text: &str) {
-        self.say(text);
+        self.say(&escaped(text));
     }
 
     /// Tells the user something that needs attention.
     pub(crate) fn warn(&self, text: &str) {
         let mark = self.err.text(Tone::Warning, "warning:");
-        self.say(&format!("{mark} {text}"));
+        self.say(&format!("{mark} {}", escaped(text)));
     }
 
     /// Tells how it failed and what to do next.
@@ -240,10 +264,13 @@ impl Output {
             Some(reason) => format!(" ({reason})"),
             None => String::new(),
         };
-        self.say(&format!("{mark} {}{reason}", failure.message));
+        self.say(&format!(
+            "{mark} {}",
+            escaped(&format!("{}{reason}", failure.message))
+        ));
         if let Some(next) = &failure.next {
             let mark = self.err.text(Tone::Strong, "next:");
-            self.say(&format!("{mark} {next}"));
+            self.say(&format!("{mark} {}", escaped(next)));
         }
     }
 
@@ -259,10 +286,10 @@ impl Output {
             let message = format!("nobody can be asked whether this is meant: {consequence}");
             return Err(Failure::usage(message).next("repeat with `--yes`"));
         }
-        self.say(consequence);
+        self.say(&escaped(consequence));
         let mut stderr = io::stderr().lock();
         // Without the question the answer will be wrong, which is safe.
-        let _unseen = write!(stderr, "type `{expected}` to go on: ").and_then(|()| stderr.flush());
+        let _unseen = write!(stderr, "type `{}` to go on: ", escaped(expected)).and_then(|()| stderr.flush());
         drop(stderr);
         let mut answer = String::new();
         io::stdin()
@@ -281,6 +308,15 @@ impl Output {
         // There is nobody left to tell that stderr is gone.
         let _unseen = writeln!(stderr, "{text}").and_then(|()| stderr.flush());
     }
+}
+
+fn write_out(text: &str) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    writeln!(stdout, "{text}").and_then(|()| stdout.flush())
+}
+
+fn unwritten(error: &io::Error) -> Failure {
+    Failure::because("cannot write to stdout", error)
 }
 
 #[cfg(test)]
@@ -306,6 +342,24 @@ mod tests {
                 "orders       active",
                 "a-long-name  disabled",
             ]
+        );
+    }
+
+    /// T84 and its like: what comes from elsewhere commands no terminal and turns no text round.
+    #[test]
+    fn what_would_not_show_itself_is_escaped() {
+        let nasty = "a\u{1b}[31m\u{202e}b\u{2066}\u{200b}\u{2028}\r\tü\\";
+        let shown = r"a\u{1b}[31m\u{202e}b\u{2066}\u{200b}\u{2028}\u{d}\u{9}ü\";
+        assert_eq!(escaped(nasty), shown);
+        assert_eq!(escaped("one\ntwo"), "one\ntwo");
+        assert_eq!(PLAIN.text(Tone::Plain, nasty), shown);
+        assert_eq!(
+            COLOURED.text(Tone::Bad, nasty),
+            format!("\u{1b}[31m{shown}\u{1b}[0m")
+        );
+        assert_eq!(
+            PLAIN.table(&["A"], vec![vec![nasty.into()]]),
+            format!("A\n{shown}")
         );
     }
 

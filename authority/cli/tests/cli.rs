@@ -345,3 +345,51 @@ fn an_expired_and_a_tampered_token_say_so() {
     assert_ne!(report["verdict"], "good");
     assert_eq!(report["signature_verified"], false);
 }
+
+/// Whoever asks for JSON gets it, also when the command line is not understood.
+#[test]
+fn a_senseless_command_line_is_answered_in_json_where_asked_for() {
+    for arguments in [
+        &["--json", "frob"][..],
+        &["fleet", "--json", "--frob"],
+        &["--json"],
+        &["token", "get", "--lifetime", "5", "--json"],
+    ] {
+        let output = run(arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        let report: Value = serde_json::from_str(err(&output)).expect("JSON");
+        assert_eq!(report["error"]["exit"], 2, "{arguments:?}");
+        let message = report["error"]["message"].as_str().expect("text");
+        assert!(!message.is_empty() && !message.contains("Usage:"), "{message}");
+    }
+    let text = run(&["frob"]);
+    assert!(
+        err(&text).starts_with("error: ") && err(&text).contains("Usage:"),
+        "{}",
+        err(&text)
+    );
+    let after = run(&["frob", "--", "--json"]);
+    assert!(
+        err(&after).starts_with("error: "),
+        "it is no flag there: {}",
+        err(&after)
+    );
+}
+
+/// T84 and its like: what the command line said is repeated without commanding the terminal.
+#[test]
+fn an_error_shows_what_it_repeats() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let dir = folder.path().join("\u{1b}[31m\u{202e}");
+    let dir = dir.to_str().expect("text");
+    for arguments in [
+        &["fleet", "--dir", dir][..],
+        &["\u{1b}[31m\u{202e}"],
+        &["token", "get", "--lifetime", "\u{1b}[31m\u{202e}"],
+    ] {
+        let output = run(arguments);
+        let shown = err(&output);
+        assert!(!shown.contains(['\u{1b}', '\u{202e}']), "{shown:?}");
+        assert!(shown.contains(r"\u{202e}"), "{shown:?}");
+    }
+}

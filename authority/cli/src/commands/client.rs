@@ -14,6 +14,7 @@ use crate::connection::{Connection, ConnectionArgs};
 use crate::failure::{Exit, Failure};
 use crate::files::SecretFile;
 use crate::output::Output;
+use crate::present;
 use registration::RegistrationArgs;
 use view::{Client, Secret, table};
 
@@ -185,7 +186,14 @@ async fn create(args: CreateArgs, output: Output) -> Result<(), Failure> {
     let client = Client::read(answer.client)?;
     if args.with_secret {
         let what = format!("registered `{}`", args.client_id);
-        return hand_over(&what, &answer.client_secret, place, &client, output);
+        return hand_over(
+            &what,
+            &args.client_id,
+            &answer.client_secret,
+            place,
+            &client,
+            output,
+        );
     }
     output.data(&client, |paint| client.details(paint))
 }
@@ -210,6 +218,7 @@ impl Place {
 /// Gives a new secret to whoever asked: to a file or, by itself, on stdout. `what` was done already.
 fn hand_over<T: Serialize>(
     what: &str,
+    client_id: &str,
     secret: &str,
     place: Place,
     about: &T,
@@ -220,7 +229,7 @@ fn hand_over<T: Serialize>(
         Place::File(file) => {
             let path = file.path().to_owned();
             let written = file.write(secret.as_bytes());
-            written.map_err(|failure| lost(what, failure))?;
+            written.map_err(|failure| lost(what, client_id, failure))?;
             Some(path)
         }
     };
@@ -230,12 +239,17 @@ fn hand_over<T: Serialize>(
         if let (None, Some(object)) = (&path, json.as_object_mut()) {
             object.insert("client_secret".to_owned(), secret.into());
         }
-        return output.data(&json, |_| String::new());
+        let told = output.deliver(&format!("{json:#}"));
+        return told.map_err(|failure| match path {
+            None => lost(what, client_id, failure),
+            Some(_) => failure,
+        });
     }
     match path {
         None => {
             output.note(&format!("{what}; its secret follows, and cannot be shown again"));
-            output.raw(secret)
+            let told = output.deliver(secret);
+            told.map_err(|failure| lost(what, client_id, failure))
         }
         Some(path) => {
             output.note(&format!("{what}; its secret is in `{}`", path.display()));
@@ -244,14 +258,15 @@ fn hand_over<T: Serialize>(
     }
 }
 
-fn lost(what: &str, failure: Failure) -> Failure {
+fn lost(what: &str, client_id: &str, failure: Failure) -> Failure {
     Failure {
         message: format!("{what}, but its secret is lost: {}", failure.message),
         ..failure
     }
-    .next(
-        "retire it, as `countersign client show` names it, and make another: `countersign client secret add`",
-    )
+    .next(format!(
+        "`countersign client show {client_id}` names the secret; end it with `countersign client secret retire {client_id} \
+         SECRET_ID`, and make another with `countersign client secret add {client_id}`"
+    ))
 }
 
 async fn list(args: &ConnectionArgs, output: Output) -> Result<(), Failure> {
@@ -324,11 +339,11 @@ async fn disable(args: OneArgs, output: Output) -> Result<(), Failure> {
         .disable_client(v1::DisableClientRequest { client_id })
         .await;
     let doing = format!("cannot disable `{}`", args.client_id);
-    let epoch = answer
+    let answer = answer
         .map_err(|status| Failure::answered(&doing, &status))?
-        .into_inner()
-        .epoch;
-    done("disabled", &args.client_id, Some(epoch), output)
+        .into_inner();
+    let reach = (answer.epoch, answer.verifiers, answer.in_force);
+    stopped("disabled", &args.client_id, reach, output)
 }
 
 async fn enable(args: OneArgs, output: Output) -> Result<(), Failure> {
@@ -340,7 +355,8 @@ async fn enable(args: OneArgs, output: Output) -> Result<(), Failure> {
         .await;
     let doing = format!("cannot enable `{}`", args.client_id);
     answer.map_err(|status| Failure::answered(&doing, &status))?;
-    done("enabled", &args.client_id, None, output)
+    let value = serde_json::json!({ "client_id": args.client_id, "enabled": true });
+    output.data(&value, |_| format!("enabled `{}`", args.client_id))
 }
 
 async fn delete(args: DeleteArgs, output: Output) -> Result<(), Failure> {
@@ -354,18 +370,28 @@ async fn delete(args: DeleteArgs, output: Output) -> Result<(), Failure> {
         .delete_client(v1::DeleteClientRequest { client_id })
         .await;
     let doing = format!("cannot delete `{}`", args.one.client_id);
-    let epoch = answer
+    let answer = answer
         .map_err(|status| Failure::answered(&doing, &status))?
-        .into_inner()
-        .epoch;
-    done("deleted", &args.one.client_id, Some(epoch), output)
+        .into_inner();
+    let reach = (answer.epoch, answer.verifiers, answer.in_force);
+    stopped("deleted", &args.one.client_id, reach, output)
 }
 
-fn done(what: &str, client_id: &str, epoch: Option<u64>, output: Output) -> Result<(), Failure> {
-    let value = serde_json::json!({ "client_id": client_id, what: true, "epoch": epoch });
-    output.data(&value, |_| match epoch {
-        Some(epoch) => format!("{what} `{client_id}`; its tokens are refused from epoch {epoch} on"),
-        None => format!("{what} `{client_id}`"),
+/// Tells that a client was stopped, in which epoch, and on how many verifiers that is in force.
+fn stopped(
+    what: &str,
+    client_id: &str,
+    (epoch, verifiers, in_force): (u64, u32, u32),
+    output: Output,
+) -> Result<(), Failure> {
+    let value = serde_json::json!({
+        "client_id": client_id, what: true, "epoch": epoch, "verifiers": verifiers, "in_force": in_force,
+    });
+    output.data(&value, |_| {
+        let verifiers = present::count(verifiers, "verifier");
+        format!(
+            "{what} `{client_id}`; its tokens are revoked\nepoch {epoch}: in force on {in_force} of {verifiers} connected"
+        )
     })
 }
 
@@ -383,7 +409,14 @@ async fn add_secret(args: AddSecretArgs, output: Output) -> Result<(), Failure> 
         .into_inner();
     let secret = Secret::read(answer.secret.ok_or_else(nothing)?);
     let what = format!("`{}` has a new secret `{}`", args.one.client_id, secret.secret_id);
-    hand_over(&what, &answer.client_secret, place, &secret, output)
+    hand_over(
+        &what,
+        &args.one.client_id,
+        &answer.client_secret,
+        place,
+        &secret,
+        output,
+    )
 }
 
 async fn retire_secret(args: RetireSecretArgs, output: Output) -> Result<(), Failure> {

@@ -15,7 +15,7 @@ use countersign_core::verifying::{self, Expectations, Presentation};
 use countersign_core::{Rejection, Timestamp};
 use serde::Serialize;
 
-use crate::output::{Paint, Text, Tone};
+use crate::output::{Paint, Text, Tone, escaped};
 use crate::present;
 use wording::plainly;
 
@@ -468,7 +468,7 @@ impl Report {
         };
         for (name, part) in [("header", &self.header), ("claims", &self.claims)] {
             if let Some(part) = part {
-                text.push_str(&format!("\n\n{name}{unverified}\n{part:#}"));
+                text.push_str(&escaped(&format!("\n\n{name}{unverified}\n{part:#}")));
             }
         }
         text
