@@ -209,7 +209,7 @@ pub fn failed(failure: Failure) -> Status {
 /// The status of what went well.
 #[must_use]
 pub fn ok() -> Status {
-    Status::new(Code::Ok, "")
+    Status::ok("")
 }
 
 /// The status as it stands at the end of a stream.
