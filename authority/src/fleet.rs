@@ -4,6 +4,7 @@
 //! restart of the authority those connected before are unknown until they are back ([`Fleet::gather_until`]).
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -96,9 +97,10 @@ struct State {
     next: StreamId,
     /// Until when somebody who was connected before the start may not be back, in elapsed time.
     gathers_until: Duration,
-    /// The current epoch, and how many are there: kept up, because every acknowledgement asks for it.
     current: Epoch,
-    at_current: Reach,
+    /// How many are connected, by the epoch that each acknowledged last: kept up, because with every acknowledgement everybody
+    /// who waits for an epoch counts those who are there.
+    connected: BTreeMap<Epoch, u32>,
 }
 
 impl State {
@@ -108,26 +110,23 @@ impl State {
             .map(|((_, stream), verifier)| (stream, verifier))
     }
 
-    fn connected(&self) -> impl Iterator<Item = &Verifier> {
-        self.verifiers.values().filter(|verifier| verifier.connected)
-    }
-
     fn reach(&self, epoch: Epoch) -> Reach {
-        if epoch == self.current {
-            return self.at_current;
+        Reach {
+            connected: self.connected.values().sum(),
+            acknowledged: self.connected.range(epoch..).map(|(_, count)| count).sum(),
         }
-        self.count(epoch)
     }
 
-    fn count(&self, epoch: Epoch) -> Reach {
-        let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
-        Reach {
-            connected: count(self.connected().count()),
-            acknowledged: count(
-                self.connected()
-                    .filter(|verifier| verifier.acknowledged >= epoch)
-                    .count(),
-            ),
+    fn enter(&mut self, acknowledged: Epoch) {
+        *self.connected.entry(acknowledged).or_default() += 1;
+    }
+
+    fn leave(&mut self, acknowledged: Epoch) {
+        if let Entry::Occupied(mut count) = self.connected.entry(acknowledged) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
         }
     }
 }
@@ -163,7 +162,8 @@ impl Fleet {
         if open >= self.0.limits.streams_per_identity {
             return Err(Failure::TooManyStreams);
         }
-        if usize::try_from(state.at_current.connected).unwrap_or(usize::MAX) >= self.0.limits.streams {
+        let connected = state.reach(0).connected;
+        if usize::try_from(connected).unwrap_or(usize::MAX) >= self.0.limits.streams {
             return Err(Failure::LimitReached);
         }
         let forgotten: Vec<StreamId> = state
@@ -189,8 +189,7 @@ impl Fleet {
             last_nack: "",
         };
         state.verifiers.insert((spiffe_id.clone(), stream), verifier);
-        state.at_current.connected += 1;
-        state.at_current.acknowledged += u32::from(state.current == 0);
+        state.enter(0);
         self.announce(state);
         Ok(Membership {
             fleet: self.clone(),
@@ -255,7 +254,6 @@ impl Fleet {
     pub fn advance(&self, epoch: Epoch) {
         let mut state = self.lock();
         state.current = epoch;
-        state.at_current = state.count(epoch);
         self.announce(state);
     }
 
@@ -272,7 +270,7 @@ impl Fleet {
     }
 
     fn announce(&self, state: MutexGuard<'_, State>) {
-        let reach = state.at_current;
+        let reach = state.reach(state.current);
         drop(state);
         self.0.metrics.observe_fleet(reach.connected, reach.acknowledged);
         self.0.changed.send_replace(());
@@ -308,15 +306,15 @@ impl Membership {
     /// It has `epoch` in force. Whether it was sent that epoch is for the feed to say.
     pub fn acknowledged(&self, epoch: Epoch, durable: bool, now: Timestamp) {
         let mut state = self.fleet.lock();
-        let current = state.current;
         if let Some(verifier) = state.verifiers.get_mut(&self.key) {
             verifier.last_seen_at = now;
-            let arrives = verifier.acknowledged < current && epoch >= current;
-            if epoch >= verifier.acknowledged {
+            let before = verifier.acknowledged;
+            if epoch >= before {
                 verifier.acknowledged = epoch;
                 verifier.durable = durable;
+                state.leave(before);
+                state.enter(epoch);
             }
-            state.at_current.acknowledged += u32::from(arrives);
         }
         self.fleet.announce(state);
     }
@@ -334,13 +332,10 @@ impl Membership {
 impl Drop for Membership {
     fn drop(&mut self) {
         let mut state = self.fleet.lock();
-        let current = state.current;
         if let Some(verifier) = state.verifiers.get_mut(&self.key) {
             verifier.connected = false;
-            let was_there = verifier.acknowledged >= current;
-            state.at_current.connected = state.at_current.connected.saturating_sub(1);
-            state.at_current.acknowledged =
-                state.at_current.acknowledged.saturating_sub(u32::from(was_there));
+            let acknowledged = verifier.acknowledged;
+            state.leave(acknowledged);
         }
         // One closed stream of an identity is remembered, and only while it has none open.
         let others: Vec<(StreamId, bool)> = state
@@ -443,6 +438,33 @@ mod tests {
         assert_eq!(lacking(5), [(id("b"), true), (id("c"), false)]);
         assert_eq!(lacking(4), [(id("b"), true)]);
         assert_eq!(lacking(0).len(), 3);
+    }
+
+    /// I-41: however many are connected, what everybody who waits asks for with every acknowledgement is a few numbers.
+    #[test]
+    fn those_at_an_epoch_are_counted_by_their_epochs_and_not_one_by_one() {
+        let fleet = Fleet::new(
+            FleetLimits {
+                streams_per_identity: 1,
+                streams: 1000,
+            },
+            Arc::default(),
+        );
+        let mut members: Vec<_> = (0..100)
+            .map(|n| join(&fleet, &format!("v{n}"), "1").expect("joins"))
+            .collect();
+        for (n, member) in members.iter().enumerate() {
+            member.acknowledged(if n < 40 { 7 } else { 8 }, true, at(11));
+        }
+        assert_eq!(fleet.lock().connected, BTreeMap::from([(7, 40), (8, 60)]));
+        let reached = |epoch| fleet.reach(epoch).acknowledged;
+        assert_eq!(
+            (reached(6), reached(7), reached(8), reached(9)),
+            (100, 100, 60, 0)
+        );
+        members.truncate(10);
+        assert_eq!(fleet.lock().connected, BTreeMap::from([(7, 10)]));
+        assert_eq!((fleet.reach(8).connected, reached(8)), (10, 0));
     }
 
     #[test]

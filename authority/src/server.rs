@@ -65,6 +65,9 @@ const RENEWAL: Duration = Duration::from_secs(60);
 const WINDOWS: (u32, u32) = (MAX_WINDOW, 8 * MAX_WINDOW);
 const MAX_WINDOW: u32 = 128 * 1024;
 
+/// How soon health follows what it tells of.
+const HEALTH_PERIOD: Duration = Duration::from_secs(1);
+
 /// Streams that a caller may open and reset again before the connection is closed (G19).
 const MAX_RESETS: usize = 32;
 
@@ -112,10 +115,11 @@ where
     I: Stream<Item = io::Result<C>>,
     C: AsyncRead + AsyncWrite + Connected<ConnectInfo = Peer> + Unpin + Send + 'static,
 {
+    let tokens = services.tokens.clone();
     let served = routes(services, reflection).await?;
-    let draining = stop.clone();
     let stopping = async move {
-        draining.cancelled().await;
+        let following = follow(&tokens, &served.health);
+        stop.run_until_cancelled(following).await;
         drain(&served.health, &served.names).await;
     };
     builder(limits)
@@ -184,6 +188,20 @@ async fn routes(services: Services, reflection: bool) -> Result<Served, ServeErr
 async fn serving<S: NamedService>(health: &HealthReporter, _service: &S) -> &'static str {
     health.set_serving::<S>().await;
     S::NAME
+}
+
+/// Lets gRPC health say what `/ready` says of issuing: of the service that issues, and of the whole server.
+async fn follow(tokens: &Tokens, health: &HealthReporter) {
+    loop {
+        let status = match tokens.is_ready() {
+            Ok(()) => ServingStatus::Serving,
+            Err(_reason) => ServingStatus::NotServing,
+        };
+        for name in [TokenServiceServer::<Tokens>::NAME, ""] {
+            health.set_service_status(name, status).await;
+        }
+        tokio::time::sleep(HEALTH_PERIOD).await;
+    }
 }
 
 /// Health checks name a service, or the whole server by no name.

@@ -128,7 +128,10 @@ impl Feed {
         };
         for frame in backlog {
             let has_room = stream.send(frame, now);
-            debug_assert!(has_room, "the queue takes every delta that is kept, and a snapshot");
+            debug_assert!(
+                has_room,
+                "the queue takes every delta that is kept, and a snapshot"
+            );
         }
         let id = state.next_stream;
         state.next_stream += 1;
