@@ -388,10 +388,14 @@ fn stopped(
         "client_id": client_id, what: true, "epoch": epoch, "verifiers": verifiers, "in_force": in_force,
     });
     output.data(&value, |_| {
-        let verifiers = present::count(verifiers, "verifier");
-        format!(
-            "{what} `{client_id}`; its tokens are revoked\nepoch {epoch}: in force on {in_force} of {verifiers} connected"
-        )
+        let reach = match verifiers {
+            0 => "no verifier is connected".to_owned(),
+            verifiers => format!(
+                "in force on {in_force} of {}",
+                present::count(verifiers, "verifier")
+            ),
+        };
+        format!("{what} `{client_id}`; its tokens are revoked\nepoch {epoch}: {reach}")
     })
 }
 
