@@ -226,7 +226,7 @@ impl App {
             self.config.reflection,
             shutdown.token(),
         );
-        let served = shutdown.drain(limits.drain, serving).await;
+        let served = shutdown.drain(limits.drain, Box::pin(serving)).await;
         stop.cancel();
         tasks.close();
         let ended = tokio::time::timeout(LAST_WAIT, async {
