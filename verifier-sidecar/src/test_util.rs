@@ -129,7 +129,7 @@ impl TestIssuer {
     /// A token that says this.
     #[must_use]
     pub fn token(&self, claims: &Claims) -> String {
-        self.sign(&serde_json::to_vec(claims).expect("writes"))
+        self.sign(&serde_json::to_vec(claims).unwrap())
     }
 
     /// A token with this payload.
