@@ -247,7 +247,11 @@ pub mod client_service_client {
     use tonic::codegen::*;
     use tonic::codegen::http::Uri;
     /// Registers the clients that may ask for tokens. Operators only (PERMISSION_DENIED, `NOT_AN_OPERATOR`).
-    /// A call that returned OK survives a crash of the authority.
+    /// A call that returned OK survives a crash of the authority; one that has begun is made although its caller goes away.
+    ///
+    /// Every rpc that names a client: NOT_FOUND (`CLIENT_UNKNOWN`). Every rpc that changes something: UNAVAILABLE
+    /// (`STORE_UNAVAILABLE`) when the store cannot be written now. CreateClient, and those that revoke: RESOURCE_EXHAUSTED
+    /// (`LIMIT_REACHED`) when there are as many clients or revocations as are kept.
     #[derive(Debug, Clone)]
     pub struct ClientServiceClient<T> {
         inner: tonic::client::Grpc<T>,
@@ -317,7 +321,8 @@ pub mod client_service_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
-        /// Registers a client. ALREADY_EXISTS (`CLIENT_EXISTS`) when the identifier is taken, also by a deleted client.
+        /// Registers a client. ALREADY_EXISTS (`CLIENT_EXISTS`) when the identifier is taken, also by a deleted client, and
+        /// (`IDENTITY_TAKEN`) when a SPIFFE ID or certificate is another's or an operator's.
         pub async fn create_client(
             &mut self,
             request: impl tonic::IntoRequest<super::CreateClientRequest>,
@@ -344,7 +349,7 @@ pub mod client_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
-        /// One client. NOT_FOUND (`CLIENT_UNKNOWN`).
+        /// One client.
         pub async fn get_client(
             &mut self,
             request: impl tonic::IntoRequest<super::GetClientRequest>,
@@ -398,7 +403,8 @@ pub mod client_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
-        /// Replaces description, grants and certificate identities. ABORTED (`VERSION_MOVED`) when `version` is not current.
+        /// Replaces description, grants and certificate identities. ABORTED (`VERSION_MOVED`) when `version` is not current,
+        /// ALREADY_EXISTS (`IDENTITY_TAKEN`) when a SPIFFE ID or certificate is another's or an operator's.
         pub async fn update_client(
             &mut self,
             request: impl tonic::IntoRequest<super::UpdateClientRequest>,
@@ -579,7 +585,8 @@ pub mod client_service_server {
     /// Generated trait containing gRPC methods that should be implemented for use with ClientServiceServer.
     #[async_trait]
     pub trait ClientService: std::marker::Send + std::marker::Sync + 'static {
-        /// Registers a client. ALREADY_EXISTS (`CLIENT_EXISTS`) when the identifier is taken, also by a deleted client.
+        /// Registers a client. ALREADY_EXISTS (`CLIENT_EXISTS`) when the identifier is taken, also by a deleted client, and
+        /// (`IDENTITY_TAKEN`) when a SPIFFE ID or certificate is another's or an operator's.
         async fn create_client(
             &self,
             request: tonic::Request<super::CreateClientRequest>,
@@ -587,7 +594,7 @@ pub mod client_service_server {
             tonic::Response<super::CreateClientResponse>,
             tonic::Status,
         >;
-        /// One client. NOT_FOUND (`CLIENT_UNKNOWN`).
+        /// One client.
         async fn get_client(
             &self,
             request: tonic::Request<super::GetClientRequest>,
@@ -603,7 +610,8 @@ pub mod client_service_server {
             tonic::Response<super::ListClientsResponse>,
             tonic::Status,
         >;
-        /// Replaces description, grants and certificate identities. ABORTED (`VERSION_MOVED`) when `version` is not current.
+        /// Replaces description, grants and certificate identities. ABORTED (`VERSION_MOVED`) when `version` is not current,
+        /// ALREADY_EXISTS (`IDENTITY_TAKEN`) when a SPIFFE ID or certificate is another's or an operator's.
         async fn update_client(
             &self,
             request: tonic::Request<super::UpdateClientRequest>,
@@ -654,7 +662,11 @@ pub mod client_service_server {
         >;
     }
     /// Registers the clients that may ask for tokens. Operators only (PERMISSION_DENIED, `NOT_AN_OPERATOR`).
-    /// A call that returned OK survives a crash of the authority.
+    /// A call that returned OK survives a crash of the authority; one that has begun is made although its caller goes away.
+    ///
+    /// Every rpc that names a client: NOT_FOUND (`CLIENT_UNKNOWN`). Every rpc that changes something: UNAVAILABLE
+    /// (`STORE_UNAVAILABLE`) when the store cannot be written now. CreateClient, and those that revoke: RESOURCE_EXHAUSTED
+    /// (`LIMIT_REACHED`) when there are as many clients or revocations as are kept.
     #[derive(Debug)]
     pub struct ClientServiceServer<T> {
         inner: Arc<T>,
@@ -1638,7 +1650,7 @@ pub struct CompromiseKeyRequest {
     /// Which key.
     #[prost(string, tag = "1")]
     pub kid: ::prost::alloc::string::String,
-    /// Why; goes into the audit record. Required, at most 256 characters.
+    /// Why; goes into the audit record. Required, at most 256 bytes.
     #[prost(string, tag = "2")]
     pub reason: ::prost::alloc::string::String,
 }
@@ -1716,6 +1728,9 @@ pub mod key_service_client {
     use tonic::codegen::http::Uri;
     /// Moves signing keys through their life: prepared, active, retired, gone; compromised at any time.
     /// Operators only (PERMISSION_DENIED, `NOT_AN_OPERATOR`). No rpc takes or returns private key material.
+    ///
+    /// Every rpc that names a key: NOT_FOUND (`KEY_UNKNOWN`). Every rpc that changes something: UNAVAILABLE
+    /// (`STORE_UNAVAILABLE`) when the store cannot be written now.
     #[derive(Debug, Clone)]
     pub struct KeyServiceClient<T> {
         inner: tonic::client::Grpc<T>,
@@ -1811,7 +1826,7 @@ pub mod key_service_client {
             self.inner.unary(req, path, codec).await
         }
         /// Makes a key inside the authority and publishes it; it does not sign yet. FAILED_PRECONDITION (`KEY_ALREADY_PREPARED`)
-        /// when one is prepared.
+        /// when one is prepared, RESOURCE_EXHAUSTED (`LIMIT_REACHED`) when as many are published as may be.
         pub async fn prepare_key(
             &mut self,
             request: impl tonic::IntoRequest<super::PrepareKeyRequest>,
@@ -1893,7 +1908,7 @@ pub mod key_service_client {
             self.inner.unary(req, path, codec).await
         }
         /// Declares a key compromised: every token under it is refused from the next epoch on. If it was signing, the prepared
-        /// key signs at once; one is made when there is none.
+        /// key signs at once; one is made when there is none. FAILED_PRECONDITION (`KEY_COMPROMISED`) when it is declared already.
         pub async fn compromise_key(
             &mut self,
             request: impl tonic::IntoRequest<super::CompromiseKeyRequest>,
@@ -1974,7 +1989,7 @@ pub mod key_service_server {
             tonic::Status,
         >;
         /// Makes a key inside the authority and publishes it; it does not sign yet. FAILED_PRECONDITION (`KEY_ALREADY_PREPARED`)
-        /// when one is prepared.
+        /// when one is prepared, RESOURCE_EXHAUSTED (`LIMIT_REACHED`) when as many are published as may be.
         async fn prepare_key(
             &self,
             request: tonic::Request<super::PrepareKeyRequest>,
@@ -2001,7 +2016,7 @@ pub mod key_service_server {
             tonic::Status,
         >;
         /// Declares a key compromised: every token under it is refused from the next epoch on. If it was signing, the prepared
-        /// key signs at once; one is made when there is none.
+        /// key signs at once; one is made when there is none. FAILED_PRECONDITION (`KEY_COMPROMISED`) when it is declared already.
         async fn compromise_key(
             &self,
             request: tonic::Request<super::CompromiseKeyRequest>,
@@ -2020,6 +2035,9 @@ pub mod key_service_server {
     }
     /// Moves signing keys through their life: prepared, active, retired, gone; compromised at any time.
     /// Operators only (PERMISSION_DENIED, `NOT_AN_OPERATOR`). No rpc takes or returns private key material.
+    ///
+    /// Every rpc that names a key: NOT_FOUND (`KEY_UNKNOWN`). Every rpc that changes something: UNAVAILABLE
+    /// (`STORE_UNAVAILABLE`) when the store cannot be written now.
     #[derive(Debug)]
     pub struct KeyServiceServer<T> {
         inner: Arc<T>,
@@ -2431,7 +2449,8 @@ pub mod revoke_request {
         /// Every token that this client was issued until now.
         #[prost(string, tag = "3")]
         ClientId(::prost::alloc::string::String),
-        /// A signing key, by `kid`: the same as `KeyService.CompromiseKey`.
+        /// A signing key, by `kid`: as `KeyService.CompromiseKey`, but no error for one that is compromised already, and `reason`
+        /// may be left out.
         #[prost(string, tag = "4")]
         KeyId(::prost::alloc::string::String),
         /// Every token of the issuer that was issued at or before this time, which may not be in the future.
@@ -2592,7 +2611,9 @@ pub mod revocation_service_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
-        /// Revokes. Doing it twice is no error.
+        /// Revokes. Doing it twice is no error. INVALID_ARGUMENT (`TOKEN_NOT_OURS`) for a token that this authority did not sign,
+        /// NOT_FOUND (`CLIENT_UNKNOWN`, `KEY_UNKNOWN`), UNAVAILABLE (`STORE_UNAVAILABLE`) when the store cannot be written now,
+        /// RESOURCE_EXHAUSTED (`LIMIT_REACHED`) when there are as many revocations as are kept.
         pub async fn revoke(
             &mut self,
             request: impl tonic::IntoRequest<super::RevokeRequest>,
@@ -2661,7 +2682,9 @@ pub mod revocation_service_server {
     /// Generated trait containing gRPC methods that should be implemented for use with RevocationServiceServer.
     #[async_trait]
     pub trait RevocationService: std::marker::Send + std::marker::Sync + 'static {
-        /// Revokes. Doing it twice is no error.
+        /// Revokes. Doing it twice is no error. INVALID_ARGUMENT (`TOKEN_NOT_OURS`) for a token that this authority did not sign,
+        /// NOT_FOUND (`CLIENT_UNKNOWN`, `KEY_UNKNOWN`), UNAVAILABLE (`STORE_UNAVAILABLE`) when the store cannot be written now,
+        /// RESOURCE_EXHAUSTED (`LIMIT_REACHED`) when there are as many revocations as are kept.
         async fn revoke(
             &self,
             request: tonic::Request<super::RevokeRequest>,

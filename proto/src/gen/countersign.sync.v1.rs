@@ -76,7 +76,7 @@ pub struct Ping {
     /// Chosen by the verifier; comes back in the answer.
     #[prost(uint64, tag = "1")]
     pub sequence: u64,
-    /// The epoch in force here.
+    /// The epoch in force here, for whoever reads the stream. The authority goes by what was acknowledged.
     #[prost(uint64, tag = "2")]
     pub epoch: u64,
     /// Its digest.
@@ -200,7 +200,13 @@ pub mod sync_service_client {
         /// and each ping is answered by a signed heartbeat for the epoch that is current at that moment.
         ///
         /// Only certificates with a verifier's SPIFFE ID may call it (PERMISSION_DENIED, `NOT_A_VERIFIER`). One identity may
-        /// hold two streams (RESOURCE_EXHAUSTED, `TOO_MANY_STREAMS`).
+        /// hold as many streams as the authority's configuration says, by default two, and open them only so often
+        /// (RESOURCE_EXHAUSTED, `TOO_MANY_STREAMS`).
+        ///
+        /// A `Hello` with an epoch that this authority never reached is refused (INVALID_ARGUMENT). The stream ends with UNAVAILABLE
+        /// (`DRAINING`) when the authority stops, or to have the certificate verified anew, and with RESOURCE_EXHAUSTED when the
+        /// verifier does not take its updates or says nothing (`STREAM_TOO_SLOW`), or says too much (`LIMIT_REACHED`, also when no
+        /// more streams are let in).
         pub async fn sync(
             &mut self,
             request: impl tonic::IntoStreamingRequest<Message = super::SyncRequest>,
@@ -252,7 +258,13 @@ pub mod sync_service_server {
         /// and each ping is answered by a signed heartbeat for the epoch that is current at that moment.
         ///
         /// Only certificates with a verifier's SPIFFE ID may call it (PERMISSION_DENIED, `NOT_A_VERIFIER`). One identity may
-        /// hold two streams (RESOURCE_EXHAUSTED, `TOO_MANY_STREAMS`).
+        /// hold as many streams as the authority's configuration says, by default two, and open them only so often
+        /// (RESOURCE_EXHAUSTED, `TOO_MANY_STREAMS`).
+        ///
+        /// A `Hello` with an epoch that this authority never reached is refused (INVALID_ARGUMENT). The stream ends with UNAVAILABLE
+        /// (`DRAINING`) when the authority stops, or to have the certificate verified anew, and with RESOURCE_EXHAUSTED when the
+        /// verifier does not take its updates or says nothing (`STREAM_TOO_SLOW`), or says too much (`LIMIT_REACHED`, also when no
+        /// more streams are let in).
         async fn sync(
             &self,
             request: tonic::Request<tonic::Streaming<super::SyncRequest>>,

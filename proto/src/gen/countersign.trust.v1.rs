@@ -67,7 +67,8 @@ pub struct Delta {
     /// Present when the key set changed. It replaces the earlier one whole: a key that is not in it is gone.
     #[prost(message, optional, tag = "3")]
     pub key_set: ::core::option::Option<KeySet>,
-    /// Revocations added. An entry for a subject that is already there replaces it.
+    /// Revocations added. An entry for a subject that is already there makes it stricter: the later `issued_before` and the
+    /// later `expires_at` of the two hold.
     #[prost(message, repeated, tag = "4")]
     pub revoked: ::prost::alloc::vec::Vec<Revocation>,
     /// Entries whose `expires_at` is before this time (seconds since 1970) are dropped. Zero drops none. There is no other

@@ -1,4 +1,4 @@
-//! The token as it came in. It cannot be printed by accident and leaves no copy behind.
+//! The token as it came in. It cannot be printed by accident, and this copy of it is cleared on drop.
 
 use std::fmt;
 

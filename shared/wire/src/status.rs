@@ -183,7 +183,7 @@ impl Failure {
             Self::TokenNotOurs => "the token was not signed by this authority",
             Self::VersionMoved => "the object has changed: read it again and repeat",
             Self::LimitReached => "there are too many entries",
-            Self::TooManyStreams => "this identity has two streams open",
+            Self::TooManyStreams => "this identity has as many streams open as it may have",
             Self::StreamTooSlow => "the stream does not take its updates",
             Self::StoreUnavailable => "the store cannot be written now",
             Self::Draining => "the server is about to stop",
