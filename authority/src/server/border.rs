@@ -2,8 +2,9 @@
 //! statuses that are not ours.
 //!
 //! The gRPC library takes any HTTP method and content type for a call. It calls a message that is no message INTERNAL, and
-//! one that is too large OUT_OF_RANGE; each becomes a status of our tables. A handler that panics fails its own call and no
-//! other.
+//! one that is too large OUT_OF_RANGE; each becomes a status of our tables. Whoever sets a deadline is told by one of ours, too,
+//! that it has passed: the library would say CANCELLED. A handler that panics fails its own call and no other. What health and
+//! reflection answer is of their own protocols.
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
@@ -39,7 +40,7 @@ impl<S> Layer<S> for BorderLayer {
     }
 }
 
-/// A service whose every status is one of ours.
+/// A service whose every status is one of ours, wherever the caller can still read it.
 #[derive(Clone, Debug)]
 pub(super) struct Border<S> {
     inner: S,
@@ -61,11 +62,12 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        if let Err(refused) = judge(&request) {
-            return Box::pin(std::future::ready(Ok(refused.into_http())));
-        }
+        let deadline = match judge(&request) {
+            Ok(deadline) => deadline.unwrap_or(self.timeout),
+            Err(refused) => return Box::pin(std::future::ready(Ok(refused.into_http()))),
+        };
         let call = AssertUnwindSafe(self.inner.call(request)).catch_unwind();
-        let call = tokio::time::timeout(self.timeout, call);
+        let call = tokio::time::timeout(deadline.min(self.timeout), call);
         Box::pin(async move {
             match call.await {
                 Ok(Ok(result)) => result.map(translate),
@@ -78,18 +80,21 @@ where
 }
 
 /// Whether a request is a call of gRPC, written as it must be (G01 to G03, G10, G12, G14).
-fn judge<B>(request: &Request<B>) -> Result<(), Status> {
+/// The time that its caller gives it, if he says.
+fn judge<B>(request: &Request<B>) -> Result<Option<Duration>, Status> {
     if request.method() != Method::POST || !is_grpc(request.headers()) {
         return Err(status::failed(Failure::MethodUnknown));
     }
     if request.uri().query().is_some() || MethodPath::parse(request.uri().path()).is_err() {
         return Err(status::invalid("path", "is not `/package.Service/Method`"));
     }
-    let timeout = request.headers().get("grpc-timeout");
-    if timeout.is_some_and(|timeout| !is_timeout(timeout.as_bytes())) {
-        return Err(status::invalid("grpc-timeout", "is 1 to 8 digits and a unit"));
-    }
-    encoding::check(request.headers())
+    encoding::check(request.headers())?;
+    let Some(timeout) = request.headers().get("grpc-timeout") else {
+        return Ok(None);
+    };
+    let timeout = timeout.to_str().ok().and_then(read_timeout);
+    let timeout = timeout.ok_or_else(|| status::invalid("grpc-timeout", "is 1 to 8 digits and a unit"))?;
+    Ok(Some(timeout.saturating_sub(EARLIER)))
 }
 
 fn is_grpc(headers: &HeaderMap) -> bool {
@@ -100,10 +105,24 @@ fn is_grpc(headers: &HeaderMap) -> bool {
     )
 }
 
-fn is_timeout(text: &[u8]) -> bool {
-    text.split_last().is_some_and(|(unit, digits)| {
-        b"HMSmun".contains(unit) && (1..=8).contains(&digits.len()) && digits.iter().all(u8::is_ascii_digit)
-    })
+/// The library keeps the same deadline, from a moment before: ours has to pass first.
+const EARLIER: Duration = Duration::from_millis(2);
+
+fn read_timeout(text: &str) -> Option<Duration> {
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if !(1..=8).contains(&digits.len()) || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let count = digits.parse().ok()?;
+    match unit {
+        "H" => Some(Duration::from_secs(3600 * count)),
+        "M" => Some(Duration::from_secs(60 * count)),
+        "S" => Some(Duration::from_secs(count)),
+        "m" => Some(Duration::from_millis(count)),
+        "u" => Some(Duration::from_micros(count)),
+        "n" => Some(Duration::from_nanos(count)),
+        _ => None,
+    }
 }
 
 fn translate(response: Response<Body>) -> Response<Body> {

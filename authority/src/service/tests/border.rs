@@ -1,5 +1,6 @@
 //! What is no call of ours: paths, methods, content types, messages, sizes, times.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,8 +15,9 @@ use tonic::{Code, Status};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
-use super::stage::{ORDERS, Setting, Stage, ask, reason, refusal};
-use crate::test_util::{START, client_id, peer, registration};
+use super::stage::{OPERATOR, ORDERS, Setting, SlowStore, Stage, ask, reason, refusal};
+use crate::store::memory::MemoryStore;
+use crate::test_util::{Bench, START, client_id, peer, registration};
 
 const ISSUE: &str = "/countersign.token.v1.TokenService/IssueToken";
 
@@ -296,6 +298,65 @@ async fn a_call_that_takes_too_long_is_ended() {
         (status.code(), reason(&status).as_str()),
         (Code::DeadlineExceeded, "DEADLINE_EXCEEDED")
     );
+}
+
+/// Whoever set the deadline, the status is one of ours.
+#[tokio::test(start_paused = true)]
+async fn a_deadline_of_the_callers_own_is_kept() {
+    let store = SlowStore(MemoryStore::default(), Duration::from_secs(2));
+    let stage = Stage::with(Setting {
+        bench: Bench::over(Arc::new(store)),
+        ..Setting::default()
+    })
+    .await;
+    let pipe = stage.pipe(peer(Some(OPERATOR), 1, START * 2)).await;
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(pipe))
+            .await
+            .expect("HTTP/2");
+    tokio::spawn(connection);
+    for (timeout, allowed) in [("1S", 1000), ("100m", 100), ("5m", 5), ("1n", 0)] {
+        let prepare = "/countersign.admin.v1.KeyService/PrepareKey";
+        let mut request = request(prepare, message(&[]));
+        request
+            .headers_mut()
+            .insert("grpc-timeout", timeout.parse().expect("ASCII"));
+        let began = tokio::time::Instant::now();
+        let response = sender.send_request(request).await.expect("is answered");
+        let status = status(response).await;
+        assert_eq!(
+            (status.code(), reason(&status).as_str()),
+            (Code::DeadlineExceeded, "DEADLINE_EXCEEDED"),
+            "{timeout}"
+        );
+        assert!(began.elapsed() <= Duration::from_millis(allowed), "{timeout}");
+    }
+}
+
+/// What a probe of gRPC health is told is what a probe of `/ready` is told.
+#[tokio::test(start_paused = true)]
+async fn health_says_when_no_token_can_be_issued() {
+    let stage = Stage::new().await;
+    let mut health = HealthClient::new(stage.connect(ORDERS).await);
+    let mut statuses = async || {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let mut statuses = Vec::new();
+        for service in [
+            "",
+            "countersign.token.v1.TokenService",
+            "countersign.sync.v1.SyncService",
+        ] {
+            let service = service.to_owned();
+            let answer = health.check(HealthCheckRequest { service }).await;
+            statuses.push(answer.expect("is known").into_inner().status);
+        }
+        statuses
+    };
+    assert_eq!(statuses().await, [1, 1, 1]);
+    stage.bench.clock.set(START - 3600);
+    assert_eq!(statuses().await, [2, 2, 1]);
+    stage.bench.clock.set(START);
+    assert_eq!(statuses().await, [1, 1, 1]);
 }
 
 #[tokio::test]

@@ -390,6 +390,35 @@ async fn no_token_is_born_revoked() {
     assert!(verified.claims().issued_at > revoked_at);
 }
 
+/// A client that is revoked again and again is told to come back, and not that something is wrong with the keys.
+#[tokio::test(start_paused = true)]
+async fn a_client_that_is_revoked_all_the_time_is_told_to_come_back() {
+    let clock = TimerClock::starting_at(Timestamp::from_seconds(START));
+    let stage = Stage::with(Setting {
+        clock: Some(Arc::new(clock)),
+        ..Setting::default()
+    })
+    .await;
+    furnished(&stage).await;
+    let ledger = stage.opened.ledger.clone();
+    let revoking = tokio::spawn(async move {
+        loop {
+            ledger.revoke_client(client_id("orders")).await.expect("revokes");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    });
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    let mut tokens = stage.tokens(ORDERS).await;
+    let refused = tokens.issue_token(ask()).await.expect_err("is refused");
+    assert_eq!(
+        (refused.code(), reason(&refused).as_str()),
+        (Code::ResourceExhausted, "RATE_LIMITED")
+    );
+    let wait = refused.get_details_retry_info().expect("is told when").retry_delay;
+    assert_eq!(wait, Some(Duration::from_secs(1)));
+    revoking.abort();
+}
+
 /// F38, I-08: whatever a client was issued while it was being stopped, is refused once that is acknowledged.
 #[tokio::test(start_paused = true)]
 async fn no_token_slips_through_while_its_client_is_being_stopped() {
