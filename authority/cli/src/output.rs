@@ -348,8 +348,8 @@ mod tests {
     /// T84 and its like: what comes from elsewhere commands no terminal and turns no text round.
     #[test]
     fn what_would_not_show_itself_is_escaped() {
-        let nasty = "a\u{1b}[31m\u{202e}b\u{2066}\u{200b}\u{2028}\r\tü\\";
-        let shown = r"a\u{1b}[31m\u{202e}b\u{2066}\u{200b}\u{2028}\u{d}\u{9}ü\";
+        let nasty = "a\u{1b}[31m\u{202e}b\u{2066}\u{200b}\u{2028}\r\t\u{fc}\\";
+        let shown = "a\\u{1b}[31m\\u{202e}b\\u{2066}\\u{200b}\\u{2028}\\u{d}\\u{9}\u{fc}\\";
         assert_eq!(escaped(nasty), shown);
         assert_eq!(escaped("one\ntwo"), "one\ntwo");
         assert_eq!(PLAIN.text(Tone::Plain, nasty), shown);
