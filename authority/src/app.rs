@@ -221,7 +221,7 @@ impl App {
         let limits = self.config.limits;
         let serving = server::serve(
             services,
-            self.listener.into_incoming(),
+            self.listener,
             &limits,
             self.config.reflection,
             shutdown.token(),

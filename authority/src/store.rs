@@ -113,8 +113,6 @@ pub struct Page {
     pub records: Vec<Record>,
     /// Whether there are more.
     pub more: bool,
-    /// The revision that was read.
-    pub revision: Revision,
 }
 
 /// Writes and deletes that are done together, if every expectation holds.

@@ -47,7 +47,6 @@ impl Store for MemoryStore {
         Ok(Page {
             records,
             more: found.next().is_some(),
-            revision: held.revision,
         })
     }
 

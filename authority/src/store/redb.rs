@@ -269,7 +269,6 @@ fn revision(database: &Database) -> Result<Revision, StoreError> {
 
 fn range(database: &Database, range: &Range) -> Result<Page, StoreError> {
     let transaction = database.begin_read().map_err(failure)?;
-    let counters = transaction.open_table(COUNTERS).map_err(failure)?;
     let table = transaction.open_table(RECORDS).map_err(failure)?;
     let (start, inclusive) = range.start();
     let mut records = Vec::new();
@@ -292,12 +291,7 @@ fn range(database: &Database, range: &Range) -> Result<Page, StoreError> {
             value: value.to_owned(),
         });
     }
-    let revision = counters.get(REVISION).map_err(failure)?;
-    Ok(Page {
-        records,
-        more,
-        revision: revision.map_or(0, |revision| revision.value()),
-    })
+    Ok(Page { records, more })
 }
 
 fn commit(database: &Database, commit: &Commit) -> Result<Revision, StoreError> {

@@ -104,14 +104,6 @@ impl SpiffeId {
     pub const fn trust_domain(&self) -> &TrustDomain {
         &self.trust_domain
     }
-
-    /// The path, with its leading slash.
-    #[must_use]
-    pub fn path(&self) -> &str {
-        self.text
-            .get(SCHEME.len() + self.trust_domain.as_str().len()..)
-            .unwrap_or_default()
-    }
 }
 
 fn is_segment(segment: &str) -> bool {
@@ -141,7 +133,7 @@ mod tests {
     fn an_identity_is_read_whole() {
         let id = SpiffeId::parse("spiffe://prod.example.com/ns/shop/sa/orders").expect("valid");
         assert_eq!(id.trust_domain().as_str(), "prod.example.com");
-        assert_eq!(id.path(), "/ns/shop/sa/orders");
+        assert_eq!(id.as_str(), "spiffe://prod.example.com/ns/shop/sa/orders");
     }
 
     /// S10: uppercase, ports, wildcards, NUL, percent escapes and dot segments are not identities.

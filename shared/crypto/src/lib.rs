@@ -22,10 +22,3 @@ pub use digest::AwsLc;
 pub use envelope::{Envelope, EnvelopeError};
 pub use keys::{KeyError, SigningKey};
 pub use secrets::{ClientSecret, SecretHasher};
-
-/// Whether `left` equals `right`, in time that depends on their lengths only.
-#[must_use]
-pub fn constant_time_eq(left: &[u8], right: &[u8]) -> bool {
-    use subtle::ConstantTimeEq as _;
-    left.ct_eq(right).into()
-}

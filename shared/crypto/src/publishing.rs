@@ -49,8 +49,7 @@ pub fn sign(key: &dyn Signer, context: Context, payload: &[u8]) -> Result<Vec<u8
 }
 
 /// Whether `signature` is that of `key` over `payload` in `context`.
-#[must_use]
-pub fn verify(key: &dyn PublicKey, context: Context, payload: &[u8], signature: &[u8]) -> bool {
+fn verify(key: &dyn PublicKey, context: Context, payload: &[u8], signature: &[u8]) -> bool {
     key.algorithm() == ALGORITHM && key.verifies(&signing_input(context, payload), signature)
 }
 

@@ -62,19 +62,6 @@ impl ConnectError {
         causes(error).find_map(|cause| cause.downcast_ref())
     }
 
-    /// Whether trying again later can help without anybody changing a configuration.
-    #[must_use]
-    pub const fn is_transient(&self) -> bool {
-        match self {
-            Self::Unreachable { .. } | Self::TimedOut { .. } | Self::Handshake(_) => true,
-            Self::CertificateRequired
-            | Self::CertificateRefused { .. }
-            | Self::ServerUntrusted(_)
-            | Self::WrongServer(_)
-            | Self::NoHttp2 => false,
-        }
-    }
-
     #[expect(clippy::wildcard_enum_match_arm, reason = "rustls' errors are non-exhaustive")]
     pub(crate) fn of_handshake(error: io::Error) -> Self {
         let Some(rustls) = error

@@ -134,18 +134,13 @@ impl<S> Listener<S> {
         let peer = stream.peer().clone();
         Ok((stream, peer))
     }
-
-    /// The connections as a stream, for tonic's `serve_with_incoming`. Handlers find the [`Peer`] in the extensions.
-    #[must_use]
-    pub const fn into_incoming(self) -> Self {
-        self
-    }
 }
 
 fn closed() -> io::Error {
     io::Error::new(io::ErrorKind::BrokenPipe, "the listener has stopped")
 }
 
+/// The connections, for tonic's `serve_with_incoming`. Handlers find the [`Peer`] in the extensions.
 impl<S> Stream for Listener<S> {
     type Item = io::Result<Accepted<S>>;
 

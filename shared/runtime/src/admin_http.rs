@@ -54,15 +54,7 @@ impl Readiness {
         Self { reasons: Vec::new() }
     }
 
-    /// Not ready for one reason: a stable `snake_case` name.
-    #[must_use]
-    pub fn not_ready(reason: &'static str) -> Self {
-        Self {
-            reasons: vec![reason],
-        }
-    }
-
-    /// Ready unless `holds`; then `reason` is one more reason why not.
+    /// Ready unless `holds`; then `reason`, a stable `snake_case` name, is one more reason why not.
     #[must_use]
     pub fn unless(mut self, holds: bool, reason: &'static str) -> Self {
         if holds {

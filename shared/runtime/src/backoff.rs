@@ -77,12 +77,6 @@ impl Backoff {
     pub const fn reset(&mut self) {
         self.attempt = 0;
     }
-
-    /// How many waits there were since the start or the last reset.
-    #[must_use]
-    pub const fn attempts(&self) -> u32 {
-        self.attempt
-    }
 }
 
 #[cfg(test)]
@@ -126,7 +120,6 @@ mod tests {
         let mut two = one.clone();
         (0..50).for_each(|_| assert_eq!(one.next_delay(), two.next_delay()));
         one.reset();
-        assert_eq!(one.attempts(), 0);
         assert!(one.next_delay() <= INITIAL);
         assert_ne!(Jitter::unpredictable().next(), Jitter::unpredictable().next());
     }

@@ -194,7 +194,7 @@ pub(crate) fn serve_same(folder: &Path) -> Result<(), Failure> {
         runtime.block_on(
             tonic::transport::Server::builder()
                 .add_service(TokenServiceServer::new(service))
-                .serve_with_incoming(listener.into_incoming()),
+                .serve_with_incoming(listener),
         )
     });
     child::report(address, None)

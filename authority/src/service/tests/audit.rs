@@ -146,7 +146,10 @@ async fn what_was_changed_is_named() {
     let activate = v1::ActivateKeyRequest::default();
     keys.activate_key(activate.clone()).await.expect("activates");
     keys.activate_key(activate).await.expect_err("there is none");
-    assert_eq!(subjects("prepare_key").collect::<Vec<_>>(), [kid.clone()]);
-    assert_eq!(subjects("activate_key").collect::<Vec<_>>(), [kid, String::new()]);
+    assert_eq!(
+        subjects("activate_key").collect::<Vec<_>>(),
+        [kid.clone(), String::new()]
+    );
+    assert_eq!(subjects("prepare_key").collect::<Vec<_>>(), [kid]);
     assert!(!logs.text().contains(&token), "H11");
 }
