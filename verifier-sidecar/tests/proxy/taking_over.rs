@@ -175,6 +175,17 @@ impl Process {
         })
         .await;
     }
+
+    /// How it ends.
+    async fn code(&mut self) -> Option<i32> {
+        let mut ended = None;
+        eventually("the end", async || {
+            ended = self.child.try_wait().expect("waited");
+            ended.is_some()
+        })
+        .await;
+        ended?.code()
+    }
 }
 
 impl Drop for Process {
@@ -190,6 +201,19 @@ fn free_port() -> SocketAddr {
     listener.local_addr().expect("bound")
 }
 
+/// F71: whoever waits for a predecessor can be told to stop.
+#[tokio::test]
+async fn a_start_that_waits_ends_when_asked_to() {
+    let folder = folder(GOOD);
+    let _held = Held::state_directory(folder.path());
+    let mut waiting = Process::start(folder.path(), "waiting.log");
+    waiting.says("waiting for it to let go").await;
+    let pid = rustix::process::Pid::from_child(&waiting.child);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("signalled");
+    // Whoever has waited in vain ends with 1.
+    assert_eq!(waiting.code().await, Some(0));
+}
+
 /// D07: a second process on the directory says so and ends; one whose predecessor is killed meanwhile takes everything over.
 #[tokio::test]
 async fn a_killed_process_is_followed_by_the_next_without_a_pause() {
@@ -200,13 +224,7 @@ async fn a_killed_process_is_followed_by_the_next_without_a_pause() {
     first.says("the sidecar serves").await;
 
     let mut second = Process::start(folder.path(), "second.log");
-    let mut code = None;
-    eventually("the second ends", async || {
-        code = second.child.try_wait().expect("waited");
-        code.is_some()
-    })
-    .await;
-    assert_eq!(code.and_then(|code| code.code()), Some(1));
+    assert_eq!(second.code().await, Some(1));
     second.says("another process uses the state directory").await;
 
     let third = Process::start(folder.path(), "third.log");
