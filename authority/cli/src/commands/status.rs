@@ -129,7 +129,10 @@ fn verify_api(environment: &Environment, why: String) -> Part {
 
 async fn trust(environment: &Environment) -> Result<Trust, String> {
     let endpoint = Endpoint::from_shared(format!("http://{}", environment.sidecar.verify_grpc));
-    let channel = endpoint.map_err(|error| ErrorChain(&error).to_string())?.connect().await;
+    let channel = endpoint
+        .map_err(|error| ErrorChain(&error).to_string())?
+        .connect()
+        .await;
     let mut verifier = VerifyServiceClient::new(channel.map_err(|error| ErrorChain(&error).to_string())?);
     let status = verifier.get_status(v1::GetStatusRequest {}).await;
     let status = status.map_err(|status| status.message().to_owned())?.into_inner();

@@ -414,7 +414,10 @@ async fn a_client_that_is_revoked_all_the_time_is_told_to_come_back() {
         (refused.code(), reason(&refused).as_str()),
         (Code::ResourceExhausted, "RATE_LIMITED")
     );
-    let wait = refused.get_details_retry_info().expect("is told when").retry_delay;
+    let wait = refused
+        .get_details_retry_info()
+        .expect("is told when")
+        .retry_delay;
     assert_eq!(wait, Some(Duration::from_secs(1)));
     revoking.abort();
 }
