@@ -2,11 +2,14 @@
 //! mutual TLS, answered with the same bytes every time.
 
 use std::fs::{self, File, OpenOptions};
+use std::hint::black_box;
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use countersign_authority::app::App;
@@ -157,8 +160,12 @@ pub(crate) fn log(folder: &Path) -> Result<File, Failure> {
     Ok(File::create(folder.join("authority.log"))?)
 }
 
-/// Answers every request with the same token.
-struct SameToken(IssueTokenResponse);
+/// Signs a message for every request, and answers with the same token.
+struct SameToken {
+    answer: IssueTokenResponse,
+    key: EcdsaKeyPair,
+    random: SystemRandom,
+}
 
 #[tonic::async_trait]
 impl TokenService for SameToken {
@@ -166,21 +173,28 @@ impl TokenService for SameToken {
         &self,
         _request: Request<IssueTokenRequest>,
     ) -> Result<Response<IssueTokenResponse>, Status> {
-        Ok(Response::new(self.0.clone()))
+        let signature = self.key.sign(&self.random, &[0x5a; 420]);
+        black_box(signature.map_err(|failed| Status::from_error(failed.into()))?);
+        Ok(Response::new(self.answer.clone()))
     }
 }
 
-/// Serves the least, until the parent has gone.
+/// Serves the least that a token costs, until the parent has gone.
 pub(crate) fn serve_same(folder: &Path) -> Result<(), Failure> {
     countersign_mtls::install_default_provider();
     let certificates = Certificates::open(folder)?;
-    let service = SameToken(IssueTokenResponse {
-        access_token: Fixture::new(ISSUED_AT)?.token(1, ISSUED_AT)?,
-        token_type: "Bearer".to_owned(),
-        expires_in: 900,
-        scopes: vec![SCOPE.to_owned()],
-        audience: AUDIENCE.to_owned(),
-    });
+    let fixture = Fixture::new(ISSUED_AT)?;
+    let service = SameToken {
+        answer: IssueTokenResponse {
+            access_token: fixture.token(1, ISSUED_AT)?,
+            token_type: "Bearer".to_owned(),
+            expires_in: 900,
+            scopes: vec![SCOPE.to_owned()],
+            audience: AUDIENCE.to_owned(),
+        },
+        key: EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &fixture.key.to_pkcs8()?)?,
+        random: SystemRandom::new(),
+    };
     let tls = ServerTls::load(
         &certificates.files(&certificates.server),
         ClientCertificates::Required,
