@@ -32,6 +32,22 @@ pub enum Alarm {
 }
 
 impl Alarm {
+    /// Every alarm there is.
+    pub const ALL: [Self; 12] = [
+        Self::RecordRefused,
+        Self::CommitInDoubt,
+        Self::StoreContested,
+        Self::PublishingFailed,
+        Self::SnapshotTooLarge,
+        Self::VerifierAhead,
+        Self::Fork,
+        Self::AckNotSent,
+        Self::AmbiguousIdentity,
+        Self::ClockBehind,
+        Self::NoSigningKey,
+        Self::TokenUnsound,
+    ];
+
     /// The stable name.
     #[must_use]
     pub const fn reason(self) -> &'static str {

@@ -153,6 +153,13 @@ impl Metrics {
             "Steps of timed rotation, by step and result",
             self.rotation_steps.clone(),
         );
+        // At zero from the start, so that the first one is an increase.
+        for alarm in Alarm::ALL {
+            let labels = Reason {
+                reason: Name(alarm.reason()),
+            };
+            self.alarms.get_or_create(&labels).inc_by(0);
+        }
         registry.register(
             "alarms",
             "What must not happen and did: look at the log",

@@ -45,6 +45,15 @@ impl TokenIds {
         }
     }
 
+    /// Whether `token_id` has the form of those given here, by this opening of the store or another.
+    #[must_use]
+    pub fn could_give(token_id: &TokenId) -> bool {
+        let is_number =
+            |text: &str| u64::from_str_radix(text, 16).is_ok_and(|number| format!("{number:x}") == text);
+        let parts = token_id.as_str().split_once('.');
+        parts.is_some_and(|(shard, sequence)| is_number(shard) && is_number(sequence))
+    }
+
     /// The next one.
     fn next(&self) -> Option<TokenId> {
         let sequence = self.next.fetch_add(1, Ordering::Relaxed);

@@ -16,6 +16,7 @@ use countersign_wire::read_time;
 use countersign_wire::status::{self, Failure};
 use tonic::{Request, Response, Status};
 
+use super::issuing::TokenIds;
 use super::keys::KeyPolicy;
 use super::{Action, Desk, Ended, check_reason, ledger_status, page_size};
 use crate::fleet::Fleet;
@@ -77,7 +78,13 @@ impl Revocations {
         check_reason(&request.reason)?;
         match request.subject {
             Some(Subject::Token(token)) => self.presented(&token),
-            Some(Subject::TokenId(token_id)) => read_token_id(&token_id).map(Wanted::TokenId),
+            Some(Subject::TokenId(token_id)) => read_token_id(&token_id)
+                .and_then(|token_id| if TokenIds::could_give(&token_id) {
+                    Ok(Wanted::TokenId(token_id))
+                } else {
+                    // Accepted, it would look as if a token had been revoked.
+                    Err(status::invalid("token_id", "is no `jti` of this authority: two lower-case hexadecimal numbers and a point between"))
+                }),
             Some(Subject::ClientId(client_id)) => read_client_id(&client_id).map(Wanted::Client),
             Some(Subject::KeyId(key_id)) => read_key_id(&key_id).map(Wanted::Key),
             Some(Subject::IssuedBefore(time)) => read_time(&time)

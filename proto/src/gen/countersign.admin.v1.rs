@@ -2443,7 +2443,7 @@ pub mod revoke_request {
         /// A token, whole. It must be one that this authority signed; an expired one is answered as already without effect.
         #[prost(string, tag = "1")]
         Token(::prost::alloc::string::String),
-        /// The `jti` of a token.
+        /// The `jti` of a token, as this authority gives them: two lower-case hexadecimal numbers and a point between.
         #[prost(string, tag = "2")]
         TokenId(::prost::alloc::string::String),
         /// Every token that this client was issued until now.

@@ -134,7 +134,11 @@ impl Supervisor {
             // An authority renews streams, and restarts. That is news only when the next stream does not come about.
             tracing::info!(reason, pause_ms, "the trust stream ended; opening another");
         } else if self.failures.is_news(reason) {
-            tracing::warn!(reason, pause_ms, "no trust stream; the last good trust is used");
+            tracing::warn!(
+                reason,
+                pause_ms,
+                "no trust stream; decisions go on with the trust there is, if any"
+            );
         } else {
             tracing::debug!(reason, pause_ms, "no trust stream");
         }

@@ -27,7 +27,8 @@ pub(crate) enum ClientCommand {
     List(ListArgs),
     /// Show one client
     Show(OneArgs),
-    /// Change what a client may ask for, or how it authenticates. What is not named stays
+    /// Change what a client may ask for, or how it authenticates. What is not named stays; grants that are named
+    /// replace all there were
     Update(UpdateArgs),
     /// Stop a client: it gets no tokens, and those it has are revoked
     Disable(OneArgs),

@@ -92,6 +92,11 @@ async fn revocations_name_a_subject_of_the_right_form() {
     for subject in [
         Subject::TokenId(String::new()),
         Subject::TokenId("a b".to_owned()),
+        Subject::TokenId("nope".to_owned()),
+        Subject::TokenId("2C.B".to_owned()),
+        Subject::TokenId("2c.0b".to_owned()),
+        Subject::TokenId("2c.b.1".to_owned()),
+        Subject::TokenId("11112222333344445.1".to_owned()),
         Subject::ClientId("*".to_owned()),
         Subject::KeyId("x".to_owned()),
         at(now + 1),
