@@ -82,6 +82,7 @@ fn the_audit_trail_is_written_whatever_the_filter_says() {
     }
 }
 
+/// C10: of two places that name a collector, none is guessed to be the right one.
 #[test]
 fn what_cannot_be_set_up_is_said_before_the_start() {
     let environment = Environment {
