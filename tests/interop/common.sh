@@ -92,23 +92,22 @@ within() {
 
 # expect_answer NAME FILTER VALUE    What gojq finds in the last answer.
 expect_answer() {
-  local found
-  found=$("$tools/gojq" -rs "$2" "$work/out" 2>&1 || true)
-  if [[ "$found" == "$3" ]]; then
-    ok "$1: $3"
-  else
-    not_ok "$1" "wanted $3, got $found" "$(head -c 600 "$work/out")"
-  fi
+  expect_found "$1" -rs "$2" "$work/out" "$3"
 }
 
 # expect_detail NAME FILTER VALUE    What gojq finds in the status of the last call.
 expect_detail() {
+  expect_found "$1" -r "$2" "$work/err" "$3"
+}
+
+# expect_found NAME FLAGS FILTER FILE VALUE    What gojq finds in a file.
+expect_found() {
   local found
-  found=$("$tools/gojq" -r "$2" "$work/err" 2>&1 || true)
-  if [[ "$found" == "$3" ]]; then
-    ok "$1: $3"
+  found=$("$tools/gojq" "$2" "$3" "$4" 2>&1 || true)
+  if [[ "$found" == "$5" ]]; then
+    ok "$1: $5"
   else
-    not_ok "$1" "wanted $3, got $found" "$(head -c 600 "$work/err")"
+    not_ok "$1" "wanted $5, got $found" "$(head -c 600 "$work/out")"
   fi
 }
 
