@@ -77,9 +77,24 @@ impl Alarm {
 
 #[cfg(test)]
 mod tests {
+    use prometheus_client::registry::Registry;
+
     use super::*;
     use crate::metrics::ALARM_LINES;
     use crate::test_util::Logs;
+
+    /// An alert on the increase of a counter that begins with its first event would miss that one.
+    #[test]
+    fn every_alarm_is_there_before_it_is_raised() {
+        let mut registry = Registry::default();
+        Metrics::default().register(&mut registry);
+        let mut shown = String::new();
+        prometheus_client::encoding::text::encode(&mut shown, &registry).expect("encodes");
+        for alarm in Alarm::ALL {
+            let line = format!("alarms_total{{reason=\"{}\"}} 0", alarm.reason());
+            assert!(shown.contains(&line), "{line}");
+        }
+    }
 
     /// I-41: a verifier or client that brings an alarm about a thousand times a second does not fill the disk.
     #[test]
