@@ -247,6 +247,7 @@ impl Handle {
             message: Some(sync_response::Message::Pong(Pong {
                 ping_sequence,
                 heartbeat: Some(heartbeat),
+                ..Pong::default()
             })),
         });
         if !self.queue.push(pong, self.feed.0.clock.elapsed()) {

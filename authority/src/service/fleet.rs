@@ -66,6 +66,7 @@ fn write_verifier(verifier: &Verifier) -> v1::Verifier {
         connected_at: Some(write_time(verifier.connected_at)),
         last_seen_at: Some(write_time(verifier.last_seen_at)),
         last_nack: verifier.last_nack.to_owned(),
+        ..v1::Verifier::default()
     }
 }
 

@@ -113,6 +113,7 @@ impl Keys {
         let signing = signing.map(|key_id| self.find(&done.books, key_id)).transpose()?;
         Ok(v1::CompromiseKeyResponse {
             epoch: done.books.trust.epoch(),
+            reach: None,
             signing_key: signing,
         })
     }

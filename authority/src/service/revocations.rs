@@ -91,7 +91,7 @@ impl Revocations {
                 .filter(|time| *time <= self.desk.ledger.timeline().now())
                 .map(Wanted::Everything)
                 .ok_or_else(|| status::invalid("issued_before", "is no time in the past")),
-            None => Err(status::invalid(
+            Some(Subject::SubjectName(_) | Subject::Audience(_) | Subject::CertificateThumbprint(_)) | None => Err(status::invalid(
                 "subject",
                 "is missing: name a token, a token id, a client, a key or a time",
             )),
@@ -160,6 +160,7 @@ impl Revocations {
             in_force: reach.acknowledged,
             token_id,
             already: done.answer == Revoked::Already,
+            reach: None,
         }
     }
 
@@ -192,7 +193,9 @@ fn read_page_token(token: &str) -> Result<String, Status> {
 /// What is written to the audit trail when it is not found out what is meant: never a token.
 fn action(request: &v1::RevokeRequest) -> Action {
     let (name, subject) = match &request.subject {
-        None => ("revoke", ""),
+        None | Some(Subject::SubjectName(_) | Subject::Audience(_) | Subject::CertificateThumbprint(_)) => {
+            ("revoke", "")
+        }
         Some(Subject::Token(_)) => ("revoke_token", "(a token)"),
         Some(Subject::TokenId(token_id)) => ("revoke_token", token_id.as_str()),
         Some(Subject::ClientId(client_id)) => ("revoke_client", client_id.as_str()),

@@ -1188,6 +1188,99 @@ pub mod client_service_server {
         const NAME: &'static str = SERVICE_NAME;
     }
 }
+/// How far an epoch has come.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct EpochReach {
+    /// The epoch.
+    #[prost(uint64, tag = "1")]
+    pub epoch: u64,
+    /// Live verifiers.
+    #[prost(uint32, tag = "2")]
+    pub live: u32,
+    /// Those of them on which it is in force.
+    #[prost(uint32, tag = "3")]
+    pub in_force: u32,
+    /// Those of them that hold it on disk.
+    #[prost(uint32, tag = "4")]
+    pub durable: u32,
+    /// By when no verifier decides on an earlier epoch any more, for each class of methods that a live verifier has. A class in
+    /// which this is so already is left out. A verifier that is connected is usually there in milliseconds.
+    #[prost(message, repeated, tag = "5")]
+    pub bounds: ::prost::alloc::vec::Vec<ClassBound>,
+    /// Those on which it is not in force, at most 100, the longest bound first.
+    #[prost(message, repeated, tag = "6")]
+    pub laggards: ::prost::alloc::vec::Vec<Laggard>,
+}
+/// By when a class of methods is decided on an epoch everywhere.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ClassBound {
+    /// The class.
+    #[prost(string, tag = "1")]
+    pub class: ::prost::alloc::string::String,
+    /// The latest time.
+    #[prost(message, optional, tag = "2")]
+    pub by: ::core::option::Option<::prost_types::Timestamp>,
+}
+/// A verifier on which an epoch is not in force.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Laggard {
+    /// From its certificate.
+    #[prost(string, tag = "1")]
+    pub spiffe_id: ::prost::alloc::string::String,
+    /// True while its stream is open.
+    #[prost(bool, tag = "2")]
+    pub connected: bool,
+    /// The last epoch that it acknowledged. Zero: none since the authority started.
+    #[prost(uint64, tag = "3")]
+    pub acknowledged_epoch: u64,
+    /// When it has stopped deciding on anything earlier.
+    #[prost(message, optional, tag = "4")]
+    pub until: ::core::option::Option<::prost_types::Timestamp>,
+    /// An operator has put it in quarantine.
+    #[prost(bool, tag = "5")]
+    pub quarantined: bool,
+}
+/// Request of WatchEpoch.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WatchEpochRequest {
+    /// The epoch. Zero: the current one.
+    #[prost(uint64, tag = "1")]
+    pub epoch: u64,
+}
+/// Response of WatchEpoch.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct WatchEpochResponse {
+    /// How far it has come.
+    #[prost(message, optional, tag = "1")]
+    pub reach: ::core::option::Option<EpochReach>,
+}
+/// Request of QuarantineVerifier.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct QuarantineVerifierRequest {
+    /// The verifier.
+    #[prost(string, tag = "1")]
+    pub spiffe_id: ::prost::alloc::string::String,
+    /// Why; goes into the audit record. Required, at most 256 bytes.
+    #[prost(string, tag = "2")]
+    pub reason: ::prost::alloc::string::String,
+}
+/// Response of QuarantineVerifier.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct QuarantineVerifierResponse {
+    /// When the verifier has stopped deciding, for each class of methods.
+    #[prost(message, repeated, tag = "1")]
+    pub bounds: ::prost::alloc::vec::Vec<ClassBound>,
+}
+/// Request of ReleaseVerifier.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReleaseVerifierRequest {
+    /// The verifier.
+    #[prost(string, tag = "1")]
+    pub spiffe_id: ::prost::alloc::string::String,
+}
+/// Response of ReleaseVerifier.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReleaseVerifierResponse {}
 /// Request of ListVerifiers.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ListVerifiersRequest {
@@ -1204,7 +1297,7 @@ pub struct ListVerifiersRequest {
 /// Response of ListVerifiers.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ListVerifiersResponse {
-    /// The page, ordered by SPIFFE ID: every open stream, and the last closed one of an identity that has none open.
+    /// The page, ordered by SPIFFE ID: every open stream, and one entry for an identity that has none open.
     #[prost(message, repeated, tag = "1")]
     pub verifiers: ::prost::alloc::vec::Vec<Verifier>,
     /// The current epoch.
@@ -1225,7 +1318,7 @@ pub struct ListVerifiersResponse {
     pub gathering: bool,
 }
 /// One verifier.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Verifier {
     /// From its certificate.
     #[prost(string, tag = "1")]
@@ -1254,6 +1347,31 @@ pub struct Verifier {
     /// Why it last refused an update. Empty: it did not.
     #[prost(string, tag = "9")]
     pub last_nack: ::prost::alloc::string::String,
+    /// An operator has put it in quarantine.
+    #[prost(bool, tag = "10")]
+    pub quarantined: bool,
+    /// When it stops deciding if it is not heard of again, for each class of methods. Empty: it has stopped.
+    #[prost(message, repeated, tag = "11")]
+    pub bounds: ::prost::alloc::vec::Vec<ClassBound>,
+    /// Tokens accepted there by key, since the authority started.
+    #[prost(message, repeated, tag = "12")]
+    pub key_usage: ::prost::alloc::vec::Vec<KeyUsage>,
+}
+/// Tokens that a verifier accepted under one key.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct KeyUsage {
+    /// The key.
+    #[prost(string, tag = "1")]
+    pub kid: ::prost::alloc::string::String,
+    /// How many.
+    #[prost(uint64, tag = "2")]
+    pub tokens: u64,
+    /// When this was last said.
+    #[prost(message, optional, tag = "3")]
+    pub last_used_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// Clients that they were issued to: at most 16, those seen last.
+    #[prost(string, repeated, tag = "4")]
+    pub clients: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// Generated client implementations.
 pub mod fleet_service_client {
@@ -1267,6 +1385,9 @@ pub mod fleet_service_client {
     use tonic::codegen::*;
     use tonic::codegen::http::Uri;
     /// Shows the verifiers. Operators only (PERMISSION_DENIED, `NOT_AN_OPERATOR`).
+    ///
+    /// A verifier is *live* as long as it is connected, or may still decide on what it was granted: until its last lease and its
+    /// longest budget have ended. Who is live survives a restart of the authority.
     #[derive(Debug, Clone)]
     pub struct FleetServiceClient<T> {
         inner: tonic::client::Grpc<T>,
@@ -1336,7 +1457,7 @@ pub mod fleet_service_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
-        /// Who is connected or was since the authority started, and at which epoch, a page at a time.
+        /// Every verifier that is known, and at which epoch it is, a page at a time.
         pub async fn list_verifiers(
             &mut self,
             request: impl tonic::IntoRequest<super::ListVerifiersRequest>,
@@ -1378,7 +1499,7 @@ pub mod fleet_service_server {
     /// Generated trait containing gRPC methods that should be implemented for use with FleetServiceServer.
     #[async_trait]
     pub trait FleetService: std::marker::Send + std::marker::Sync + 'static {
-        /// Who is connected or was since the authority started, and at which epoch, a page at a time.
+        /// Every verifier that is known, and at which epoch it is, a page at a time.
         async fn list_verifiers(
             &self,
             request: tonic::Request<super::ListVerifiersRequest>,
@@ -1388,6 +1509,9 @@ pub mod fleet_service_server {
         >;
     }
     /// Shows the verifiers. Operators only (PERMISSION_DENIED, `NOT_AN_OPERATOR`).
+    ///
+    /// A verifier is *live* as long as it is connected, or may still decide on what it was granted: until its last lease and its
+    /// longest budget have ended. Who is live survives a restart of the authority.
     #[derive(Debug)]
     pub struct FleetServiceServer<T> {
         inner: Arc<T>,
@@ -1576,12 +1700,15 @@ pub struct Key {
     /// The public key as a JWK (RFC 7517).
     #[prost(string, tag = "8")]
     pub jwk: ::prost::alloc::string::String,
-    /// Verifiers now connected that have acknowledged the epoch which published this key.
+    /// Live verifiers that hold this key on disk.
     #[prost(uint32, tag = "9")]
     pub acknowledged_by: u32,
-    /// Verifiers now connected.
+    /// Live verifiers.
     #[prost(uint32, tag = "10")]
     pub verifiers: u32,
+    /// The epoch that published it.
+    #[prost(uint64, tag = "11")]
+    pub published_in: u64,
 }
 /// Request of ListKeys.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1619,6 +1746,10 @@ pub struct ActivateKeyRequest {
     /// Which key. Empty: the prepared one.
     #[prost(string, tag = "1")]
     pub kid: ::prost::alloc::string::String,
+    /// Do not wait for verifiers that do not hold the key: they refuse its tokens until they do. The reason goes into the audit
+    /// record; at most 256 bytes. Empty: wait.
+    #[prost(string, tag = "2")]
+    pub force_reason: ::prost::alloc::string::String,
 }
 /// Response of ActivateKey.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1655,7 +1786,7 @@ pub struct CompromiseKeyRequest {
     pub reason: ::prost::alloc::string::String,
 }
 /// Response of CompromiseKey.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct CompromiseKeyResponse {
     /// The epoch from which tokens under the key are refused.
     #[prost(uint64, tag = "1")]
@@ -1663,6 +1794,9 @@ pub struct CompromiseKeyResponse {
     /// The key that signs now.
     #[prost(message, optional, tag = "2")]
     pub signing_key: ::core::option::Option<Key>,
+    /// How far it has come when this is answered, and by when it is in force everywhere.
+    #[prost(message, optional, tag = "3")]
+    pub reach: ::core::option::Option<EpochReach>,
 }
 /// Request of GetPublishingKeys.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1854,7 +1988,8 @@ pub mod key_service_client {
             self.inner.unary(req, path, codec).await
         }
         /// Lets a prepared key sign, from a moment far enough ahead that verifiers hear of it first; the one before is retired
-        /// from that moment. FAILED_PRECONDITION (`KEY_NOT_PREPARED`).
+        /// from that moment. FAILED_PRECONDITION (`KEY_NOT_PREPARED`); FAILED_PRECONDITION (`VERIFIERS_BEHIND`) while a live verifier
+        /// does not hold the key on disk: `FleetService.WatchEpoch` of the key's epoch names it, and says by when it counts no more.
         pub async fn activate_key(
             &mut self,
             request: impl tonic::IntoRequest<super::ActivateKeyRequest>,
@@ -1998,7 +2133,8 @@ pub mod key_service_server {
             tonic::Status,
         >;
         /// Lets a prepared key sign, from a moment far enough ahead that verifiers hear of it first; the one before is retired
-        /// from that moment. FAILED_PRECONDITION (`KEY_NOT_PREPARED`).
+        /// from that moment. FAILED_PRECONDITION (`KEY_NOT_PREPARED`); FAILED_PRECONDITION (`VERIFIERS_BEHIND`) while a live verifier
+        /// does not hold the key on disk: `FleetService.WatchEpoch` of the key's epoch names it, and says by when it counts no more.
         async fn activate_key(
             &self,
             request: tonic::Request<super::ActivateKeyRequest>,
@@ -2432,7 +2568,7 @@ pub struct RevokeRequest {
     #[prost(string, tag = "8")]
     pub reason: ::prost::alloc::string::String,
     /// What to revoke.
-    #[prost(oneof = "revoke_request::Subject", tags = "1, 2, 3, 4, 5")]
+    #[prost(oneof = "revoke_request::Subject", tags = "1, 2, 3, 4, 5, 6, 7, 9")]
     pub subject: ::core::option::Option<revoke_request::Subject>,
 }
 /// Nested message and enum types in `RevokeRequest`.
@@ -2456,14 +2592,28 @@ pub mod revoke_request {
         /// Every token of the issuer that was issued at or before this time, which may not be in the future.
         #[prost(message, tag = "5")]
         IssuedBefore(::prost_types::Timestamp),
+        /// Every token with this `sub` that was issued until now.
+        #[prost(string, tag = "6")]
+        SubjectName(::prost::alloc::string::String),
+        /// Every token for this audience that was issued until now.
+        #[prost(string, tag = "7")]
+        Audience(::prost::alloc::string::String),
+        /// Every token bound to the certificate with this SHA-256 thumbprint (32 bytes) that was issued until now. As long as the
+        /// revocation is kept, nobody is given a token over that certificate either.
+        #[prost(bytes, tag = "9")]
+        CertificateThumbprint(::prost::alloc::vec::Vec<u8>),
     }
 }
 /// Response of Revoke: how far it has come.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct RevokeResponse {
     /// The epoch that carries it.
     #[prost(uint64, tag = "1")]
     pub epoch: u64,
+    /// How far it has come when this is answered, and by when it is in force everywhere. `FleetService.WatchEpoch` tells how it
+    /// goes on.
+    #[prost(message, optional, tag = "6")]
+    pub reach: ::core::option::Option<EpochReach>,
     /// Verifiers connected. Who is away says `FleetService.ListVerifiers`.
     #[prost(uint32, tag = "2")]
     pub verifiers: u32,
@@ -2510,7 +2660,7 @@ pub struct RevocationRecord {
     #[prost(message, optional, tag = "5")]
     pub expires_at: ::core::option::Option<::prost_types::Timestamp>,
     /// What is revoked.
-    #[prost(oneof = "revocation_record::Subject", tags = "1, 2, 3")]
+    #[prost(oneof = "revocation_record::Subject", tags = "1, 2, 3, 6, 7, 8")]
     pub subject: ::core::option::Option<revocation_record::Subject>,
 }
 /// Nested message and enum types in `RevocationRecord`.
@@ -2527,6 +2677,15 @@ pub mod revocation_record {
         /// All tokens up to `issued_before`.
         #[prost(bool, tag = "3")]
         Everything(bool),
+        /// A subject's tokens up to `issued_before`.
+        #[prost(string, tag = "6")]
+        SubjectName(::prost::alloc::string::String),
+        /// An audience's tokens up to `issued_before`.
+        #[prost(string, tag = "7")]
+        Audience(::prost::alloc::string::String),
+        /// The tokens bound to a certificate, up to `issued_before`.
+        #[prost(bytes, tag = "8")]
+        CertificateThumbprint(::prost::alloc::vec::Vec<u8>),
     }
 }
 /// Generated client implementations.

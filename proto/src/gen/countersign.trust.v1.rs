@@ -51,9 +51,12 @@ pub struct Snapshot {
     /// The keys that verify tokens.
     #[prost(message, optional, tag = "1")]
     pub key_set: ::core::option::Option<KeySet>,
-    /// Every revocation in force.
+    /// Every revocation in force, but those in `revoked_tokens`.
     #[prost(message, repeated, tag = "2")]
     pub revocations: ::prost::alloc::vec::Vec<Revocation>,
+    /// Single tokens revoked, by shard and expiry.
+    #[prost(message, repeated, tag = "3")]
+    pub revoked_tokens: ::prost::alloc::vec::Vec<RevokedTokens>,
 }
 /// A change from one epoch to the next.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -75,6 +78,9 @@ pub struct Delta {
     /// way to take a revocation back.
     #[prost(int64, tag = "5")]
     pub prune_before: i64,
+    /// Single tokens revoked. Together with those that are there already, the later expiry of the two holds.
+    #[prost(message, repeated, tag = "6")]
+    pub revoked_tokens: ::prost::alloc::vec::Vec<RevokedTokens>,
 }
 /// The keys that verify access tokens.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -105,6 +111,21 @@ pub struct KeyStatus {
     #[prost(int64, tag = "5")]
     pub compromised_at: i64,
 }
+/// Single tokens of one shard whose revocations expire together. A `jti` is `<shard>.<sequence>`, both in lower-case
+/// hexadecimal.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RevokedTokens {
+    /// When the entries may be forgotten, in seconds since 1970: a multiple of 300.
+    #[prost(int64, tag = "1")]
+    pub expires_at: i64,
+    /// The shard.
+    #[prost(uint64, tag = "2")]
+    pub shard: u64,
+    /// The sequences, as a 64-bit Roaring bitmap in the portable format (RoaringFormatSpec, "extension for 64-bit
+    /// implementations").
+    #[prost(bytes = "vec", tag = "3")]
+    pub sequences: ::prost::alloc::vec::Vec<u8>,
+}
 /// One revocation. It outlives every token that it can affect.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Revocation {
@@ -115,7 +136,7 @@ pub struct Revocation {
     #[prost(int64, tag = "9")]
     pub expires_at: i64,
     /// Whose tokens.
-    #[prost(oneof = "revocation::Subject", tags = "1, 2, 3")]
+    #[prost(oneof = "revocation::Subject", tags = "1, 2, 3, 4, 5, 6")]
     pub subject: ::core::option::Option<revocation::Subject>,
 }
 /// Nested message and enum types in `Revocation`.
@@ -123,7 +144,7 @@ pub mod revocation {
     /// Whose tokens.
     #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
     pub enum Subject {
-        /// The one token with this `jti`.
+        /// The one token with this `jti`, when it is not of the form that `RevokedTokens` has.
         #[prost(string, tag = "1")]
         TokenId(::prost::alloc::string::String),
         /// Every token of this client issued at or before `issued_before`.
@@ -132,6 +153,15 @@ pub mod revocation {
         /// Every token of the issuer issued at or before `issued_before`.
         #[prost(message, tag = "3")]
         Everything(super::Everything),
+        /// Every token with this `sub` issued at or before `issued_before`.
+        #[prost(string, tag = "4")]
+        SubjectName(::prost::alloc::string::String),
+        /// Every token for this audience issued at or before `issued_before`.
+        #[prost(string, tag = "5")]
+        Audience(::prost::alloc::string::String),
+        /// Every token bound to the certificate with this SHA-256 thumbprint (32 bytes), issued at or before `issued_before`.
+        #[prost(bytes, tag = "6")]
+        CertificateThumbprint(::prost::alloc::vec::Vec<u8>),
     }
 }
 /// All tokens of the issuer.

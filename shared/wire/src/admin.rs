@@ -143,6 +143,7 @@ pub fn write_key(key: &PublishedKey, now: Timestamp, acknowledged_by: u32, verif
         jwk: key.jwk.to_json(),
         acknowledged_by,
         verifiers,
+        ..v1::Key::default()
     }
 }
 

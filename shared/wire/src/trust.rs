@@ -23,6 +23,7 @@ pub fn write_update(update: &Update) -> Vec<u8> {
             v1::epoch_update::Content::Snapshot(v1::Snapshot {
                 key_set: Some(write_key_set(key_set)),
                 revocations: revocations.iter().map(write_revocation).collect(),
+                revoked_tokens: Vec::new(),
             })
         }
         UpdateContent::Delta {
@@ -35,6 +36,7 @@ pub fn write_update(update: &Update) -> Vec<u8> {
             key_set: change.key_set.as_deref().map(write_key_set),
             revoked: change.revoked.iter().map(write_revocation).collect(),
             prune_before: write_optional(change.prune_before),
+            revoked_tokens: Vec::new(),
         }),
     };
     v1::EpochUpdate {
@@ -243,7 +245,10 @@ fn read_revocation(entry: &v1::Revocation) -> Option<Revocation> {
             RevokedSubject::Token(TokenId::parse(token_id).ok()?),
             Timestamp::default(),
         ),
-        Subject::TokenId(_) => return None,
+        Subject::TokenId(_)
+        | Subject::SubjectName(_)
+        | Subject::Audience(_)
+        | Subject::CertificateThumbprint(_) => return None,
         Subject::ClientId(client_id) => (
             RevokedSubject::Client(ClientId::parse(client_id).ok()?),
             Timestamp::from_wire(entry.issued_before)?,

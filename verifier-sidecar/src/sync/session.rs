@@ -161,6 +161,7 @@ impl Session {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             epoch: in_force.epoch,
             state_digest: wire_digest(in_force),
+            ..Hello::default()
         };
         vec![Effect::Send(Request::Hello(hello)), self.ping()]
     }

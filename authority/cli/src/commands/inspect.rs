@@ -250,7 +250,9 @@ fn revocation(record: &v1::RevocationRecord) -> Result<Revocation, Failure> {
         Some(Subject::TokenId(id)) => TokenId::parse(id).ok().map(RevokedSubject::Token),
         Some(Subject::ClientId(id)) => ClientId::parse(id).ok().map(RevokedSubject::Client),
         Some(Subject::Everything(_)) => Some(RevokedSubject::Everything),
-        None => None,
+        Some(Subject::SubjectName(_) | Subject::Audience(_) | Subject::CertificateThumbprint(_)) | None => {
+            None
+        }
     };
     let time = |time: &Option<prost_types::Timestamp>| time.as_ref().and_then(read_time).unwrap_or_default();
     Ok(Revocation {

@@ -176,7 +176,10 @@ async fn prepared(connection: &Connection, algorithm: Option<String>) -> Result<
 async fn activated(connection: &Connection, kid: String) -> Result<(v1::Key, u64), Failure> {
     let answer = connection
         .keys()
-        .activate_key(v1::ActivateKeyRequest { kid })
+        .activate_key(v1::ActivateKeyRequest {
+            kid,
+            ..v1::ActivateKeyRequest::default()
+        })
         .await;
     let answer = answer
         .map_err(|status| Failure::answered("cannot activate the key", &status))?

@@ -302,6 +302,9 @@ impl Revocation {
             Subject::TokenId(id) => ("token", Some(id)),
             Subject::ClientId(id) => ("client", Some(id)),
             Subject::Everything(_) => ("everything", None),
+            Subject::SubjectName(_) | Subject::Audience(_) | Subject::CertificateThumbprint(_) => {
+                return None;
+            }
         };
         Some(Self {
             kind,
@@ -352,6 +355,7 @@ mod tests {
             in_force: 1,
             token_id: "1.0".to_owned(),
             already: false,
+            reach: None,
         };
         let reach = Reach {
             verifiers: 2,

@@ -145,7 +145,7 @@ async fn read_back(dev: &Dev) -> (BTreeSet<String>, BTreeSet<String>, BTreeSet<S
         .into_iter()
         .filter_map(|record| match record.subject {
             Some(Subject::TokenId(token_id)) => Some(token_id),
-            Some(Subject::ClientId(_) | Subject::Everything(_)) | None => None,
+            Some(_) | None => None,
         });
     (all, disabled, revoked.collect())
 }
