@@ -35,6 +35,7 @@ fn hello(epoch: u64, digest: &[u8]) -> v1::Hello {
         version: "0.1.0".to_owned(),
         epoch,
         state_digest: digest.to_vec(),
+        ..v1::Hello::default()
     }
 }
 

@@ -134,6 +134,8 @@ impl Stage {
             message: Some(Response::Pong(Pong {
                 ping_sequence,
                 heartbeat: Some(heartbeat),
+                lease_ms: 10_000,
+                quarantined: false,
             })),
         });
         self.perform(effects)
@@ -174,7 +176,7 @@ fn nacks(sent: &[Request]) -> Vec<(Epoch, &str, bool)> {
     sent.iter()
         .filter_map(|message| match message {
             Request::Nack(nack) => Some((nack.epoch, nack.reason.as_str(), nack.resync)),
-            Request::Hello(_) | Request::Ack(_) | Request::Ping(_) => None,
+            Request::Hello(_) | Request::Ack(_) | Request::Ping(_) | Request::KeyUses(_) => None,
         })
         .collect()
 }
@@ -183,7 +185,7 @@ fn acks(sent: &[Request]) -> Vec<(Epoch, bool)> {
     sent.iter()
         .filter_map(|message| match message {
             Request::Ack(ack) => Some((ack.epoch, ack.durable)),
-            Request::Hello(_) | Request::Nack(_) | Request::Ping(_) => None,
+            Request::Hello(_) | Request::Nack(_) | Request::Ping(_) | Request::KeyUses(_) => None,
         })
         .collect()
 }

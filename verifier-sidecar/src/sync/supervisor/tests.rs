@@ -212,10 +212,13 @@ impl FakeAuthority {
                 heard.acks.push((ack.epoch, ack.durable, on_disk));
                 None
             }
+            Message::KeyUses(_) => None,
             Message::Nack(nack) => nack.resync.then(|| Response::Update(scripted.snapshot())),
             Message::Ping(ping) => Some(Response::Pong(Pong {
                 ping_sequence: ping.sequence,
                 heartbeat: Some(scripted.heartbeat(self.clock.now_millis())),
+                lease_ms: 10_000,
+                quarantined: false,
             })),
         }
     }
