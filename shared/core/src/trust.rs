@@ -4,6 +4,7 @@
 //! that they hold the same.
 
 mod ahead;
+mod heartbeat;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +17,7 @@ use crate::revocation::{Revocation, RevocationList};
 use crate::time::Timestamp;
 
 pub use ahead::Ahead;
+pub use heartbeat::Heartbeat;
 
 /// The number of a trust state. Only grows. Zero is before the first.
 pub type Epoch = u64;

@@ -11,9 +11,11 @@ use countersign_core::key_set::{KeySet, KeyTimes};
 use countersign_core::names::{ClientId, Issuer, KeyId, TokenId};
 use countersign_core::ports::KeyReader;
 use countersign_core::revocation::{Revocation, RevokedSubject};
-use countersign_core::trust::{Change, Epoch, StateDigest, Update, UpdateContent, UpdateRefused};
+use countersign_core::trust::{Change, StateDigest, Update, UpdateContent, UpdateRefused};
 use countersign_proto::trust::v1;
 use prost::Message as _;
+
+pub use countersign_core::trust::Heartbeat;
 
 /// The bytes of `update`, to be signed and sent as they are.
 #[must_use]
@@ -111,23 +113,6 @@ pub fn read_update_in_part(payload: &[u8], reader: &dyn KeyReader) -> Result<Rea
     };
     let left_out = listed.saturating_sub(update.revocations().len());
     Ok(ReadInPart { update, left_out })
-}
-
-/// A statement that a state was the authority's current one.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Heartbeat {
-    /// The issuer.
-    pub issuer: Issuer,
-    /// The current epoch.
-    pub epoch: Epoch,
-    /// Its digest.
-    pub state_digest: StateDigest,
-    /// The authority's clock, in milliseconds since 1970.
-    pub authority_time_millis: u64,
-    /// Grows with every heartbeat that the authority signs.
-    pub sequence: u64,
-    /// Revocations in the state.
-    pub revocation_count: u64,
 }
 
 /// The bytes of `heartbeat`, to be signed and sent as they are.
