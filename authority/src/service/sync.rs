@@ -219,7 +219,7 @@ impl Reader {
                 Ok(())
             }
             Some(Message::Nack(nack)) => self.refused(&nack).await,
-            Some(Message::KeyUses(_)) => Ok(()),
+            Some(Message::KeyUses(_) | Message::Leave(_)) => Ok(()),
             Some(Message::Hello(_)) | None => Err(Ended::Misbehaved),
         }
     }

@@ -1227,6 +1227,9 @@ pub struct Laggard {
     /// From its certificate.
     #[prost(string, tag = "1")]
     pub spiffe_id: ::prost::alloc::string::String,
+    /// Which of this identity.
+    #[prost(string, tag = "6")]
+    pub verifier_id: ::prost::alloc::string::String,
     /// True while its stream is open.
     #[prost(bool, tag = "2")]
     pub connected: bool,
@@ -1281,6 +1284,22 @@ pub struct ReleaseVerifierRequest {
 /// Response of ReleaseVerifier.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReleaseVerifierResponse {}
+/// Request of ForgetVerifier.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ForgetVerifierRequest {
+    /// The verifier's identity.
+    #[prost(string, tag = "1")]
+    pub spiffe_id: ::prost::alloc::string::String,
+    /// Which of this identity.
+    #[prost(string, tag = "2")]
+    pub verifier_id: ::prost::alloc::string::String,
+    /// Why; goes into the audit record. Required, at most 256 bytes.
+    #[prost(string, tag = "3")]
+    pub reason: ::prost::alloc::string::String,
+}
+/// Response of ForgetVerifier.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ForgetVerifierResponse {}
 /// Request of ListVerifiers.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ListVerifiersRequest {
@@ -1323,6 +1342,9 @@ pub struct Verifier {
     /// From its certificate.
     #[prost(string, tag = "1")]
     pub spiffe_id: ::prost::alloc::string::String,
+    /// Which of this identity: replicas of a service have one identity.
+    #[prost(string, tag = "13")]
+    pub verifier_id: ::prost::alloc::string::String,
     /// Random per start of the verifier.
     #[prost(string, tag = "2")]
     pub instance_id: ::prost::alloc::string::String,

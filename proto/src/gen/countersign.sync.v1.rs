@@ -3,7 +3,7 @@
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SyncRequest {
     /// What it says.
-    #[prost(oneof = "sync_request::Message", tags = "1, 2, 3, 4, 5")]
+    #[prost(oneof = "sync_request::Message", tags = "1, 2, 3, 4, 5, 6")]
     pub message: ::core::option::Option<sync_request::Message>,
 }
 /// Nested message and enum types in `SyncRequest`.
@@ -26,6 +26,9 @@ pub mod sync_request {
         /// Which keys tokens came under.
         #[prost(message, tag = "5")]
         KeyUses(super::KeyUses),
+        /// The verifier stops: it decides nothing any more. The last message.
+        #[prost(message, tag = "6")]
+        Leave(super::Leave),
     }
 }
 /// Opens the stream.
@@ -51,7 +54,14 @@ pub struct Hello {
     /// backup.
     #[prost(uint64, tag = "6")]
     pub highest_epoch: u64,
+    /// Which verifier of this identity it is: random, and kept beside its trust on disk, so that it is the same after a restart.
+    /// One verifier has one stream: a second one takes the place of the first. Empty: `instance_id`.
+    #[prost(string, tag = "7")]
+    pub verifier_id: ::prost::alloc::string::String,
 }
+/// Takes leave.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Leave {}
 /// How long methods of one class are decided on after the lease has ended.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ClassBudget {

@@ -23,6 +23,7 @@ pub mod requirements;
 pub mod revocation;
 pub mod rotation;
 pub mod spiffe;
+pub mod staleness;
 #[cfg(test)]
 mod test_util;
 pub mod text;

@@ -109,6 +109,23 @@ name! {
     }
 }
 
+name! {
+    /// A class of methods that share a staleness budget: `strict`, `normal`, `tolerant`, or as a configuration names it.
+    ClassName, "a class is 1 to 32 of `a-z`, `0-9`, `-`, beginning with a letter", |text| {
+        (1..=32).contains(&text.len())
+            && text.starts_with(|c: char| c.is_ascii_lowercase())
+            && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+    }
+}
+
+name! {
+    /// Which verifier of an identity it is: replicas of one service have one SPIFFE ID.
+    VerifierId, "a verifier id is 1 to 64 of `A-Z`, `a-z`, `0-9`, `.`, `_`, `-`", |text| {
+        (1..=64).contains(&text.len())
+            && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+    }
+}
+
 impl KeyId {
     /// The identifier of the key with this thumbprint.
     #[must_use]
@@ -177,6 +194,9 @@ mod tests {
             &"a".repeat(65),
         ] {
             assert!(ClientId::parse(text).is_err(), "client id {text:?}");
+        }
+        for text in ["", "Strict", "2a", "-a", "a b", &"a".repeat(33)] {
+            assert!(ClassName::parse(text).is_err(), "class {text:?}");
         }
         for text in ["", "*", "read *", "a\tb", "a\"", "a\\", "\u{202e}x"] {
             assert!(Scope::parse(text).is_err(), "scope {text:?}");

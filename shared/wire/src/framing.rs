@@ -119,6 +119,7 @@ mod tests {
                 payload: vec![1; length].into(),
                 ..Default::default()
             }),
+            ..Pong::default()
         };
         framed(&SyncResponse {
             message: Some(sync_response::Message::Pong(pong)),

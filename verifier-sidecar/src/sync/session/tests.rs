@@ -176,7 +176,11 @@ fn nacks(sent: &[Request]) -> Vec<(Epoch, &str, bool)> {
     sent.iter()
         .filter_map(|message| match message {
             Request::Nack(nack) => Some((nack.epoch, nack.reason.as_str(), nack.resync)),
-            Request::Hello(_) | Request::Ack(_) | Request::Ping(_) | Request::KeyUses(_) => None,
+            Request::Hello(_)
+            | Request::Ack(_)
+            | Request::Ping(_)
+            | Request::KeyUses(_)
+            | Request::Leave(_) => None,
         })
         .collect()
 }
@@ -185,7 +189,11 @@ fn acks(sent: &[Request]) -> Vec<(Epoch, bool)> {
     sent.iter()
         .filter_map(|message| match message {
             Request::Ack(ack) => Some((ack.epoch, ack.durable)),
-            Request::Hello(_) | Request::Nack(_) | Request::Ping(_) | Request::KeyUses(_) => None,
+            Request::Hello(_)
+            | Request::Nack(_)
+            | Request::Ping(_)
+            | Request::KeyUses(_)
+            | Request::Leave(_) => None,
         })
         .collect()
 }

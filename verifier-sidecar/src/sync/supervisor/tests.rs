@@ -212,7 +212,7 @@ impl FakeAuthority {
                 heard.acks.push((ack.epoch, ack.durable, on_disk));
                 None
             }
-            Message::KeyUses(_) => None,
+            Message::KeyUses(_) | Message::Leave(_) => None,
             Message::Nack(nack) => nack.resync.then(|| Response::Update(scripted.snapshot())),
             Message::Ping(ping) => Some(Response::Pong(Pong {
                 ping_sequence: ping.sequence,

@@ -1,0 +1,131 @@
+//! How long a verifier goes on deciding once its lease has ended.
+//!
+//! While a lease lasts, trust is current: the authority has said so, for exactly the state in force. After that each class of
+//! methods has its own budget. Keys and revocations are parts of one state and age together; each has a number of its own, and
+//! the shorter one decides.
+
+use std::time::Duration;
+
+use crate::names::ClassName;
+
+/// The longest lease that a verifier believes, whatever it is told.
+pub const MAX_LEASE: Duration = Duration::from_secs(60);
+
+/// The longest budget that may be declared.
+pub const MAX_BUDGET: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// The most classes that a verifier may have.
+pub const MAX_CLASSES: usize = 16;
+
+/// The data that a decision is made on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Data {
+    /// Which tokens are taken back.
+    Revocations,
+    /// Which keys sign.
+    Keys,
+}
+
+impl Data {
+    /// The name for people, metrics and error details.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Revocations => "revocations",
+            Self::Keys => "keys",
+        }
+    }
+}
+
+/// How long decisions of one class go on after the lease has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StalenessBudget {
+    /// On revocations that may be out of date.
+    pub revocations: Duration,
+    /// On keys that may be out of date.
+    pub keys: Duration,
+}
+
+impl StalenessBudget {
+    /// Nothing is decided without a lease.
+    pub const STRICT: Self = Self::both(Duration::ZERO);
+    /// A quarter of an hour.
+    pub const NORMAL: Self = Self::both(Duration::from_secs(15 * 60));
+    /// A day.
+    pub const TOLERANT: Self = Self::both(Duration::from_secs(24 * 3600));
+
+    /// The same for keys and revocations.
+    #[must_use]
+    pub const fn both(budget: Duration) -> Self {
+        Self {
+            revocations: budget,
+            keys: budget,
+        }
+    }
+
+    /// How long after the end of a lease anything is decided.
+    #[must_use]
+    pub fn shortest(&self) -> Duration {
+        self.revocations.min(self.keys)
+    }
+
+    /// What is too old to decide on when the lease ended `overdue` ago. Zero is while it lasts, and never too old.
+    #[must_use]
+    pub fn exceeded(&self, overdue: Duration) -> Option<Data> {
+        if overdue.is_zero() || overdue < self.shortest() {
+            None
+        } else if self.revocations <= self.keys {
+            Some(Data::Revocations)
+        } else {
+            Some(Data::Keys)
+        }
+    }
+
+    /// What is left of the budget when the lease ended `overdue` ago.
+    #[must_use]
+    pub fn left(&self, overdue: Duration) -> Duration {
+        self.shortest().saturating_sub(overdue)
+    }
+}
+
+/// The budget of a class, as a verifier declares it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClassBudget {
+    /// The class.
+    pub class: ClassName,
+    /// Its budget.
+    pub budget: StalenessBudget,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_strict_class_ends_with_the_lease_and_not_before() {
+        assert_eq!(StalenessBudget::STRICT.exceeded(Duration::ZERO), None);
+        assert_eq!(
+            StalenessBudget::STRICT.exceeded(Duration::from_nanos(1)),
+            Some(Data::Revocations)
+        );
+    }
+
+    #[test]
+    fn the_shorter_of_two_budgets_decides_and_is_named() {
+        let keys_first = StalenessBudget {
+            revocations: 20 * SECOND,
+            keys: 10 * SECOND,
+        };
+        assert_eq!(keys_first.exceeded(10 * SECOND - Duration::from_nanos(1)), None);
+        assert_eq!(keys_first.exceeded(10 * SECOND), Some(Data::Keys));
+        assert_eq!(keys_first.left(4 * SECOND), 6 * SECOND);
+        assert_eq!(keys_first.left(11 * SECOND), Duration::ZERO);
+        let revocations_first = StalenessBudget {
+            revocations: 5 * SECOND,
+            ..keys_first
+        };
+        assert_eq!(revocations_first.exceeded(5 * SECOND), Some(Data::Revocations));
+    }
+}
