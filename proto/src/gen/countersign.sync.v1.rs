@@ -26,7 +26,7 @@ pub mod sync_request {
         /// Which keys tokens came under.
         #[prost(message, tag = "5")]
         KeyUses(super::KeyUses),
-        /// The verifier stops: it decides nothing any more. The last message.
+        /// The verifier stops for good: it decides nothing any more. The last message.
         #[prost(message, tag = "6")]
         Leave(super::Leave),
     }
@@ -59,7 +59,8 @@ pub struct Hello {
     #[prost(string, tag = "7")]
     pub verifier_id: ::prost::alloc::string::String,
 }
-/// Takes leave.
+/// Takes leave: the verifier stops, and has forgotten what it held, so that it decides nothing after a restart either until it is
+/// granted a lease again.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Leave {}
 /// How long methods of one class are decided on after the lease has ended.

@@ -10,6 +10,8 @@
 pub mod bearer;
 pub mod claims;
 pub mod client;
+pub mod feed;
+pub mod fleet;
 pub mod freshness;
 pub mod issuing;
 pub mod jose;

@@ -1,0 +1,476 @@
+//! The register of verifiers: who is there, which epoch each has in force, and until when each may decide without being asked.
+//!
+//! The authority grants a verifier a lease with the answer to a ping, and only for the epoch that it has acknowledged. From then
+//! on each class of methods decides until lease and budget have ended, however the verifier is cut off. So for a verifier that
+//! has not acknowledged an epoch, all that it was ever granted is for earlier ones, and its ends say when it has stopped.
+//!
+//! INVARIANT (a bound holds): nothing is granted before its end is written down here, and ends never move to earlier times
+//! but by [`Register::left`] and [`Register::forget`], when the verifier decides nothing any more.
+//! INVARIANT (known before granted): a verifier is granted nothing until the store has it, so that after a crash whoever holds a
+//! lease is known, and taken to have been granted one at that moment ([`Register::restore`]).
+//!
+//! Times are elapsed time of the authority's clock. A verifier counts from when it sent its ping, which is before the grant; for
+//! clocks that run apart, half a thousandth is added.
+
+mod reach;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::names::{ClassName, VerifierId};
+use crate::spiffe::SpiffeId;
+use crate::staleness::{ClassBudget, StalenessBudget};
+use crate::time::Timestamp;
+use crate::trust::Epoch;
+
+pub use reach::{Gate, Laggard, Reach};
+
+/// One stream among all since the start.
+pub type StreamId = u64;
+
+/// One verifier.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct VerifierKey {
+    /// Who it is, by its certificate. Replicas of a service are the same.
+    pub spiffe_id: SpiffeId,
+    /// Which of them.
+    pub verifier_id: VerifierId,
+}
+
+/// How many verifiers are let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FleetLimits {
+    /// Streams that one identity may hold (G46).
+    pub streams_per_identity: usize,
+    /// Streams in all; twice as many verifiers are known.
+    pub streams: usize,
+}
+
+/// Why a verifier is not let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotLetIn {
+    /// Its identity holds as many streams as it may.
+    Identity,
+    /// There are as many as may be.
+    Full,
+}
+
+/// What a verifier says of itself when its stream opens.
+#[derive(Clone, Debug)]
+pub struct Introduction {
+    /// Its software version.
+    pub version: String,
+    /// Which start of it.
+    pub instance_id: String,
+    /// How long it decides without a lease. What it may have been granted before is judged by these, too.
+    pub budgets: Arc<[ClassBudget]>,
+    /// What it has in force.
+    pub holds: Holds,
+}
+
+/// What a verifier has in force when its stream opens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holds {
+    /// Nothing. It decides nothing either.
+    Nothing,
+    /// This epoch of ours.
+    Epoch(Epoch),
+    /// A state that is none of those that are remembered here.
+    Other,
+}
+
+/// A verifier that was let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LetIn {
+    /// Its stream.
+    pub stream: StreamId,
+    /// The stream that this one takes the place of.
+    pub superseded: Option<StreamId>,
+    /// Whether the store has to have it, as it is now, before anything is granted.
+    pub to_be_stored: bool,
+}
+
+/// One verifier, as far as it is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verifier {
+    /// Its software version. Empty until it comes back after a restart of the authority.
+    pub version: String,
+    /// Which start of it.
+    pub instance_id: String,
+    /// Its open stream.
+    pub stream: Option<StreamId>,
+    /// The last epoch that it acknowledged. Zero: none since the authority started.
+    pub acknowledged: Epoch,
+    /// The last epoch that it acknowledged to hold on disk.
+    pub durable: Epoch,
+    /// When its stream was opened.
+    pub connected_at: Timestamp,
+    /// When it was last heard of.
+    pub last_seen_at: Timestamp,
+    /// Why it last refused an update.
+    pub last_nack: &'static str,
+    budgets: Arc<[ClassBudget]>,
+    stored: bool,
+    /// When each class has stopped deciding on what was granted until now.
+    ends: BTreeMap<ClassName, Duration>,
+}
+
+impl Verifier {
+    /// How long each class decides without a lease.
+    #[must_use]
+    pub fn budgets(&self) -> &Arc<[ClassBudget]> {
+        &self.budgets
+    }
+
+    /// When each class that has not done so by `elapsed` stops deciding, if nothing more is granted.
+    pub fn ends(&self, elapsed: Duration) -> impl Iterator<Item = (&ClassName, Duration)> {
+        self.ends
+            .iter()
+            .map(|(class, end)| (class, *end))
+            .filter(move |(_, end)| *end > elapsed)
+    }
+
+    /// When the last class has stopped.
+    #[must_use]
+    pub fn end(&self) -> Duration {
+        self.ends.values().copied().max().unwrap_or_default()
+    }
+
+    /// Whether it holds `epoch` so that a restart does not lose it. One that has never had a disk has nothing older to come
+    /// back with, and is taken at its word.
+    #[must_use]
+    pub const fn holds(&self, epoch: Epoch) -> bool {
+        self.durable >= epoch || (self.durable == 0 && self.acknowledged >= epoch)
+    }
+
+    /// Writes down that it may decide until `lease` and its budgets have ended, counted from `elapsed`.
+    fn extend(&mut self, elapsed: Duration, lease: Duration) {
+        for ClassBudget { class, budget } in self.budgets.iter() {
+            let length = lease.saturating_add(budget.shortest());
+            let end = elapsed.saturating_add(length).saturating_add(drift(length));
+            match self.ends.get_mut(class) {
+                Some(earlier) => *earlier = end.max(*earlier),
+                None => drop(self.ends.insert(class.clone(), end)),
+            }
+        }
+    }
+}
+
+/// How far apart two clocks may run in `length`: half a thousandth, the most that a clock is slewed by.
+const fn drift(length: Duration) -> Duration {
+    // A length is bounded by the longest budget, so nothing is cut off.
+    Duration::from_micros(length.as_secs().saturating_mul(500)).saturating_add(Duration::from_millis(1))
+}
+
+/// The classes that a verifier is taken to have when it does not say: as loose as the built-in ones.
+#[must_use]
+pub fn assumed_budgets() -> Arc<[ClassBudget]> {
+    let built_in = [
+        ("strict", StalenessBudget::STRICT),
+        ("normal", StalenessBudget::NORMAL),
+        ("tolerant", StalenessBudget::TOLERANT),
+    ];
+    let class = |(name, budget)| {
+        ClassName::parse(name)
+            .ok()
+            .map(|class| ClassBudget { class, budget })
+    };
+    built_in.into_iter().filter_map(class).collect()
+}
+
+/// The register.
+#[derive(Clone, Debug)]
+pub struct Register {
+    limits: FleetLimits,
+    lease: Duration,
+    verifiers: BTreeMap<VerifierKey, Verifier>,
+    quarantined: BTreeSet<SpiffeId>,
+    next_stream: StreamId,
+    /// How many streams each identity has open.
+    open: BTreeMap<SpiffeId, usize>,
+    /// How many verifiers are connected, by the epoch that each acknowledged last: kept up, because with every acknowledgement
+    /// everybody who waits for an epoch asks whether somebody lacks it.
+    by_epoch: BTreeMap<Epoch, usize>,
+}
+
+impl Register {
+    /// Nobody yet. Leases last `lease`.
+    #[must_use]
+    pub const fn new(limits: FleetLimits, lease: Duration) -> Self {
+        Self {
+            limits,
+            lease,
+            verifiers: BTreeMap::new(),
+            quarantined: BTreeSet::new(),
+            next_stream: 0,
+            open: BTreeMap::new(),
+            by_epoch: BTreeMap::new(),
+        }
+    }
+
+    /// How long a lease lasts.
+    #[must_use]
+    pub const fn lease(&self) -> Duration {
+        self.lease
+    }
+
+    /// Everybody who is known, behind `after`.
+    pub fn after(&self, after: Option<&VerifierKey>) -> impl Iterator<Item = (&VerifierKey, &Verifier)> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let start = after.map_or(Unbounded, Excluded);
+        self.verifiers.range((start, Unbounded))
+    }
+
+    /// One verifier.
+    #[must_use]
+    pub fn find(&self, key: &VerifierKey) -> Option<&Verifier> {
+        self.verifiers.get(key)
+    }
+
+    /// How many verifiers are known.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.verifiers.len()
+    }
+
+    /// Whether nobody is known.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.verifiers.is_empty()
+    }
+
+    /// How many streams are open.
+    #[must_use]
+    pub fn connected(&self) -> usize {
+        self.by_epoch.values().sum()
+    }
+
+    /// Takes in a verifier that the store has. What it was granted before the authority stopped, it was at the latest at
+    /// `elapsed`.
+    pub fn restore(&mut self, key: VerifierKey, budgets: Arc<[ClassBudget]>, elapsed: Duration) {
+        let mut verifier = Verifier::new(budgets);
+        verifier.stored = true;
+        verifier.extend(elapsed, self.lease);
+        self.verifiers.insert(key, verifier);
+    }
+
+    /// Opens a stream. One that the verifier has already ends: nobody comes twice.
+    ///
+    /// # Errors
+    /// [`NotLetIn`].
+    pub fn join(
+        &mut self,
+        key: &VerifierKey,
+        introduction: Introduction,
+        elapsed: Duration,
+        now: Timestamp,
+    ) -> Result<LetIn, NotLetIn> {
+        let superseded = self.verifiers.get(key).and_then(|verifier| verifier.stream);
+        match superseded {
+            Some(stream) => self.closed(key, stream),
+            None => self.check_limits(key)?,
+        }
+        let stream = self.next_stream;
+        self.next_stream += 1;
+        let budgets = introduction.budgets;
+        let verifier = self
+            .verifiers
+            .entry(key.clone())
+            .or_insert_with(|| Verifier::new(Arc::clone(&budgets)));
+        if verifier.budgets != budgets {
+            verifier.budgets = budgets;
+            verifier.stored = false;
+        }
+        verifier.stream = Some(stream);
+        verifier.version = introduction.version;
+        verifier.instance_id = introduction.instance_id;
+        verifier.connected_at = now;
+        verifier.last_seen_at = now;
+        // What it held before counts for nothing: its disk may have been restored from a backup.
+        verifier.acknowledged = match introduction.holds {
+            Holds::Epoch(epoch) => epoch,
+            Holds::Nothing | Holds::Other => 0,
+        };
+        verifier.durable = 0;
+        if introduction.holds != Holds::Nothing {
+            // An earlier life of the authority, or one that forgot it, may have granted it something until this moment.
+            verifier.extend(elapsed, self.lease);
+        }
+        let to_be_stored = !verifier.stored;
+        let acknowledged = verifier.acknowledged;
+        *self.by_epoch.entry(acknowledged).or_default() += 1;
+        *self.open.entry(key.spiffe_id.clone()).or_default() += 1;
+        Ok(LetIn {
+            stream,
+            superseded,
+            to_be_stored,
+        })
+    }
+
+    fn check_limits(&self, key: &VerifierKey) -> Result<(), NotLetIn> {
+        let open = self.open.get(&key.spiffe_id).copied().unwrap_or_default();
+        if open >= self.limits.streams_per_identity {
+            return Err(NotLetIn::Identity);
+        }
+        let known = self.verifiers.contains_key(key);
+        let full = self.connected() >= self.limits.streams
+            || (!known && self.verifiers.len() >= self.limits.streams.saturating_mul(2));
+        if full { Err(NotLetIn::Full) } else { Ok(()) }
+    }
+
+    /// The store has the verifier with these budgets.
+    pub fn stored(&mut self, key: &VerifierKey, budgets: &Arc<[ClassBudget]>) {
+        if let Some(verifier) = self.verifiers.get_mut(key) {
+            verifier.stored = verifier.budgets == *budgets;
+        }
+    }
+
+    /// The verifier has `epoch` in force, and on disk if `durable`. Whether it was sent that epoch is for the feed to say.
+    pub fn acknowledged(
+        &mut self,
+        key: &VerifierKey,
+        stream: StreamId,
+        epoch: Epoch,
+        durable: bool,
+        now: Timestamp,
+    ) {
+        let Some(verifier) = open(&mut self.verifiers, key, stream) else {
+            return;
+        };
+        verifier.last_seen_at = now;
+        let before = verifier.acknowledged;
+        verifier.acknowledged = epoch.max(before);
+        if durable {
+            verifier.durable = epoch.max(verifier.durable);
+        }
+        let after = verifier.acknowledged;
+        if before != after {
+            subtract(&mut self.by_epoch, &before);
+            *self.by_epoch.entry(after).or_default() += 1;
+        }
+    }
+
+    /// Grants a lease, if one may be granted while `current` is the authority's epoch: the verifier has acknowledged it, the
+    /// store has the verifier, and nobody has put it in quarantine.
+    pub fn grant(
+        &mut self,
+        key: &VerifierKey,
+        stream: StreamId,
+        current: Epoch,
+        elapsed: Duration,
+    ) -> Option<Duration> {
+        let quarantined = self.is_quarantined(&key.spiffe_id);
+        let lease = self.lease;
+        let verifier = open(&mut self.verifiers, key, stream)?;
+        let granted = !quarantined && verifier.stored && verifier.acknowledged == current;
+        granted.then(|| {
+            verifier.extend(elapsed, lease);
+            lease
+        })
+    }
+
+    /// Something came from the verifier; it refused an update for `nack`, if that is not empty.
+    pub fn seen(&mut self, key: &VerifierKey, stream: StreamId, nack: &'static str, now: Timestamp) {
+        if let Some(verifier) = open(&mut self.verifiers, key, stream) {
+            verifier.last_seen_at = now;
+            if !nack.is_empty() {
+                verifier.last_nack = nack;
+            }
+        }
+    }
+
+    /// The stream is closed. The verifier may go on deciding.
+    pub fn closed(&mut self, key: &VerifierKey, stream: StreamId) {
+        if let Some(verifier) = open(&mut self.verifiers, key, stream) {
+            verifier.stream = None;
+            let acknowledged = verifier.acknowledged;
+            subtract(&mut self.by_epoch, &acknowledged);
+            subtract(&mut self.open, &key.spiffe_id);
+        }
+    }
+
+    /// The verifier has taken leave: it decides nothing any more. What it held on disk it may come back with, and then it says so.
+    pub fn left(&mut self, key: &VerifierKey, stream: StreamId) {
+        if let Some(verifier) = open(&mut self.verifiers, key, stream) {
+            verifier.ends.clear();
+        }
+        self.closed(key, stream);
+    }
+
+    /// Takes a verifier that is not connected for gone. False when there is none such.
+    pub fn forget(&mut self, key: &VerifierKey) -> bool {
+        let away = self
+            .verifiers
+            .get(key)
+            .is_some_and(|verifier| verifier.stream.is_none());
+        away && self.verifiers.remove(key).is_some()
+    }
+
+    /// Those that are neither connected nor decide on anything at `elapsed`: at most `most`. They are live no more, and may be
+    /// forgotten here and in the store.
+    #[must_use]
+    pub fn ended(&self, elapsed: Duration, most: usize) -> Vec<VerifierKey> {
+        let ended = |(_, verifier): &(&VerifierKey, &Verifier)| {
+            verifier.stream.is_none() && verifier.end() <= elapsed
+        };
+        let ended = self.verifiers.iter().filter(ended);
+        ended.take(most).map(|(key, _)| key.clone()).collect()
+    }
+
+    /// Puts an identity in quarantine, or ends that.
+    pub fn quarantine(&mut self, spiffe_id: SpiffeId, on: bool) {
+        if on {
+            self.quarantined.insert(spiffe_id);
+        } else {
+            self.quarantined.remove(&spiffe_id);
+        }
+    }
+
+    /// Whether an identity is in quarantine.
+    #[must_use]
+    pub fn is_quarantined(&self, spiffe_id: &SpiffeId) -> bool {
+        self.quarantined.contains(spiffe_id)
+    }
+}
+
+impl Verifier {
+    fn new(budgets: Arc<[ClassBudget]>) -> Self {
+        Self {
+            version: String::new(),
+            instance_id: String::new(),
+            stream: None,
+            acknowledged: 0,
+            durable: 0,
+            connected_at: Timestamp::default(),
+            last_seen_at: Timestamp::default(),
+            last_nack: "",
+            budgets,
+            stored: false,
+            ends: BTreeMap::new(),
+        }
+    }
+}
+
+fn subtract<K: Ord>(counts: &mut BTreeMap<K, usize>, key: &K) {
+    if let Some(count) = counts.get_mut(key) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(key);
+        }
+    }
+}
+
+/// The verifier, if this is its open stream: what an earlier one says late counts for nothing.
+fn open<'a>(
+    verifiers: &'a mut BTreeMap<VerifierKey, Verifier>,
+    key: &VerifierKey,
+    stream: StreamId,
+) -> Option<&'a mut Verifier> {
+    verifiers
+        .get_mut(key)
+        .filter(|verifier| verifier.stream == Some(stream))
+}
+
+#[cfg(test)]
+mod tests;

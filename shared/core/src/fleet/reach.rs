@@ -1,0 +1,128 @@
+//! How far an epoch has come, and what a rotation has to wait for.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::{Register, Verifier, VerifierKey};
+use crate::names::ClassName;
+use crate::trust::Epoch;
+
+/// How far an epoch has come. Times are elapsed time.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reach {
+    /// Verifiers that decide, or may still decide on what they were granted.
+    pub live: usize,
+    /// Those of them on which it is in force.
+    pub in_force: usize,
+    /// Those of them that hold it on disk.
+    pub durable: usize,
+    /// By when each class is decided on it everywhere. A class in which it is so already is left out.
+    pub bounds: BTreeMap<ClassName, Duration>,
+}
+
+impl Reach {
+    /// Whether no live verifier decides on anything earlier.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.in_force == self.live
+    }
+}
+
+/// A live verifier on which an epoch is not in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Laggard {
+    /// Which.
+    pub key: VerifierKey,
+    /// Whether its stream is open.
+    pub connected: bool,
+    /// The last epoch that it acknowledged.
+    pub acknowledged: Epoch,
+    /// When it has stopped deciding on anything earlier, if it is granted nothing more.
+    pub until: Duration,
+}
+
+/// Whether a key that an epoch published may sign.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gate {
+    /// Every live verifier holds the epoch.
+    Open,
+    /// Not yet.
+    Waits {
+        /// How many lack it.
+        laggards: usize,
+        /// When the last of them has stopped deciding, in elapsed time, if it is granted nothing more.
+        until: Duration,
+    },
+}
+
+impl Register {
+    /// Whether some verifier that is connected has not acknowledged `epoch`. Quick, whatever their number.
+    #[must_use]
+    pub fn is_lacking(&self, epoch: Epoch) -> bool {
+        self.by_epoch.range(..epoch).next().is_some()
+    }
+
+    /// How far `epoch` has come at `elapsed`.
+    #[must_use]
+    pub fn reach(&self, epoch: Epoch, elapsed: Duration) -> Reach {
+        let mut reach = Reach::default();
+        for (_, verifier) in self.live(elapsed) {
+            reach.live += 1;
+            reach.durable += usize::from(verifier.durable >= epoch);
+            if verifier.acknowledged >= epoch {
+                reach.in_force += 1;
+                continue;
+            }
+            for (class, end) in verifier.ends(elapsed) {
+                match reach.bounds.get_mut(class) {
+                    Some(bound) => *bound = end.max(*bound),
+                    None => drop(reach.bounds.insert(class.clone(), end)),
+                }
+            }
+        }
+        reach
+    }
+
+    /// Who lacks `epoch` at `elapsed`: at most `most`, those that may go on for longest first.
+    #[must_use]
+    pub fn laggards(&self, epoch: Epoch, elapsed: Duration, most: usize) -> Vec<Laggard> {
+        let lacks = |(_, verifier): &(_, &Verifier)| verifier.acknowledged < epoch;
+        let mut laggards: Vec<Laggard> = self.live(elapsed).filter(lacks).map(laggard).collect();
+        laggards.sort_by(|a, b| b.until.cmp(&a.until).then_with(|| a.key.cmp(&b.key)));
+        laggards.truncate(most);
+        laggards
+    }
+
+    /// Whether a key that `epoch` published may sign from now on: whoever may verify a token holds it, or decides nothing.
+    #[must_use]
+    pub fn gate(&self, epoch: Epoch, elapsed: Duration) -> Gate {
+        let lacking = self.live(elapsed).filter(|(_, verifier)| !verifier.holds(epoch));
+        let (mut laggards, mut until) = (0, elapsed);
+        for (_, verifier) in lacking {
+            laggards += 1;
+            until = until.max(verifier.end());
+        }
+        if laggards == 0 {
+            Gate::Open
+        } else {
+            Gate::Waits { laggards, until }
+        }
+    }
+
+    /// Those who may decide. One that was granted nothing, or whose grants have ended, decides nothing, whether its stream is open
+    /// or not.
+    fn live(&self, elapsed: Duration) -> impl Iterator<Item = (&VerifierKey, &Verifier)> {
+        self.verifiers
+            .iter()
+            .filter(move |(_, verifier)| verifier.end() > elapsed)
+    }
+}
+
+fn laggard((key, verifier): (&VerifierKey, &Verifier)) -> Laggard {
+    Laggard {
+        key: key.clone(),
+        connected: verifier.stream.is_some(),
+        acknowledged: verifier.acknowledged,
+        until: verifier.end(),
+    }
+}

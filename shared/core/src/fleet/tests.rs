@@ -1,0 +1,332 @@
+//! The register: who may decide until when, and what waits for whom.
+
+use super::*;
+
+const SECOND: Duration = Duration::from_secs(1);
+const LEASE: Duration = Duration::from_secs(10);
+const NOW: Timestamp = Timestamp::from_seconds(1_800_000_000);
+
+fn key(name: &str) -> VerifierKey {
+    VerifierKey {
+        spiffe_id: SpiffeId::parse(&format!("spiffe://test/{name}")).unwrap(),
+        verifier_id: VerifierId::parse("a").unwrap(),
+    }
+}
+
+fn class(name: &str) -> ClassName {
+    ClassName::parse(name).unwrap()
+}
+
+fn budgets(classes: &[(&str, u64)]) -> Arc<[ClassBudget]> {
+    let budget = |(name, seconds): &(&str, u64)| ClassBudget {
+        class: class(name),
+        budget: StalenessBudget::both(Duration::from_secs(*seconds)),
+    };
+    classes.iter().map(budget).collect()
+}
+
+struct Stage {
+    register: Register,
+    at: Duration,
+}
+
+impl Stage {
+    fn new() -> Self {
+        let limits = FleetLimits {
+            streams_per_identity: 2,
+            streams: 4,
+        };
+        Self {
+            register: Register::new(limits, LEASE),
+            at: 1000 * SECOND,
+        }
+    }
+
+    fn join(&mut self, key: &VerifierKey, holds: Holds) -> Result<StreamId, NotLetIn> {
+        let introduction = Introduction {
+            version: "1".to_owned(),
+            instance_id: "i".to_owned(),
+            budgets: budgets(&[("strict", 0), ("normal", 900)]),
+            holds,
+        };
+        let let_in = self.register.join(key, introduction.clone(), self.at, NOW)?;
+        if let_in.to_be_stored {
+            self.register.stored(key, &introduction.budgets);
+        }
+        Ok(let_in.stream)
+    }
+
+    /// A verifier that holds `epoch` on disk and has a lease.
+    fn settled(&mut self, name: &str, epoch: Epoch) -> (VerifierKey, StreamId) {
+        let key = key(name);
+        let stream = self.join(&key, Holds::Nothing).unwrap();
+        self.register.acknowledged(&key, stream, epoch, true, NOW);
+        assert_eq!(self.grant(&key, stream, epoch), Some(LEASE));
+        (key, stream)
+    }
+
+    fn grant(&mut self, key: &VerifierKey, stream: StreamId, current: Epoch) -> Option<Duration> {
+        self.register.grant(key, stream, current, self.at)
+    }
+
+    fn reach(&self, epoch: Epoch) -> Reach {
+        self.register.reach(epoch, self.at)
+    }
+
+    fn pass(&mut self, time: Duration) {
+        self.at += time;
+    }
+}
+
+/// The bound of a class whose verifiers were granted something at `granted`.
+fn bound(granted: Duration, budget: u64) -> Duration {
+    let length = LEASE + Duration::from_secs(budget);
+    granted + length + drift(length)
+}
+
+/// I-08: a verifier that is cut off decides until its lease and the budget of the class have ended, and is named until then.
+#[test]
+fn an_epoch_is_bounded_by_what_was_granted_before_it() {
+    let mut stage = Stage::new();
+    let (near, near_stream) = stage.settled("near", 1);
+    let (far, far_stream) = stage.settled("far", 1);
+    let granted = stage.at;
+    stage.register.closed(&far, far_stream);
+    stage.pass(3 * SECOND);
+    let reach = stage.reach(2);
+    assert_eq!((reach.live, reach.in_force, reach.durable), (2, 0, 0));
+    stage.register.acknowledged(&near, near_stream, 2, true, NOW);
+    let reach = stage.reach(2);
+    assert_eq!((reach.live, reach.in_force, reach.durable), (2, 1, 1));
+    assert_eq!(reach.bounds[&class("strict")], bound(granted, 0));
+    assert_eq!(reach.bounds[&class("normal")], bound(granted, 900));
+    let laggards = stage.register.laggards(2, stage.at, 9);
+    assert_eq!(laggards.len(), 1);
+    assert_eq!((&laggards[0].key, laggards[0].connected), (&far, false));
+    assert_eq!(laggards[0].until, bound(granted, 900));
+    // The strict class ends first, then the verifier.
+    stage.at = bound(granted, 0);
+    assert!(!stage.reach(2).bounds.contains_key(&class("strict")));
+    assert!(!stage.reach(2).is_complete());
+    stage.grant(&near, near_stream, 2);
+    stage.at = bound(granted, 900);
+    assert!(stage.reach(2).is_complete());
+}
+
+/// A lease is for the epoch acknowledged: while the current one is not, nothing more is granted and the bound stands still.
+#[test]
+fn nothing_is_granted_for_an_epoch_that_is_not_acknowledged() {
+    let mut stage = Stage::new();
+    let (key, stream) = stage.settled("a", 1);
+    let before = stage.reach(2);
+    stage.pass(5 * SECOND);
+    assert_eq!(stage.grant(&key, stream, 2), None);
+    assert_eq!(stage.reach(2), before);
+    stage.register.acknowledged(&key, stream, 2, false, NOW);
+    assert_eq!(stage.grant(&key, stream, 2), Some(LEASE));
+    assert!(stage.reach(2).is_complete());
+}
+
+/// A crash after a grant must not forget who has one.
+#[test]
+fn nothing_is_granted_to_who_is_not_stored() {
+    let mut stage = Stage::new();
+    let key = key("a");
+    let introduction = |seconds| Introduction {
+        version: String::new(),
+        instance_id: String::new(),
+        budgets: budgets(&[("normal", seconds)]),
+        holds: Holds::Epoch(1),
+    };
+    let let_in = stage
+        .register
+        .join(&key, introduction(60), stage.at, NOW)
+        .unwrap();
+    assert!(let_in.to_be_stored);
+    assert_eq!(stage.grant(&key, let_in.stream, 1), None);
+    stage.register.stored(&key, &budgets(&[("normal", 60)]));
+    assert_eq!(stage.grant(&key, let_in.stream, 1), Some(LEASE));
+    // With other budgets it has to be stored anew, and the earlier store counts for nothing.
+    let again = stage
+        .register
+        .join(&key, introduction(600), stage.at, NOW)
+        .unwrap();
+    assert!(again.to_be_stored);
+    stage.register.stored(&key, &budgets(&[("normal", 60)]));
+    assert_eq!(stage.grant(&key, again.stream, 1), None);
+    stage.register.stored(&key, &budgets(&[("normal", 600)]));
+    assert_eq!(stage.grant(&key, again.stream, 1), Some(LEASE));
+}
+
+/// Known from the store, granted something right before the crash: that is the latest it can be.
+#[test]
+fn after_a_restart_everybody_may_hold_a_lease() {
+    let mut stage = Stage::new();
+    stage
+        .register
+        .restore(key("a"), budgets(&[("normal", 60)]), stage.at);
+    let reach = stage.reach(1);
+    assert_eq!((reach.live, reach.in_force), (1, 0));
+    assert_eq!(reach.bounds[&class("normal")], bound(stage.at, 60));
+    assert!(!stage.register.is_lacking(1), "it is not connected");
+}
+
+/// F11, I-01: a key signs when everybody who may decide holds it on disk, or has stopped.
+#[test]
+fn the_gate_opens_when_all_hold_the_epoch_or_have_stopped() {
+    let mut stage = Stage::new();
+    let (near, near_stream) = stage.settled("near", 1);
+    let (far, far_stream) = stage.settled("far", 1);
+    let granted = stage.at;
+    stage.register.acknowledged(&near, near_stream, 2, false, NOW);
+    stage.register.closed(&far, far_stream);
+    let until = bound(granted, 900);
+    let gate = stage.register.gate(2, stage.at);
+    assert_eq!(
+        gate,
+        Gate::Waits { laggards: 2, until },
+        "in memory is not enough"
+    );
+    stage.register.acknowledged(&near, near_stream, 2, true, NOW);
+    let gate = stage.register.gate(2, stage.at);
+    assert_eq!(gate, Gate::Waits { laggards: 1, until });
+    stage.at = until;
+    assert_eq!(stage.register.gate(2, stage.at), Gate::Open);
+}
+
+/// One that has no disk at all comes back with nothing, and is not waited for to get one.
+#[test]
+fn who_never_had_a_disk_is_taken_at_its_word() {
+    let mut stage = Stage::new();
+    let key = key("a");
+    let stream = stage.join(&key, Holds::Nothing).unwrap();
+    stage.register.acknowledged(&key, stream, 2, false, NOW);
+    stage.grant(&key, stream, 2);
+    assert_eq!(stage.register.gate(2, stage.at), Gate::Open);
+    assert_eq!(stage.reach(2).durable, 0);
+}
+
+/// F12: a newcomer decides nothing until it has acknowledged the current epoch, so nothing waits for it.
+#[test]
+fn a_newcomer_that_holds_nothing_is_not_live() {
+    let mut stage = Stage::new();
+    let stream = stage.join(&key("a"), Holds::Nothing).unwrap();
+    assert_eq!(stage.reach(2), Reach::default());
+    assert_eq!(stage.register.gate(2, stage.at), Gate::Open);
+    assert!(
+        stage.register.is_lacking(2),
+        "whoever waits a moment waits for it"
+    );
+    assert_eq!(stage.grant(&key("a"), stream, 2), None);
+}
+
+/// F30 at the verifier: its disk was restored from a backup, and what it held before counts for nothing.
+#[test]
+fn who_comes_back_with_less_holds_less() {
+    let mut stage = Stage::new();
+    let (key, stream) = stage.settled("a", 5);
+    stage.register.closed(&key, stream);
+    stage.join(&key, Holds::Epoch(3)).unwrap();
+    assert_eq!(stage.reach(5).in_force, 0);
+    assert!(matches!(
+        stage.register.gate(5, stage.at),
+        Gate::Waits { laggards: 1, .. }
+    ));
+}
+
+/// Nobody comes twice: a new stream takes the place of the old one, and what that says late counts for nothing.
+#[test]
+fn a_second_stream_takes_the_place_of_the_first() {
+    let mut stage = Stage::new();
+    let (key, first) = stage.settled("a", 1);
+    let introduction = Introduction {
+        version: String::new(),
+        instance_id: "j".to_owned(),
+        budgets: budgets(&[("strict", 0), ("normal", 900)]),
+        holds: Holds::Epoch(1),
+    };
+    let second = stage.register.join(&key, introduction, stage.at, NOW).unwrap();
+    assert_eq!(second.superseded, Some(first));
+    stage.register.acknowledged(&key, first, 9, true, NOW);
+    assert_eq!(stage.grant(&key, first, 1), None);
+    stage.register.closed(&key, first);
+    assert_eq!((stage.register.connected(), stage.register.len()), (1, 1));
+    assert_eq!(stage.register.find(&key).unwrap().acknowledged, 1);
+}
+
+#[test]
+fn quarantine_grants_nothing_and_what_was_granted_ends_by_itself() {
+    let mut stage = Stage::new();
+    let (key, stream) = stage.settled("a", 1);
+    let granted = stage.at;
+    stage.register.quarantine(key.spiffe_id.clone(), true);
+    stage.pass(SECOND);
+    assert_eq!(stage.grant(&key, stream, 1), None);
+    assert_eq!(stage.reach(2).bounds[&class("normal")], bound(granted, 900));
+    stage.at = bound(granted, 900);
+    assert_eq!(stage.register.gate(2, stage.at), Gate::Open);
+    stage.register.quarantine(key.spiffe_id.clone(), false);
+    assert_eq!(stage.grant(&key, stream, 1), Some(LEASE));
+}
+
+#[test]
+fn who_takes_leave_is_waited_for_no_more() {
+    let mut stage = Stage::new();
+    let (key, stream) = stage.settled("a", 1);
+    stage.register.left(&key, stream);
+    assert_eq!(stage.reach(2), Reach::default());
+    assert_eq!(stage.register.ended(stage.at, 9), vec![key]);
+}
+
+#[test]
+fn only_who_is_away_can_be_forgotten() {
+    let mut stage = Stage::new();
+    let (key, stream) = stage.settled("a", 1);
+    assert!(!stage.register.forget(&key));
+    assert!(stage.register.ended(stage.at + 10_000 * SECOND, 9).is_empty());
+    stage.register.closed(&key, stream);
+    assert!(stage.register.ended(stage.at, 9).is_empty());
+    assert!(stage.register.forget(&key));
+    assert!(!stage.register.forget(&key));
+}
+
+/// G46.
+#[test]
+fn the_limits_hold() {
+    let mut stage = Stage::new();
+    let replica = |id: &str| VerifierKey {
+        verifier_id: VerifierId::parse(id).unwrap(),
+        ..key("a")
+    };
+    for id in ["1", "2"] {
+        stage.join(&replica(id), Holds::Nothing).unwrap();
+    }
+    assert_eq!(stage.join(&replica("3"), Holds::Nothing), Err(NotLetIn::Identity));
+    stage.join(&replica("2"), Holds::Nothing).unwrap();
+    for name in ["b", "c"] {
+        stage.join(&key(name), Holds::Nothing).unwrap();
+    }
+    assert_eq!(stage.join(&key("d"), Holds::Nothing), Err(NotLetIn::Full));
+    assert_eq!(stage.register.connected(), 4);
+}
+
+/// Longer budgets lengthen what was granted; shorter ones do not shorten it.
+#[test]
+fn ends_never_move_to_earlier_times() {
+    let mut stage = Stage::new();
+    let (key, _) = stage.settled("a", 1);
+    let before = stage.register.find(&key).unwrap().end();
+    let shorter = Introduction {
+        version: String::new(),
+        instance_id: String::new(),
+        budgets: budgets(&[("normal", 1)]),
+        holds: Holds::Epoch(1),
+    };
+    stage.register.join(&key, shorter, stage.at, NOW).unwrap();
+    assert_eq!(stage.register.find(&key).unwrap().end(), before);
+}
+
+#[test]
+fn assumed_budgets_are_the_built_in_classes() {
+    assert_eq!(assumed_budgets().len(), 3);
+}
