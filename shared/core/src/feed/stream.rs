@@ -35,8 +35,8 @@ pub struct Held {
 /// What a verifier's state says of this authority's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
-    /// Nothing: it is the current one, an earlier one, or none.
-    Behind,
+    /// Nothing against it: it is the current one, an earlier one, or none.
+    Consistent,
     /// It is another one at the current epoch: somebody else publishes in this name, or did.
     Fork,
     /// It is a later one: what is here was restored from a backup, or what is there is not ours (G45).
@@ -146,7 +146,7 @@ impl<S: Clone> Feed<S> {
         } else if held.epoch == current && held.digest != *self.trust.digest() {
             Standing::Fork
         } else {
-            Standing::Behind
+            Standing::Consistent
         }
     }
 
@@ -159,7 +159,7 @@ impl<S: Clone> Feed<S> {
             Standing::Ahead => return Join::Refused(JoinRefused::Ahead),
             Standing::SeenLater => return Join::Refused(JoinRefused::SeenLater),
             // The digest of a fork is not ours, so it is sent a snapshot. Its verifier refuses that, and says so.
-            Standing::Behind | Standing::Fork => {}
+            Standing::Consistent | Standing::Fork => {}
         }
         let deltas = self.deltas_after(held.epoch, &held.digest);
         let backlog: Option<Vec<_>> = deltas.map(|deltas| deltas.cloned().collect());
@@ -205,18 +205,16 @@ impl<S: Clone> Feed<S> {
 
     /// The verifier wants a snapshot.
     pub fn resync(&mut self, stream: StreamId) -> Resync<S> {
-        let Some(asking) = self.streams.get(&stream) else {
+        let backlog = self.snapshot_backlog();
+        let Some(asking) = self.streams.get_mut(&stream) else {
             return Resync::Ended;
         };
         if asking.resyncs >= MAX_RESYNCS {
             self.end(stream);
             return Resync::TooOften;
         }
-        let Some(backlog) = self.snapshot_backlog() else {
+        let Some(backlog) = backlog else {
             return Resync::NeedsSnapshot;
-        };
-        let Some(asking) = self.streams.get_mut(&stream) else {
-            return Resync::Ended;
         };
         asking.resyncs += 1;
         if backlog.iter().all(|frame| asking.send(frame)) {
