@@ -19,7 +19,7 @@ use countersign_core::names::CertificateThumbprint;
 use countersign_core::requirements::{Access, MethodPath, MethodTable, Requirements, Rule};
 use countersign_core::trust::Epoch;
 use countersign_core::verifying::{
-    Expectations, Presentation, TrustView, VerifiedToken, authenticate, judge, trusted,
+    Expectations, Presentation, TrustView, VerifiedToken, authenticate, judge,
 };
 use tokio::sync::Semaphore;
 
@@ -189,7 +189,8 @@ impl Verifier {
             requirements,
         };
         let current = self.trust.current();
-        let view = trusted(current.view(self.trust.clock().elapsed()))?;
+        let view = current.view(self.trust.clock().elapsed());
+        let view = view.ok_or(Rejection::TrustCold)?;
         self.judge(Arc::clone(&admitted.known), view, &presentation)?;
         Ok(())
     }
@@ -210,7 +211,9 @@ impl Verifier {
             requirements,
         };
         let current = self.trust.current();
-        let view = current.view(self.trust.clock().elapsed());
+        let view = current
+            .view(self.trust.clock().elapsed())
+            .ok_or(Rejection::TrustCold);
         let verdict = question
             .token
             .and_then(|token| self.verify(token, view, &presentation));
@@ -223,15 +226,15 @@ impl Verifier {
     fn verify(
         &self,
         token: &[u8],
-        view: Option<TrustView<'_>>,
+        view: Result<TrustView<'_>, Rejection>,
         presentation: &Presentation<'_>,
     ) -> Result<Admitted, Rejection> {
         if let Some(known) = self.tokens.find(token) {
             self.metrics.recognized();
-            return self.judge(known, trusted(view)?, presentation);
+            return self.judge(known, view?, presentation);
         }
         self.metrics.new_token();
-        let (view, authentic) = authenticate(token, view)?;
+        let (view, authentic) = authenticate(token, view, &presentation.requirements.class.budget)?;
         let known = Arc::new(KnownToken {
             identity: Identity::of(authentic.claims()).ok_or(Rejection::TokenMalformed)?,
             authentic,

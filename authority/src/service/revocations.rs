@@ -3,9 +3,9 @@
 use std::fmt;
 
 use countersign_core::claims::Claims;
-use countersign_core::freshness::Freshness;
 use countersign_core::jose::{decode_segment, encode_segment};
 use countersign_core::names::{ClientId, KeyId, TokenId};
+use countersign_core::staleness::StalenessBudget;
 use countersign_core::verifying::{TrustView, authenticate};
 use countersign_core::{BearerToken, Rejection, Timestamp};
 use countersign_proto::admin::v1;
@@ -103,11 +103,8 @@ impl Revocations {
         let token = BearerToken::new(token.as_bytes())
             .map_err(|_length| status::invalid("token", "is empty or over 8 KiB"))?;
         let books = self.desk.ledger.books();
-        let view = TrustView {
-            state: &books.trust,
-            freshness: Freshness::Fresh,
-        };
-        match authenticate(token.as_bytes(), Some(view)) {
+        let view = TrustView::current(&books.trust);
+        match authenticate(token.as_bytes(), Ok(view), &StalenessBudget::STRICT) {
             Ok((_, authentic)) => Ok(Wanted::Token(Box::new(authentic.claims().clone()))),
             Err(Rejection::KeyRevoked) => Ok(Wanted::UnderCompromisedKey),
             Err(_not_ours) => Err(status::failed(Failure::TokenNotOurs)),

@@ -1,9 +1,13 @@
-//! How old a verifier's trust may be.
+//! What the age of a verifier's trust means for the verifier as a whole.
 //!
 //! Age counts from the last time that the authority confirmed the very state that is in force, not from a connection
-//! being open.
+//! being open. Whether a call is decided is a matter of its method's class ([`crate::staleness`]); what is here is for
+//! status answers, metrics and logs.
 
+use std::sync::Arc;
 use std::time::Duration;
+
+use crate::staleness::ClassBudget;
 
 /// How long a verifier goes on without the authority.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,12 +22,45 @@ pub struct StalenessBudget {
 /// What the age of the trust means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Freshness {
-    /// Decide.
+    /// The lease lasts: calls of every class are decided.
     Fresh,
-    /// Decide, and tell.
+    /// The lease has ended, and calls of some class are still decided.
     Stale,
-    /// Refuse.
+    /// No call is decided.
     Expired,
+}
+
+/// How a verifier deals with trust that grows old.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StalenessRules {
+    /// From this age on, trust is warned of.
+    pub warn_after: Duration,
+    /// The class of methods of which nothing is said, and of questions without a method.
+    pub default_class: Arc<ClassBudget>,
+    /// Every class that calls can be of, the default among them. The authority counts on all of them, so that one which no method
+    /// belongs to would only make it wait.
+    pub classes: Vec<Arc<ClassBudget>>,
+}
+
+impl StalenessRules {
+    /// What it means that the lease ended `overdue` ago; nothing: that the trust was never confirmed.
+    #[must_use]
+    pub fn freshness(&self, overdue: Option<Duration>) -> Freshness {
+        let decides = |class: &Arc<ClassBudget>| class.budget.too_old(overdue).is_none();
+        if overdue.is_some_and(|overdue| overdue.is_zero()) {
+            Freshness::Fresh
+        } else if self.classes.iter().any(decides) {
+            Freshness::Stale
+        } else {
+            Freshness::Expired
+        }
+    }
+
+    /// Whether calls of the default class are decided.
+    #[must_use]
+    pub fn decides(&self, overdue: Option<Duration>) -> bool {
+        self.default_class.budget.too_old(overdue).is_none()
+    }
 }
 
 impl Freshness {
@@ -61,6 +98,37 @@ impl StalenessBudget {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// I-14: the lease makes it fresh, any class that decides keeps it from being expired, and the default class alone is what
+    /// readiness goes by.
+    #[test]
+    fn trust_is_stale_between_the_end_of_its_lease_and_the_last_budget() {
+        let classes = [
+            ClassBudget::strict(),
+            ClassBudget::normal(),
+            ClassBudget::tolerant(),
+        ]
+        .map(Arc::new);
+        let rules = StalenessRules {
+            warn_after: Duration::from_secs(60),
+            default_class: Arc::clone(&classes[1]),
+            classes: classes.to_vec(),
+        };
+        let minutes = |minutes: u64| Some(Duration::from_secs(60 * minutes));
+        for (overdue, freshness, decides) in [
+            (Some(Duration::ZERO), Freshness::Fresh, true),
+            (Some(Duration::from_nanos(1)), Freshness::Stale, true),
+            (minutes(15), Freshness::Stale, false),
+            (minutes(24 * 60), Freshness::Expired, false),
+            (None, Freshness::Expired, false),
+        ] {
+            assert_eq!(
+                (rules.freshness(overdue), rules.decides(overdue)),
+                (freshness, decides),
+                "{overdue:?}"
+            );
+        }
+    }
 
     #[test]
     fn the_bounds_are_inclusive() {

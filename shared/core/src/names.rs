@@ -94,11 +94,102 @@ name! {
     }
 }
 
-name! {
-    /// The identifier of one token (`jti`, RFC 7519, section 4.1.7).
-    TokenId, "a token id is 1 to 64 of `A-Z`, `a-z`, `0-9`, `.`, `_`, `-`", |text| {
-        (1..=64).contains(&text.len())
-            && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+/// The identifier of one token (`jti`, RFC 7519, section 4.1.7).
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TokenId {
+    text: Arc<str>,
+    serial: Option<TokenSerial>,
+}
+
+impl TokenId {
+    /// Reads `text`.
+    ///
+    /// # Errors
+    /// [`InvalidName`], which says what the form is.
+    pub fn parse(text: &str) -> Result<Self, InvalidName> {
+        let valid = (1..=64).contains(&text.len())
+            && text
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
+        if !valid {
+            return Err(InvalidName {
+                expected: "a token id is 1 to 64 of `A-Z`, `a-z`, `0-9`, `.`, `_`, `-`",
+            });
+        }
+        Ok(Self {
+            text: text.into(),
+            serial: TokenSerial::parse(text),
+        })
+    }
+
+    /// The identifier's text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// The two numbers that it is made of, if it is one that an authority gives.
+    #[must_use]
+    pub const fn serial(&self) -> Option<TokenSerial> {
+        self.serial
+    }
+}
+
+impl fmt::Display for TokenId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl fmt::Debug for TokenId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TokenId({})", self.text)
+    }
+}
+
+/// The two numbers that an authority makes a `jti` of: `<shard>.<sequence>`, both in lower-case hexadecimal without leading
+/// zeros.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TokenSerial {
+    /// One for each start of an authority.
+    pub shard: u64,
+    /// Counts the tokens of the shard.
+    pub sequence: u64,
+}
+
+impl TokenSerial {
+    fn parse(text: &str) -> Option<Self> {
+        let (shard, sequence) = text.split_once('.')?;
+        Some(Self {
+            shard: hexadecimal(shard)?,
+            sequence: hexadecimal(sequence)?,
+        })
+    }
+}
+
+/// One spelling for each number: two would be two tokens.
+fn hexadecimal(text: &str) -> Option<u64> {
+    let digits = text
+        .bytes()
+        .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+    if !digits || (text.len() > 1 && text.starts_with('0')) {
+        return None;
+    }
+    u64::from_str_radix(text, 16).ok()
+}
+
+impl fmt::Display for TokenSerial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:x}.{:x}", self.shard, self.sequence)
+    }
+}
+
+impl From<TokenSerial> for TokenId {
+    fn from(serial: TokenSerial) -> Self {
+        Self {
+            text: serial.to_string().into(),
+            serial: Some(serial),
+        }
     }
 }
 
@@ -123,6 +214,13 @@ name! {
     VerifierId, "a verifier id is 1 to 64 of `A-Z`, `a-z`, `0-9`, `.`, `_`, `-`", |text| {
         (1..=64).contains(&text.len())
             && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+    }
+}
+
+impl ClassName {
+    /// One of the classes that every verifier has.
+    pub(crate) fn built_in(name: &'static str) -> Self {
+        Self(name.into())
     }
 }
 

@@ -125,8 +125,10 @@ pub enum Rejection {
     ScopeInsufficient,
     /// The verifier holds no trust yet.
     TrustCold,
-    /// The verifier's trust is older than its staleness budget.
+    /// The verifier's trust is older than the staleness budget of the method's class.
     TrustStale,
+    /// The verifier does not know what time it is.
+    VerifierClock,
 }
 
 /// What a refusal means to the caller.
@@ -146,7 +148,7 @@ pub enum Outcome {
 
 impl Rejection {
     /// One of each reason; claims by their first.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 29] = [
         Self::RequestMalformed,
         Self::TokenMissing,
         Self::TokenTooLarge,
@@ -175,6 +177,7 @@ impl Rejection {
         Self::ScopeInsufficient,
         Self::TrustCold,
         Self::TrustStale,
+        Self::VerifierClock,
     ];
 
     /// The stable name: metric label and log field; in upper case, the `ErrorInfo.reason`.
@@ -209,6 +212,7 @@ impl Rejection {
             Self::ScopeInsufficient => "scope_insufficient",
             Self::TrustCold => "trust_cold",
             Self::TrustStale => "trust_stale",
+            Self::VerifierClock => "verifier_clock",
         }
     }
 
@@ -242,7 +246,8 @@ impl Rejection {
             | Self::CnfMissing
             | Self::ScopeInsufficient
             | Self::TrustCold
-            | Self::TrustStale => None,
+            | Self::TrustStale
+            | Self::VerifierClock => None,
         }
     }
 
@@ -253,7 +258,7 @@ impl Rejection {
             Self::RequestMalformed => Outcome::Invalid,
             Self::TokenTooLarge => Outcome::TooLarge,
             Self::ScopeInsufficient => Outcome::Denied,
-            Self::TrustCold | Self::TrustStale => Outcome::Unavailable,
+            Self::TrustCold | Self::TrustStale | Self::VerifierClock => Outcome::Unavailable,
             Self::TokenMissing
             | Self::TokenMalformed
             | Self::HeaderForbidden

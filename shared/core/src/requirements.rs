@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::names::Scope;
 use crate::rejection::Rejection;
+use crate::staleness::ClassBudget;
 
 /// The longest method path read, in bytes.
 pub const MAX_PATH_LENGTH: usize = 1024;
@@ -83,6 +84,8 @@ pub struct Requirements {
     pub scopes: Vec<Scope>,
     /// A token bound to the caller's certificate.
     pub bound: bool,
+    /// The class of the method: how long it is decided on trust that is no longer confirmed.
+    pub class: Arc<ClassBudget>,
 }
 
 /// How a method may be called.
@@ -208,7 +211,7 @@ mod tests {
         let scoped = |scope: &str| {
             Access::Protected(Requirements {
                 scopes: vec![Scope::parse(scope).expect("a scope")],
-                bound: false,
+                ..Requirements::default()
             })
         };
         let mut table = MethodTable::new(Requirements::default());

@@ -11,6 +11,9 @@ use crate::names::ClassName;
 /// The longest lease that a verifier believes, whatever it is told.
 pub const MAX_LEASE: Duration = Duration::from_secs(60);
 
+/// The lease that an authority grants unless configured otherwise.
+pub const DEFAULT_LEASE: Duration = Duration::from_secs(10);
+
 /// The longest budget that may be declared.
 pub const MAX_BUDGET: Duration = Duration::from_secs(7 * 24 * 3600);
 
@@ -81,6 +84,13 @@ impl StalenessBudget {
         }
     }
 
+    /// The same for trust that may never have been confirmed: then nothing says that it is current, and it is too old for every
+    /// budget.
+    #[must_use]
+    pub fn too_old(&self, overdue: Option<Duration>) -> Option<Data> {
+        self.exceeded(overdue.unwrap_or(Duration::MAX))
+    }
+
     /// What is left of the budget when the lease ended `overdue` ago.
     #[must_use]
     pub fn left(&self, overdue: Duration) -> Duration {
@@ -97,6 +107,51 @@ pub struct ClassBudget {
     pub budget: StalenessBudget,
 }
 
+impl ClassBudget {
+    /// The class `strict`: for methods that nobody revoked may call even once.
+    #[must_use]
+    pub fn strict() -> Self {
+        Self::built_in("strict", StalenessBudget::STRICT)
+    }
+
+    /// The class `normal`.
+    #[must_use]
+    pub fn normal() -> Self {
+        Self::built_in("normal", StalenessBudget::NORMAL)
+    }
+
+    /// The class `tolerant`: for methods that had better go on than be right to the minute.
+    #[must_use]
+    pub fn tolerant() -> Self {
+        Self::built_in("tolerant", StalenessBudget::TOLERANT)
+    }
+
+    fn built_in(class: &'static str, budget: StalenessBudget) -> Self {
+        Self {
+            class: ClassName::built_in(class),
+            budget,
+        }
+    }
+}
+
+/// `normal`: what a method belongs to of which nothing is said.
+impl Default for ClassBudget {
+    fn default() -> Self {
+        Self::normal()
+    }
+}
+
+/// What was too old to decide on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stale {
+    /// The class of the method.
+    pub class: ClassName,
+    /// The data whose budget is used up.
+    pub data: Data,
+    /// Time since the authority last confirmed it. Nothing when it never did.
+    pub age: Option<Duration>,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -110,6 +165,41 @@ mod tests {
             StalenessBudget::STRICT.exceeded(Duration::from_nanos(1)),
             Some(Data::Revocations)
         );
+    }
+
+    #[test]
+    fn what_was_never_confirmed_is_too_old_for_every_budget() {
+        for longest in [Duration::ZERO, MAX_BUDGET, Duration::MAX] {
+            assert!(StalenessBudget::both(longest).too_old(None).is_some());
+            assert!(
+                StalenessBudget::both(longest)
+                    .too_old(Some(Duration::ZERO))
+                    .is_none()
+            );
+        }
+    }
+
+    /// What the table in docs/staleness.md says.
+    #[test]
+    fn the_built_in_classes_are_what_they_are_documented_to_be() {
+        let told = [
+            ClassBudget::strict(),
+            ClassBudget::normal(),
+            ClassBudget::tolerant(),
+        ]
+        .map(|class| {
+            (
+                class.class.to_string(),
+                class.budget.revocations,
+                class.budget.keys,
+            )
+        });
+        let both = |class: &str, seconds| (class.to_owned(), seconds * SECOND, seconds * SECOND);
+        assert_eq!(
+            told,
+            [both("strict", 0), both("normal", 900), both("tolerant", 86_400)]
+        );
+        assert_eq!(ClassBudget::default(), ClassBudget::normal());
     }
 
     #[test]

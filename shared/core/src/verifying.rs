@@ -13,13 +13,13 @@ use std::time::Duration;
 
 use crate::bearer::MAX_TOKEN_LENGTH;
 use crate::claims::{Claims, Confirmation};
-use crate::freshness::Freshness;
 use crate::jose::CompactJws;
 use crate::key_set::{KeySet, KeyTimes};
 use crate::names::{Audience, CertificateThumbprint, Issuer, KeyId};
 use crate::rejection::{Claim, Rejection};
 use crate::requirements::Requirements;
 use crate::spiffe::TrustDomain;
+use crate::staleness::StalenessBudget;
 use crate::time::Timestamp;
 use crate::trust::TrustState;
 
@@ -40,13 +40,25 @@ pub struct Expectations {
     pub several_audiences: bool,
 }
 
-/// The trust that a decision is made on: one consistent state and how fresh it is.
+/// The trust that a decision is made on: one consistent state, and whether it is still known to be the authority's.
 #[derive(Clone, Copy, Debug)]
 pub struct TrustView<'a> {
     /// Keys and revocations of one epoch.
     pub state: &'a TrustState,
-    /// What their age means here.
-    pub freshness: Freshness,
+    /// How long ago the lease on it ended: zero while it lasts, nothing when the authority never confirmed it. What that
+    /// means depends on the class of the method.
+    pub overdue: Option<Duration>,
+}
+
+impl<'a> TrustView<'a> {
+    /// `state` as the authority itself sees it, and a verifier while its lease lasts.
+    #[must_use]
+    pub const fn current(state: &'a TrustState) -> Self {
+        Self {
+            state,
+            overdue: Some(Duration::ZERO),
+        }
+    }
 }
 
 /// Who presents the token, to what.
@@ -97,34 +109,37 @@ impl VerifiedToken {
     }
 }
 
-/// Whether `token` is good at `now` for what `expected` and `presented` say, under `trust`. Without trust, nothing is.
+/// Whether `token` is good at `now` for what `expected` and `presented` say, under `trust`. Where there is none to decide on,
+/// `trust` says why, and nothing is good.
 ///
 /// # Errors
 /// The first [`Rejection`] in the order above.
 pub fn verify(
     token: &[u8],
-    trust: Option<TrustView<'_>>,
+    trust: Result<TrustView<'_>, Rejection>,
     expected: &Expectations,
     presented: &Presentation<'_>,
     now: Timestamp,
 ) -> Result<VerifiedToken, Rejection> {
-    let (view, authentic) = authenticate(token, trust)?;
+    let budget = &presented.requirements.class.budget;
+    let (view, authentic) = authenticate(token, trust, budget)?;
     judge(authentic, view, expected, presented, now)
 }
 
-/// Whether a key in force signed `token`, and what it says.
+/// Whether a key in force signed `token`, and what it says, on `trust` that is within `budget`.
 ///
 /// # Errors
-/// The reasons up to and including the claims' form.
+/// The reasons up to and including the claims' form. The token's own form comes before what `trust` says.
 pub fn authenticate<'a>(
     token: &[u8],
-    trust: Option<TrustView<'a>>,
+    trust: Result<TrustView<'a>, Rejection>,
+    budget: &StalenessBudget,
 ) -> Result<(TrustView<'a>, AuthenticToken), Rejection> {
     if token.len() > MAX_TOKEN_LENGTH {
         return Err(Rejection::TokenTooLarge);
     }
     let jws = CompactJws::parse(token)?;
-    let view = trusted(trust)?;
+    let view = trusted(trust?, budget)?;
     let claims = authentic_claims(&jws, view.state.keys())?;
     Ok((
         view,
@@ -135,18 +150,14 @@ pub fn authenticate<'a>(
     ))
 }
 
-/// The trust to decide on, if it may be used.
+/// `trust`, if it may be decided on within `budget`.
 ///
 /// # Errors
-/// [`Rejection::TrustCold`] without any, [`Rejection::TrustStale`] when it is past its budget.
-pub const fn trusted(trust: Option<TrustView<'_>>) -> Result<TrustView<'_>, Rejection> {
-    match trust {
-        None => Err(Rejection::TrustCold),
-        Some(TrustView {
-            freshness: Freshness::Expired,
-            ..
-        }) => Err(Rejection::TrustStale),
-        Some(view) => Ok(view),
+/// [`Rejection::TrustStale`].
+pub fn trusted<'a>(trust: TrustView<'a>, budget: &StalenessBudget) -> Result<TrustView<'a>, Rejection> {
+    match budget.too_old(trust.overdue) {
+        None => Ok(trust),
+        Some(_data) => Err(Rejection::TrustStale),
     }
 }
 
@@ -177,7 +188,7 @@ pub fn judge(
     presented: &Presentation<'_>,
     now: Timestamp,
 ) -> Result<VerifiedToken, Rejection> {
-    let trust = trusted(Some(trust))?.state;
+    let trust = trusted(trust, &presented.requirements.class.budget)?.state;
     let claims = token.claims();
     let key = trust.keys().find(&token.key_id).ok_or(Rejection::KidUnknown)?;
     check_key(&key.times, claims, expected, now)?;

@@ -81,7 +81,7 @@ impl Fixture {
             },
             requirements: Requirements {
                 scopes: vec![Scope::parse(SCOPE)?],
-                bound: false,
+                ..Requirements::default()
             },
         })
     }

@@ -7,7 +7,6 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use countersign_core::bearer::MAX_TOKEN_LENGTH;
-use countersign_core::freshness::Freshness;
 use countersign_core::ports::Signer as _;
 use countersign_core::verifying::{Presentation, TrustView, verify};
 
@@ -72,10 +71,7 @@ pub(crate) fn hostile_claims(scale: Scale) -> Result<Comparison, Failure> {
 }
 
 fn verdict(fixture: &Fixture, token: &str, good: bool) -> Result<Duration, Failure> {
-    let view = TrustView {
-        state: &fixture.state,
-        freshness: Freshness::Fresh,
-    };
+    let view = TrustView::current(&fixture.state);
     let presentation = Presentation {
         peer_certificate: None,
         requirements: &fixture.requirements,
@@ -85,7 +81,7 @@ fn verdict(fixture: &Fixture, token: &str, good: bool) -> Result<Duration, Failu
     let took = cpu_time(|| {
         let verdict = verify(
             black_box(token.as_bytes()),
-            Some(view),
+            Ok(view),
             &fixture.expected,
             &presentation,
             now,

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, ParsedPublicKey};
 use countersign_core::claims::Claims;
-use countersign_core::freshness::Freshness;
 use countersign_core::jose::CompactJws;
 use countersign_core::jwk::PublicNumbers;
 use countersign_core::verifying::{Presentation, TrustView, verify};
@@ -111,10 +110,7 @@ fn raw_round(key: &ParsedPublicKey, tokens: &[String]) -> Result<Duration, Failu
 }
 
 fn our_round(fixture: &Fixture, tokens: &[String]) -> Result<Duration, Failure> {
-    let view = TrustView {
-        state: &fixture.state,
-        freshness: Freshness::Fresh,
-    };
+    let view = TrustView::current(&fixture.state);
     let presentation = Presentation {
         peer_certificate: None,
         requirements: &fixture.requirements,
@@ -123,7 +119,7 @@ fn our_round(fixture: &Fixture, tokens: &[String]) -> Result<Duration, Failure> 
     let accepts = |token: &&String| {
         verify(
             token.as_bytes(),
-            Some(view),
+            Ok(view),
             &fixture.expected,
             &presentation,
             now,

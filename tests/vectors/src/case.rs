@@ -52,6 +52,7 @@ impl Method {
                 Self::Plain | Self::Bound => Vec::new(),
             },
             bound: self == Self::Bound,
+            ..Requirements::default()
         }
     }
 }
@@ -124,7 +125,7 @@ impl Case {
             requirements: &requirements,
         };
         let view = setting.view(state);
-        verify(token, Some(view), &setting.expectations(), &presented, now)
+        verify(token, Ok(view), &setting.expectations(), &presented, now)
     }
 
     /// With `method` in place of the plain one.

@@ -5,7 +5,6 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use countersign_core::Timestamp;
-use countersign_core::freshness::Freshness;
 use countersign_core::jose::Algorithm;
 use countersign_core::jwk::Jwk;
 use countersign_core::key_set::{KeySet, KeyTimes, PublishedKey};
@@ -328,10 +327,7 @@ impl Setting {
     /// `state` as fresh trust.
     #[must_use]
     pub const fn view<'a>(&self, state: &'a TrustState) -> TrustView<'a> {
-        TrustView {
-            state,
-            freshness: Freshness::Fresh,
-        }
+        TrustView::current(state)
     }
 
     /// What the verifier accepts.

@@ -68,7 +68,7 @@ impl Verifier {
             peer_certificate: None,
             requirements: &self.requirements,
         };
-        let view = Some(self.setting.view(&self.state));
+        let view = Ok(self.setting.view(&self.state));
         cost(|| verify(token, view, &expected, &presented, self.setting.now).map(drop))
     }
 

@@ -51,7 +51,7 @@ impl Verifier {
         let view = self.setting.view(&self.state);
         verify(
             token,
-            Some(view),
+            Ok(view),
             &self.setting.expectations(),
             &presented,
             self.setting.now,

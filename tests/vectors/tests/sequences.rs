@@ -1,14 +1,15 @@
 //! Cases that are more than one request: exhaustive edits, orders of arrival, what changes between two looks at one token.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use countersign_core::bearer::from_authorization;
 use countersign_core::claims::Claims;
-use countersign_core::freshness::Freshness;
 use countersign_core::json::Members;
 use countersign_core::names::{ClientId, TokenId};
 use countersign_core::requirements::Requirements;
 use countersign_core::revocation::{Revocation, RevocationList, RevokedSubject};
+use countersign_core::staleness::StalenessBudget;
 use countersign_core::trust::{Change, TrustState};
 use countersign_core::verifying::{Presentation, TrustView, authenticate, judge, verify};
 use countersign_core::{Claim, Rejection, Timestamp};
@@ -27,7 +28,7 @@ fn decide_at(setting: &Setting, state: &TrustState, token: &[u8], now: Timestamp
         requirements: &requirements,
     };
     let view = setting.view(state);
-    verify(token, Some(view), &setting.expectations(), &presented, now).map(|_| ())
+    verify(token, Ok(view), &setting.expectations(), &presented, now).map(|_| ())
 }
 
 fn decide(setting: &Setting, state: &TrustState, token: &[u8]) -> Result<(), Rejection> {
@@ -140,13 +141,7 @@ fn several_audiences_pass_only_where_policy_says_so() {
         let mut expectations = setting.expectations();
         expectations.several_audiences = true;
         let view = setting.view(&state);
-        let answer = verify(
-            token.as_bytes(),
-            Some(view),
-            &expectations,
-            &presented,
-            setting.now,
-        );
+        let answer = verify(token.as_bytes(), Ok(view), &expectations, &presented, setting.now);
         assert_eq!(answer.map(|_| ()), expected, "{audiences}");
     }
 }
@@ -214,7 +209,12 @@ fn an_accepted_token_is_refused_once_revoked_or_expired() {
     let setting = setting();
     let state = setting.trust_state();
     let token = setting.good_token();
-    let (view, authentic) = authenticate(token.as_bytes(), Some(setting.view(&state))).expect("authentic");
+    let (view, authentic) = authenticate(
+        token.as_bytes(),
+        Ok(setting.view(&state)),
+        &StalenessBudget::NORMAL,
+    )
+    .expect("authentic");
     let requirements = Requirements::default();
     let presented = Presentation {
         peer_certificate: None,
@@ -229,7 +229,7 @@ fn an_accepted_token_is_refused_once_revoked_or_expired() {
     assert_eq!(judge_at(&state, setting.after(599)), Ok(()));
     assert_eq!(judge_at(&state, expires_at), Err(Rejection::TokenExpired));
     let stale = TrustView {
-        freshness: Freshness::Expired,
+        overdue: Some(StalenessBudget::NORMAL.shortest()),
         ..setting.view(&state)
     };
     let on_stale_trust = judge(
@@ -265,7 +265,12 @@ fn an_accepted_token_is_refused_once_its_key_is_withdrawn() {
     let setting = setting();
     let state = setting.trust_state();
     let token = setting.good_token();
-    let (_, authentic) = authenticate(token.as_bytes(), Some(setting.view(&state))).expect("authentic");
+    let (_, authentic) = authenticate(
+        token.as_bytes(),
+        Ok(setting.view(&state)),
+        &StalenessBudget::NORMAL,
+    )
+    .expect("authentic");
     let with_keys = |edit: &dyn Fn(&mut countersign_core::key_set::PublishedKey)| {
         let mut keys = state.keys().keys().to_vec();
         for key in keys
@@ -396,18 +401,19 @@ fn without_fresh_trust_nothing_is_accepted() {
         peer_certificate: None,
         requirements: &requirements,
     };
-    let decide = |token: &[u8], freshness: Option<Freshness>| {
-        let view = freshness.map(|freshness| TrustView {
+    let decide = |token: &[u8], overdue: Result<Duration, Rejection>| {
+        let view = overdue.map(|overdue| TrustView {
             state: &state,
-            freshness,
+            overdue: Some(overdue),
         });
         verify(token, view, &setting.expectations(), &presented, setting.now).map(|_| ())
     };
-    assert_eq!(decide(token.as_bytes(), None), Err(Rejection::TrustCold));
-    assert_eq!(
-        decide(token.as_bytes(), Some(Freshness::Expired)),
-        Err(Rejection::TrustStale)
-    );
-    assert_eq!(decide(token.as_bytes(), Some(Freshness::Stale)), Ok(()));
-    assert_eq!(decide(b"a.b", None), Err(Rejection::TokenMalformed));
+    for none in [Rejection::TrustCold, Rejection::VerifierClock] {
+        assert_eq!(decide(token.as_bytes(), Err(none)), Err(none));
+        assert_eq!(decide(b"a.b", Err(none)), Err(Rejection::TokenMalformed));
+    }
+    let budget = StalenessBudget::NORMAL.shortest();
+    let just_within = budget - Duration::from_nanos(1);
+    assert_eq!(decide(token.as_bytes(), Ok(just_within)), Ok(()));
+    assert_eq!(decide(token.as_bytes(), Ok(budget)), Err(Rejection::TrustStale));
 }

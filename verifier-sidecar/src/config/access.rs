@@ -20,7 +20,7 @@ impl Checker {
         let default = self.scopes("default_scopes", file.default_scopes.as_deref());
         let mut table = MethodTable::new(Requirements {
             scopes: default,
-            bound: false,
+            ..Requirements::default()
         });
         for (index, method) in file.method.iter().enumerate() {
             let key = format!("method.{index}");
@@ -59,6 +59,7 @@ impl Checker {
                 Some(Access::Protected(Requirements {
                     scopes,
                     bound: method.bound,
+                    ..Requirements::default()
                 }))
             }
             (true, true) => {

@@ -13,11 +13,11 @@ fn methods() -> MethodTable {
     let mut methods = MethodTable::new(Requirements::default());
     let scoped = Requirements {
         scopes: vec![Scope::parse("admin").expect("a scope")],
-        bound: false,
+        ..Requirements::default()
     };
     let bound = Requirements {
-        scopes: Vec::new(),
         bound: true,
+        ..Requirements::default()
     };
     methods
         .set("/a.A/Scoped", Access::Protected(scoped))

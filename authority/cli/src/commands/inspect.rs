@@ -148,7 +148,10 @@ fn wanted(args: &InspectArgs, environment: Option<&Environment>) -> Result<Wante
             leeway: args.leeway,
             several_audiences: false,
         },
-        requirements: Requirements { scopes, bound: false },
+        requirements: Requirements {
+            scopes,
+            ..Requirements::default()
+        },
         certificate: args.peer_cert.as_deref().map(pki::thumbprint).transpose()?,
     })
 }

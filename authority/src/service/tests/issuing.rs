@@ -9,7 +9,6 @@ use countersign_core::Rejection;
 use countersign_core::Timestamp;
 use countersign_core::claims::Confirmation;
 use countersign_core::client::Grant;
-use countersign_core::freshness::Freshness;
 use countersign_core::jose::Algorithm;
 use countersign_core::names::{Audience, CertificateThumbprint, Scope};
 use countersign_core::ports::Clock as _;
@@ -55,17 +54,14 @@ fn expectations(stage: &Stage) -> Expectations {
 /// What a verifier that holds the current state says, when the holder of certificate `thumbprint` shows `token`.
 fn judge(stage: &Stage, token: &str, thumbprint: u8, now: Timestamp) -> Result<VerifiedToken, Rejection> {
     let books = stage.opened.ledger.books();
-    let view = TrustView {
-        state: &books.trust,
-        freshness: Freshness::Fresh,
-    };
+    let view = TrustView::current(&books.trust);
     let presentation = Presentation {
         peer_certificate: Some(CertificateThumbprint::new([thumbprint; 32])),
         requirements: &Requirements::default(),
     };
     verify(
         token.as_bytes(),
-        Some(view),
+        Ok(view),
         &expectations(stage),
         &presentation,
         now,

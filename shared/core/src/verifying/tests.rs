@@ -3,8 +3,9 @@
 use super::*;
 use crate::claims::Subject;
 use crate::issuing::sign_token;
-use crate::names::{ClientId, Scope, TokenId};
+use crate::names::{ClassName, ClientId, Scope, TokenId};
 use crate::revocation::{Revocation, RevocationList, RevokedSubject};
+use crate::staleness::ClassBudget;
 use crate::test_util::{NOW, ToyHash, ToyKey, after, jwk, key_set};
 
 fn expected() -> Expectations {
@@ -53,15 +54,12 @@ fn state(times: KeyTimes, revocations: RevocationList) -> TrustState {
 fn decide_with(claims: &Claims, state: &TrustState, requirements: &Requirements) -> Result<(), Rejection> {
     let key = jwk(1);
     let token = sign_token(claims, key.key_id(), &ToyKey::of(&key)).expect("signed");
-    let view = TrustView {
-        state,
-        freshness: Freshness::Fresh,
-    };
+    let view = TrustView::current(state);
     let presented = Presentation {
         peer_certificate: None,
         requirements,
     };
-    verify(token.as_bytes(), Some(view), &expected(), &presented, NOW).map(|_| ())
+    verify(token.as_bytes(), Ok(view), &expected(), &presented, NOW).map(|_| ())
 }
 
 fn decide(claims: &Claims) -> Result<(), Rejection> {
@@ -180,6 +178,7 @@ fn the_first_reason_wins() {
     let strict = Requirements {
         scopes: vec![Scope::parse("write").expect("a scope")],
         bound: true,
+        ..Requirements::default()
     };
     let not_active = KeyTimes {
         active_from: Some(after(100)),
@@ -221,30 +220,95 @@ fn the_first_reason_wins() {
     assert_eq!(decide_with(&claims, &trust, &Requirements::default()), Ok(()));
 }
 
-/// The payload is not read before its signature is verified, and nothing is verified without trust.
+/// The payload is not read before its signature is verified, and nothing is verified without trust, or without the time.
 #[test]
 fn form_comes_first_then_trust_then_the_signature() {
     let trust = state(times(), RevocationList::default());
-    let fresh = TrustView {
-        state: &trust,
-        freshness: Freshness::Fresh,
+    let authenticate = |token: &str, view| {
+        authenticate(token.as_bytes(), view, &StalenessBudget::NORMAL).expect_err("refused")
     };
-    let authenticate = |token: &str, view| authenticate(token.as_bytes(), view).map(|_| ());
     let header = crate::jose::access_token_header(crate::jose::Algorithm::Es256, jwk(1).key_id());
     let header = crate::jose::encode_segment(header.as_bytes());
     let garbage = format!("{header}.AAAA.AAAA");
-    assert_eq!(authenticate("a.b", None).err(), Some(Rejection::TokenMalformed));
-    assert_eq!(authenticate(&garbage, None).err(), Some(Rejection::TrustCold));
-    let stale = TrustView {
-        freshness: Freshness::Expired,
-        ..fresh
+    let current = TrustView::current(&trust);
+    for none in [Rejection::TrustCold, Rejection::VerifierClock] {
+        assert_eq!(authenticate("a.b", Err(none)), Rejection::TokenMalformed);
+        assert_eq!(authenticate(&garbage, Err(none)), none);
+    }
+    let unconfirmed = TrustView {
+        overdue: None,
+        ..current
     };
-    assert_eq!(
-        authenticate(&garbage, Some(stale)).err(),
-        Some(Rejection::TrustStale)
-    );
-    assert_eq!(
-        authenticate(&garbage, Some(fresh)).err(),
-        Some(Rejection::SigInvalid)
-    );
+    assert_eq!(authenticate("a.b", Ok(unconfirmed)), Rejection::TokenMalformed);
+    assert_eq!(authenticate(&garbage, Ok(unconfirmed)), Rejection::TrustStale);
+    assert_eq!(authenticate(&garbage, Ok(current)), Rejection::SigInvalid);
+}
+
+/// I-14, F42: each class decides for its own time after the end of the lease; at the bound it no longer does, and what the
+/// authority never confirmed decides nothing. The same in both halves of the decision.
+#[test]
+fn each_class_refuses_from_the_end_of_its_budget_on() {
+    const MINUTE: Duration = Duration::from_secs(60);
+    const TICK: Duration = Duration::from_nanos(1);
+    let keys_first = ClassBudget {
+        class: ClassName::parse("keys-first").expect("a class"),
+        budget: StalenessBudget {
+            revocations: 20 * MINUTE,
+            keys: 10 * MINUTE,
+        },
+    };
+    let classes = [
+        ClassBudget::strict(),
+        keys_first,
+        ClassBudget::normal(),
+        ClassBudget::tolerant(),
+    ];
+    let day = 24 * 60 * MINUTE;
+    for (overdue, decides) in [
+        (Some(Duration::ZERO), [true, true, true, true]),
+        (Some(TICK), [false, true, true, true]),
+        (Some(10 * MINUTE - TICK), [false, true, true, true]),
+        (Some(10 * MINUTE), [false, false, true, true]),
+        (Some(15 * MINUTE - TICK), [false, false, true, true]),
+        (Some(15 * MINUTE), [false, false, false, true]),
+        (Some(day - TICK), [false, false, false, true]),
+        (Some(day), [false, false, false, false]),
+        (Some(Duration::MAX), [false, false, false, false]),
+        (None, [false, false, false, false]),
+    ] {
+        for (class, decides) in classes.iter().zip(decides) {
+            let answer = if decides {
+                Ok(())
+            } else {
+                Err(Rejection::TrustStale)
+            };
+            assert_eq!(
+                decide_overdue(overdue, class),
+                [answer; 2],
+                "{class:?} {overdue:?}"
+            );
+        }
+    }
+}
+
+/// What [`authenticate`] and [`judge`] say to a good token, each by itself.
+fn decide_overdue(overdue: Option<Duration>, class: &ClassBudget) -> [Result<(), Rejection>; 2] {
+    let state = state(times(), RevocationList::default());
+    let current = TrustView::current(&state);
+    let view = TrustView { overdue, ..current };
+    let requirements = Requirements {
+        class: Arc::new(class.clone()),
+        ..Requirements::default()
+    };
+    let presented = Presentation {
+        peer_certificate: None,
+        requirements: &requirements,
+    };
+    let key = jwk(1);
+    let token = sign_token(&claims(), key.key_id(), &ToyKey::of(&key)).expect("signed");
+    let (_, authentic) = authenticate(token.as_bytes(), Ok(current), &class.budget).expect("authentic");
+    [
+        authenticate(token.as_bytes(), Ok(view), &class.budget).map(|_| ()),
+        judge(authentic, view, &expected(), &presented, NOW).map(|_| ()),
+    ]
 }

@@ -1,7 +1,6 @@
 //! The explanation against the decision: they must agree on every token.
 
 use countersign_core::claims::Subject;
-use countersign_core::freshness::Freshness;
 use countersign_core::jose::{Algorithm, access_token_header, encode_segment};
 use countersign_core::jwk::write_set;
 use countersign_core::key_set::KeyTimes;
@@ -45,7 +44,7 @@ fn setting() -> Setting {
         asks_audience: true,
         requirements: Requirements {
             scopes: vec![Scope::parse("demo.call").expect("a scope")],
-            bound: false,
+            ..Requirements::default()
         },
         certificate: Some(CertificateThumbprint::new([1; 32])),
     };
@@ -114,17 +113,14 @@ fn first_failure(token: &str, setting: &Setting) -> Option<Step> {
         setting.trust.revocations.clone().unwrap_or_default(),
         &AwsLc,
     );
-    let view = TrustView {
-        state: &state,
-        freshness: Freshness::Fresh,
-    };
+    let view = TrustView::current(&state);
     let presentation = Presentation {
         peer_certificate: setting.wanted.certificate,
         requirements: &setting.wanted.requirements,
     };
     let decided = verifying::verify(
         token.as_bytes(),
-        Some(view),
+        Ok(view),
         &setting.wanted.expected,
         &presentation,
         NOW,

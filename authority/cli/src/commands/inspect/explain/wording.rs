@@ -37,5 +37,6 @@ pub(super) const fn plainly(rejection: Rejection) -> &'static str {
         Rejection::ScopeInsufficient => "it lacks a scope that the method needs",
         Rejection::TrustCold => "the verifier holds no keys yet",
         Rejection::TrustStale => "the verifier has not heard of the authority for too long",
+        Rejection::VerifierClock => "the verifier does not know what time it is",
     }
 }
