@@ -31,6 +31,7 @@ mod test_util;
 pub mod text;
 pub mod time;
 pub mod trust;
+pub mod verifier;
 pub mod verifying;
 
 pub use bearer::BearerToken;

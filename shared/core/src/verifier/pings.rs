@@ -3,6 +3,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use super::Moment;
+
 /// Pings that nobody answers are forgotten from this many on; the stream has ended long before.
 const MOST: usize = 16;
 
@@ -10,10 +12,8 @@ const MOST: usize = 16;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Sent {
     sequence: u64,
-    /// When, by the clock that goes on while the machine is suspended.
-    pub(super) at: Duration,
-    /// When, by the wall clock, in milliseconds since 1970.
-    pub(super) at_millis: u64,
+    /// When.
+    pub(super) at: Moment,
 }
 
 /// The pings of one stream.
@@ -26,39 +26,35 @@ pub(super) struct Pings {
 
 impl Pings {
     /// No ping yet; silence counts from `now`.
-    pub(super) const fn new(now: Duration) -> Self {
+    pub(super) const fn new(now: Moment) -> Self {
         Self {
             next: 1,
             sent: VecDeque::new(),
-            last_answer: now,
+            last_answer: now.elapsed,
         }
     }
 
     /// Takes note of a ping, and gives its number.
-    pub(super) fn send(&mut self, at: Duration, at_millis: u64) -> u64 {
+    pub(super) fn send(&mut self, at: Moment) -> u64 {
         let sequence = self.next;
         self.next = self.next.saturating_add(1);
         if self.sent.len() == MOST {
             self.sent.pop_front();
         }
-        self.sent.push_back(Sent {
-            sequence,
-            at,
-            at_millis,
-        });
+        self.sent.push_back(Sent { sequence, at });
         sequence
     }
 
     /// The ping that is answered. Each is answered once, and none after a later one.
-    pub(super) fn answered(&mut self, sequence: u64, now: Duration) -> Option<Sent> {
+    pub(super) fn answered(&mut self, sequence: u64, now: Moment) -> Option<Sent> {
         let index = self.sent.iter().position(|sent| sent.sequence == sequence)?;
         let sent = self.sent.drain(..=index).next_back();
-        self.last_answer = now;
+        self.last_answer = now.elapsed;
         sent
     }
 
     /// How long ago the authority last answered.
-    pub(super) const fn silence(&self, now: Duration) -> Duration {
-        now.saturating_sub(self.last_answer)
+    pub(super) const fn silence(&self, now: Moment) -> Duration {
+        now.elapsed.saturating_sub(self.last_answer)
     }
 }

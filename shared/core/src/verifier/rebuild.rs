@@ -4,53 +4,52 @@
 //! snapshot is older than what was in force here (also before a restart), nothing of the way up is put in force; only
 //! when it has arrived at exactly that state is it taken over, as a whole.
 
-use countersign_core::ports::Sha256;
-use countersign_core::trust::{Applied, Epoch, TrustState, Update, UpdateRefused};
-use countersign_proto::trust::v1::Signed;
-
 use super::session::Signing;
-use crate::cache::{MAX_LOGGED_BYTES, MAX_LOGGED_DELTAS};
-use crate::trust::TrustStore;
+use super::{HeldTrust, MAX_LOGGED_BYTES, MAX_LOGGED_DELTAS, Moment, Received};
+use crate::ports::Sha256;
+use crate::trust::{Applied, Epoch, TrustState, Update, UpdateRefused};
 
 /// A snapshot, and how far the deltas since have led.
 #[derive(Debug)]
-pub(super) struct Rebuild {
-    snapshot: Signed,
-    deltas: Vec<(Epoch, Signed)>,
+pub(super) struct Rebuild<S> {
+    snapshot: S,
+    deltas: Vec<(Epoch, S)>,
     bytes: usize,
     state: TrustState,
 }
 
-impl Rebuild {
+impl<S> Rebuild<S> {
     /// Begins with a snapshot.
     pub(super) fn begin(
-        signed: &Signed,
-        update: &Update,
-        trust: &TrustStore,
+        signed: S,
+        received: &Received,
+        trust: &HeldTrust,
+        at: Moment,
         sha256: &dyn Sha256,
     ) -> Result<Self, UpdateRefused> {
         Ok(Self {
-            snapshot: signed.clone(),
+            snapshot: signed,
             deltas: Vec::new(),
             bytes: 0,
-            state: step(None, update, trust, sha256)?,
+            state: step(None, &received.update, trust, at, sha256)?,
         })
     }
 
     /// Goes on with a delta.
     pub(super) fn follow(
         mut self,
-        signed: &Signed,
-        update: &Update,
-        trust: &TrustStore,
+        signed: S,
+        received: &Received,
+        trust: &HeldTrust,
+        at: Moment,
         sha256: &dyn Sha256,
     ) -> Result<Self, UpdateRefused> {
-        self.bytes = self.bytes.saturating_add(signed.payload.len());
+        self.bytes = self.bytes.saturating_add(received.length);
         if self.deltas.len() >= MAX_LOGGED_DELTAS || self.bytes > MAX_LOGGED_BYTES {
             return Err(UpdateRefused::TooLarge);
         }
-        self.state = step(Some(&self.state), update, trust, sha256)?;
-        self.deltas.push((update.epoch, signed.clone()));
+        self.state = step(Some(&self.state), &received.update, trust, at, sha256)?;
+        self.deltas.push((received.update.epoch, signed));
         Ok(self)
     }
 
@@ -60,7 +59,7 @@ impl Rebuild {
     }
 
     /// Everything, and the state at the end.
-    pub(super) fn finish(self) -> (Signing, TrustState) {
+    pub(super) fn finish(self) -> (Signing<S>, TrustState) {
         (Signing::Snapshot(self.snapshot, self.deltas), self.state)
     }
 }
@@ -68,11 +67,11 @@ impl Rebuild {
 fn step(
     from: Option<&TrustState>,
     update: &Update,
-    trust: &TrustStore,
+    trust: &HeldTrust,
+    at: Moment,
     sha256: &dyn Sha256,
 ) -> Result<TrustState, UpdateRefused> {
-    let now = trust.clock().now();
-    match trust.rules().apply(from, 0, update, now, sha256)? {
+    match trust.rules().apply(from, 0, update, at.wall(), sha256)? {
         Applied::Advanced(state) => Ok(state),
         Applied::Confirmed => Err(UpdateRefused::Base),
     }

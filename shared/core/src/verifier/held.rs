@@ -1,0 +1,336 @@
+//! What one verifier holds: the trust in force, and what of the past must not be forgotten.
+//!
+//! It only ever moves forward: an older epoch, or the same epoch with other content, is refused, and neither touches what
+//! is in force. What an update takes back is heeded even if the update cannot be taken over ([`HeldTrust::heed`]).
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::in_force::Confirmed;
+use super::{InForce, Moment, StateId};
+use crate::ports::Sha256;
+use crate::trust::{Ahead, Applied, Epoch, StateDigest, TrustState, Update, UpdateRefused, UpdateRules};
+
+/// How many earlier states are remembered, to tell an update that is merely repeated from one that steps back.
+const REMEMBERED: usize = 64;
+
+/// The authority, or somebody in its name, contradicts itself. What is in force stays and grows old.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TrustAlarm {
+    /// Two states were signed for one epoch. Nothing is confirmed until a later epoch is in force.
+    Fork,
+    /// The authority states an epoch before the floor: it may have been restored from a backup. Ends with the next
+    /// confirmation or newer epoch.
+    Regressed,
+}
+
+impl TrustAlarm {
+    /// Every alarm there is.
+    pub const ALL: [Self; 2] = [Self::Fork, Self::Regressed];
+
+    /// The stable reason: that of an update which would be refused for the same.
+    #[must_use]
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Self::Fork => UpdateRefused::Fork.reason(),
+            Self::Regressed => UpdateRefused::Regressed.reason(),
+        }
+    }
+}
+
+/// What an update would do.
+#[derive(Clone, Debug)]
+pub enum Considered {
+    /// Put this in force.
+    Advance(TrustState),
+    /// Nothing: it leads to the state that is in force.
+    InForce,
+    /// Nothing: it led to a state that was in force before this one. Streams repeat themselves after a reconnect.
+    Repeated,
+}
+
+/// What became of a state that was offered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offered {
+    /// It is in force now.
+    Installed,
+    /// It was in force already.
+    Confirmed,
+}
+
+/// What a heartbeat says about the state in force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Confirmation {
+    /// It is the current one; its age counts anew.
+    Confirmed,
+    /// The authority is at a later epoch. Nothing is confirmed.
+    Behind,
+    /// The answer is from before the state in force was. Nothing is confirmed.
+    Superseded,
+    /// The authority states an earlier epoch: [`TrustAlarm::Regressed`].
+    Regressed,
+    /// The authority states other content for the same epoch, or did so before: [`TrustAlarm::Fork`].
+    Fork,
+    /// Nothing is in force.
+    Cold,
+}
+
+/// What one verifier holds. Cloning is cheap, so that decisions can be made on a copy while the next one is prepared.
+#[derive(Clone, Debug)]
+pub struct HeldTrust {
+    rules: Arc<UpdateRules>,
+    in_force: Option<InForce>,
+    /// The highest state that was ever in force here, also before a restart.
+    // INVARIANT (no way back): never below what is in force, and never sinks.
+    floor: StateId,
+    alarm: Option<TrustAlarm>,
+    ahead: Ahead,
+    earlier: VecDeque<StateId>,
+    changes: u64,
+}
+
+impl HeldTrust {
+    /// Nothing in force yet.
+    #[must_use]
+    pub fn new(rules: UpdateRules) -> Self {
+        Self {
+            rules: Arc::new(rules),
+            in_force: None,
+            floor: StateId::default(),
+            alarm: None,
+            ahead: Ahead::default(),
+            earlier: VecDeque::new(),
+            changes: 0,
+        }
+    }
+
+    /// The rules by which updates are taken over.
+    #[must_use]
+    pub fn rules(&self) -> &UpdateRules {
+        &self.rules
+    }
+
+    /// The trust in force, when there is any.
+    #[must_use]
+    pub const fn in_force(&self) -> Option<&InForce> {
+        self.in_force.as_ref()
+    }
+
+    /// Which state is in force. Epoch zero: none.
+    #[must_use]
+    pub fn id(&self) -> StateId {
+        self.in_force
+            .as_ref()
+            .map_or_else(StateId::default, |trust| StateId::of(&trust.state))
+    }
+
+    /// The epoch in force. Zero: none.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        self.id().epoch
+    }
+
+    /// The highest state that was ever in force here, also before a restart. Nothing below it is taken over again.
+    #[must_use]
+    pub const fn floor(&self) -> StateId {
+        self.floor
+    }
+
+    /// What is wrong with the authority, if anything.
+    #[must_use]
+    pub const fn alarm(&self) -> Option<TrustAlarm> {
+        self.alarm
+    }
+
+    /// Grows with every change after which a decision may be another one.
+    #[must_use]
+    pub const fn changes(&self) -> u64 {
+        self.changes
+    }
+
+    /// What `update` makes of the state in force. Nothing is put in force yet.
+    ///
+    /// # Errors
+    /// [`UpdateRefused`]. A fork and a step back are remembered as [`TrustAlarm`].
+    pub fn consider(
+        &mut self,
+        update: &Update,
+        at: Moment,
+        sha256: &dyn Sha256,
+    ) -> Result<Considered, UpdateRefused> {
+        let offered = StateId::stated_by(update);
+        let is_ours = update.issuer == self.rules.issuer;
+        if is_ours && self.earlier.contains(&offered) {
+            return Ok(Considered::Repeated);
+        }
+        let applied = if is_ours && offered.contradicts(&self.floor) {
+            Err(UpdateRefused::Fork)
+        } else {
+            let state = self.in_force.as_ref().map(|trust| &trust.state);
+            self.rules
+                .apply(state, self.floor.epoch, update, at.wall(), sha256)
+        };
+        match applied {
+            Ok(Applied::Advanced(next)) => Ok(Considered::Advance(next)),
+            Ok(Applied::Confirmed) => Ok(Considered::InForce),
+            Err(refused) => Err(self.note(refused)),
+        }
+    }
+
+    /// Takes back what `update`, which cannot be taken over, takes back. Decisions heed it from now on; the state in force
+    /// stays, and is confirmed only once the authority's is taken over.
+    pub fn heed(&mut self, update: &Update, at: Moment) {
+        let Some(trust) = &mut self.in_force else { return };
+        self.rules.heed(&mut self.ahead, &trust.state, update, at.wall());
+        trust.tighten(&self.ahead);
+        self.changes = self.changes.saturating_add(1);
+    }
+
+    /// Puts `state` in force. It keeps the age of the state before it, which it contains; without one, it has none until
+    /// [`HeldTrust::confirm`].
+    ///
+    /// # Errors
+    /// [`UpdateRefused`] when that would step back or contradict what was in force.
+    pub fn install(&mut self, state: TrustState, at: Moment) -> Result<Offered, UpdateRefused> {
+        let confirmed = self.in_force.as_ref().and_then(|trust| trust.confirmed);
+        self.put(state, confirmed, at)
+    }
+
+    /// Puts `state` in force as it was found on disk, last confirmed `age` ago, if that is known.
+    ///
+    /// # Errors
+    /// [`UpdateRefused`] when that would step back or contradict what was in force.
+    pub fn restore(
+        &mut self,
+        state: TrustState,
+        age: Option<Duration>,
+        at: Moment,
+    ) -> Result<Offered, UpdateRefused> {
+        let confirmed = age.map(|age_then| Confirmed {
+            at: at.elapsed,
+            age_then,
+        });
+        self.put(state, confirmed, at)
+    }
+
+    /// Takes note that `floor` was in force once.
+    pub const fn raise_floor(&mut self, floor: StateId) {
+        if floor.epoch > self.floor.epoch {
+            self.floor = floor;
+        }
+    }
+
+    /// Takes note that `epoch` with `digest` was the authority's current state when it answered a ping that was sent at
+    /// `sent_at` of elapsed time.
+    pub fn confirm(
+        &mut self,
+        epoch: Epoch,
+        digest: &StateDigest,
+        sent_at: Duration,
+        at: Moment,
+    ) -> Confirmation {
+        let outcome = self.compare(epoch, digest, sent_at);
+        match outcome {
+            Confirmation::Confirmed => {
+                self.alarm = None;
+                if let Some(trust) = &mut self.in_force {
+                    trust.renew(sent_at, at.elapsed);
+                }
+            }
+            Confirmation::Regressed => self.raise(TrustAlarm::Regressed),
+            Confirmation::Fork => self.raise(TrustAlarm::Fork),
+            Confirmation::Behind | Confirmation::Superseded | Confirmation::Cold => {}
+        }
+        outcome
+    }
+
+    /// Takes note that the authority does not know the state in force: it is behind it.
+    pub fn disowned(&mut self) {
+        self.raise(TrustAlarm::Regressed);
+    }
+
+    fn compare(&self, epoch: Epoch, digest: &StateDigest, sent_at: Duration) -> Confirmation {
+        let Some(trust) = &self.in_force else {
+            // Nothing that an authority below the floor has can be taken over.
+            return if epoch < self.floor.epoch {
+                Confirmation::Regressed
+            } else {
+                Confirmation::Cold
+            };
+        };
+        if epoch > trust.state.epoch() {
+            Confirmation::Behind
+        } else if epoch < trust.state.epoch() {
+            // The answer may have been on its way while the update arrived.
+            if sent_at < trust.installed_at {
+                Confirmation::Superseded
+            } else {
+                Confirmation::Regressed
+            }
+        } else if digest != trust.state.digest() || self.alarm == Some(TrustAlarm::Fork) {
+            Confirmation::Fork
+        } else {
+            Confirmation::Confirmed
+        }
+    }
+
+    fn put(
+        &mut self,
+        state: TrustState,
+        confirmed: Option<Confirmed>,
+        at: Moment,
+    ) -> Result<Offered, UpdateRefused> {
+        let offered = StateId::of(&state);
+        self.check(&state).map_err(|refused| self.note(refused))?;
+        if self.id() == offered {
+            return Ok(Offered::Confirmed);
+        }
+        self.remember();
+        self.floor = offered;
+        self.alarm = None;
+        self.ahead = self.ahead.beyond(&state, at.wall());
+        self.in_force = Some(InForce::new(state, &self.ahead, at.elapsed, confirmed));
+        self.changes = self.changes.saturating_add(1);
+        Ok(Offered::Installed)
+    }
+
+    fn check(&self, state: &TrustState) -> Result<(), UpdateRefused> {
+        let offered = StateId::of(state);
+        if *state.issuer() != self.rules.issuer {
+            Err(UpdateRefused::Issuer)
+        } else if offered.epoch < self.floor.epoch || offered.epoch == 0 {
+            Err(UpdateRefused::Regressed)
+        } else if offered.contradicts(&self.floor) {
+            Err(UpdateRefused::Fork)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// The state in force is about to be replaced.
+    fn remember(&mut self) {
+        if self.in_force.is_some() {
+            if self.earlier.len() == REMEMBERED {
+                self.earlier.pop_front();
+            }
+            self.earlier.push_back(self.id());
+        }
+    }
+
+    /// A fork outweighs a step back, and stays until a later epoch is in force.
+    fn raise(&mut self, alarm: TrustAlarm) {
+        if self.alarm != Some(TrustAlarm::Fork) {
+            self.alarm = Some(alarm);
+        }
+    }
+
+    fn note(&mut self, refused: UpdateRefused) -> UpdateRefused {
+        if refused == UpdateRefused::Fork {
+            self.raise(TrustAlarm::Fork);
+        } else if refused == UpdateRefused::Regressed {
+            self.raise(TrustAlarm::Regressed);
+        }
+        refused
+    }
+}

@@ -1,0 +1,363 @@
+//! One stream's life: messages and ticks go in, what is to be done comes out.
+//!
+//! ```text
+//! Hello, Ping ->
+//!             <- update:  rules -> Save -> (saved) in force -> Ack, Ping ->
+//!                                                 refused -> Nack ->
+//!             <- pong:    issuer, sequence, clock -> epoch, digest -> confirmed -> Keep
+//! tick:       Ping ->                                       no answer for three periods -> End
+//! ```
+//!
+//! INVARIANT (acknowledged is in force): an epoch is acknowledged only after it was saved, if the disk works, and put in
+//! force. A refused message changes nothing but what it takes back.
+
+mod confirming;
+mod effects;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::pings::Pings;
+use super::rebuild::Rebuild;
+use super::resync::Resync;
+use super::{Ack, Considered, HeldTrust, Hello, Message, Moment, Nack, Ping, Received, StateId};
+use crate::ports::Sha256;
+use crate::trust::{Epoch, TrustState, Update, UpdateContent, UpdateRefused};
+
+pub use effects::{Accepted, Effect, Ending, Event, Ignored, Kept, Saved, SetAside, Signing};
+
+/// Silence after which the stream is dead, in heartbeat periods.
+const SILENT_PERIODS: u32 = 3;
+
+/// The same while a snapshot is on its way, behind which answers queue.
+const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(30);
+
+/// How streams behave.
+#[derive(Clone, Debug)]
+pub struct SessionSettings {
+    /// How often a heartbeat is asked for. Three without an answer end the stream.
+    pub heartbeat_period: Duration,
+    /// A stream is opened anew after this long, so that new certificates and trust roots come into use.
+    pub longest_session: Duration,
+}
+
+/// How a session begins.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Beginning {
+    /// Whether the state in force is on disk.
+    pub durable: bool,
+    /// Whether to ask for a snapshot though the state in force could be continued: the log on disk is full.
+    pub replaces_log: bool,
+    /// Before this elapsed time, the stream is not ended to ask for one.
+    pub may_end_for_log_from: Duration,
+}
+
+/// One stream.
+#[derive(Debug)]
+pub struct Session<S> {
+    settings: SessionSettings,
+    sha256: Arc<dyn Sha256>,
+    replaces_log: bool,
+    may_end_for_log_from: Duration,
+    /// Whether the state in force is on disk.
+    durable: bool,
+    began: Moment,
+    pings: Pings,
+    resync: Resync,
+    rebuild: Option<Rebuild<S>>,
+    /// The number of the last heartbeat, and whether it confirmed the state in force.
+    last_heartbeat: Option<(u64, bool)>,
+    behind: u32,
+    kept_at: Option<Duration>,
+    heard: bool,
+    acknowledged: bool,
+    confirmed: bool,
+}
+
+impl<S: Clone> Session<S> {
+    /// A session that begins now.
+    #[must_use]
+    pub fn new(
+        settings: SessionSettings,
+        sha256: Arc<dyn Sha256>,
+        beginning: Beginning,
+        now: Moment,
+    ) -> Self {
+        Self {
+            settings,
+            sha256,
+            replaces_log: beginning.replaces_log,
+            may_end_for_log_from: beginning.may_end_for_log_from,
+            durable: beginning.durable,
+            began: now,
+            pings: Pings::new(now),
+            resync: Resync::new(),
+            rebuild: None,
+            last_heartbeat: None,
+            behind: 0,
+            kept_at: None,
+            heard: false,
+            acknowledged: false,
+            confirmed: false,
+        }
+    }
+
+    /// The first messages.
+    pub fn begin(&mut self, trust: &HeldTrust, now: Moment) -> Vec<Effect<S>> {
+        let in_force = if self.replaces_log {
+            StateId::default()
+        } else {
+            trust.id()
+        };
+        let hello = Message::Hello(Hello { in_force });
+        vec![Effect::Send(hello), self.ping(trust, now)]
+    }
+
+    /// Whether the authority confirmed the state in force on this stream.
+    #[must_use]
+    pub const fn is_confirmed(&self) -> bool {
+        self.confirmed
+    }
+
+    /// How long the stream has been open.
+    #[must_use]
+    pub const fn age(&self, now: Moment) -> Duration {
+        now.elapsed.saturating_sub(self.began.elapsed)
+    }
+
+    /// A heartbeat period has passed.
+    pub fn tick(&mut self, trust: &HeldTrust, now: Moment) -> Vec<Effect<S>> {
+        let mut patience = self.settings.heartbeat_period.saturating_mul(SILENT_PERIODS);
+        if !self.heard || self.resync.is_pending() {
+            patience = patience.max(SNAPSHOT_PATIENCE);
+        }
+        if self.pings.silence(now) >= patience {
+            vec![Effect::End(Ending::NoAnswer)]
+        } else if self.age(now) >= self.settings.longest_session {
+            vec![Effect::End(Ending::Renewed)]
+        } else {
+            vec![self.ping(trust, now)]
+        }
+    }
+
+    /// An update came; or `received` says why it is none.
+    pub fn update(
+        &mut self,
+        trust: &mut HeldTrust,
+        now: Moment,
+        signed: S,
+        received: Result<Received, UpdateRefused>,
+    ) -> Vec<Effect<S>> {
+        self.heard = true;
+        let received = match received {
+            Ok(received) => received,
+            Err(refused) => return self.refuse(trust, now, 0, refused),
+        };
+        let update = &received.update;
+        if received.left_out > 0 {
+            let mut effects = vec![set_aside(SetAside::Malformed, received.left_out)];
+            effects.extend(self.refuse_update(trust, now, update, UpdateRefused::Revocation));
+            return effects;
+        }
+        match self.rebuild(trust, now, &signed, &received) {
+            Ok(Some(effects)) => return effects,
+            Ok(None) => {}
+            Err(refused) => return self.refuse_update(trust, now, update, refused),
+        }
+        match trust.consider(update, now, self.sha256.as_ref()) {
+            Ok(Considered::Advance(state)) => {
+                vec![count_expired(update, now), save(accept(signed, update, state))]
+            }
+            Ok(Considered::InForce) => {
+                vec![Effect::Tell(Event::Repeated), self.acknowledge(trust)]
+            }
+            Ok(Considered::Repeated) => vec![Effect::Tell(Event::Repeated)],
+            Err(refused) => self.refuse_update(trust, now, update, refused),
+        }
+    }
+
+    /// Refuses `update`, and heeds what it takes back where it is merely not understood, or does not follow on the state
+    /// in force: the snapshot that is asked for may be long in coming, or no better.
+    fn refuse_update(
+        &mut self,
+        trust: &mut HeldTrust,
+        now: Moment,
+        update: &Update,
+        refused: UpdateRefused,
+    ) -> Vec<Effect<S>> {
+        let mut effects = Vec::new();
+        if refused.wants_snapshot() {
+            trust.heed(update, now);
+        }
+        if refused == UpdateRefused::Revocation {
+            let overlong = trust.rules().overlong(update.revocations(), now.wall());
+            effects.push(set_aside(SetAside::Overlong, overlong));
+        }
+        effects.extend(self.refuse(trust, now, update.epoch, refused));
+        effects
+    }
+
+    /// Takes the update for a part of the way from a snapshot up to the state in force, or to the floor. Nothing when it is
+    /// none, and to be considered for itself.
+    fn rebuild(
+        &mut self,
+        trust: &HeldTrust,
+        now: Moment,
+        signed: &S,
+        received: &Received,
+    ) -> Result<Option<Vec<Effect<S>>>, UpdateRefused> {
+        let update = &received.update;
+        let target = trust.floor();
+        let in_force = trust.epoch();
+        let contradicts = StateId::stated_by(update).contradicts(&target);
+        if update.epoch > target.epoch || contradicts || update.issuer != trust.rules().issuer {
+            return Ok(None);
+        }
+        let sha256 = self.sha256.as_ref();
+        let rebuild = match (&update.content, self.rebuild.take()) {
+            (UpdateContent::Snapshot { .. }, _) => {
+                let wanted = in_force == 0 || self.replaces_log || self.resync.is_pending();
+                if !wanted || (update.epoch == target.epoch && in_force == 0) {
+                    return Ok(None);
+                }
+                Rebuild::begin(signed.clone(), received, trust, now, sha256)?
+            }
+            (UpdateContent::Delta { .. }, Some(rebuild)) if update.epoch <= rebuild.epoch() => {
+                self.rebuild = Some(rebuild);
+                return Ok(Some(vec![Effect::Tell(Event::Repeated)]));
+            }
+            (UpdateContent::Delta { .. }, Some(rebuild)) => {
+                rebuild.follow(signed.clone(), received, trust, now, sha256)?
+            }
+            (UpdateContent::Delta { .. }, None) => return Ok(None),
+        };
+        if rebuild.epoch() < target.epoch {
+            self.rebuild = Some(rebuild);
+            return Ok(Some(Vec::new()));
+        }
+        let (signed, state) = rebuild.finish();
+        Ok(Some(vec![save(Accepted {
+            signed,
+            leads_to: target,
+            state: (in_force != target.epoch).then_some(state),
+        })]))
+    }
+
+    /// `accepted` was saved as well as could be.
+    pub fn saved(
+        &mut self,
+        trust: &mut HeldTrust,
+        now: Moment,
+        accepted: Accepted<S>,
+        saved: Saved,
+    ) -> Vec<Effect<S>> {
+        let mut event = Event::LogReplaced;
+        if let Some(state) = accepted.state {
+            if let Err(refused) = trust.install(state, now) {
+                return self.refuse(trust, now, accepted.leads_to.epoch, refused);
+            }
+            event = Event::Installed;
+        }
+        self.durable = saved.durable;
+        self.resync.succeeded();
+        self.behind = 0;
+        if let Signing::Snapshot(..) = accepted.signed {
+            self.replaces_log = false;
+            self.kept_at = None;
+        }
+        // A ping at once: what was put in force first has no age until it is confirmed.
+        let mut effects = vec![
+            Effect::Tell(event),
+            self.acknowledge(trust),
+            self.ping(trust, now),
+        ];
+        effects.extend(self.log_is_full(now, saved));
+        effects
+    }
+
+    /// A heartbeat was saved as well as could be.
+    pub fn kept(&mut self, trust: &HeldTrust, now: Moment, saved: Saved) -> Vec<Effect<S>> {
+        let mut effects = Vec::new();
+        // Everything before it in the queue to the disk is written, too.
+        if saved.durable && !self.durable {
+            self.durable = true;
+            effects.push(self.acknowledge(trust));
+        }
+        effects.extend(self.log_is_full(now, saved));
+        effects
+    }
+
+    fn log_is_full(&self, now: Moment, saved: Saved) -> Option<Effect<S>> {
+        let ends = saved.wants_snapshot && !self.replaces_log && now.elapsed >= self.may_end_for_log_from;
+        ends.then_some(Effect::End(Ending::LogFull))
+    }
+
+    fn refuse(
+        &mut self,
+        trust: &HeldTrust,
+        now: Moment,
+        epoch: Epoch,
+        refused: UpdateRefused,
+    ) -> Vec<Effect<S>> {
+        let mut effects = vec![Effect::Tell(Event::Refused { epoch, refused })];
+        // While a snapshot is on its way, the deltas behind the gap say nothing new.
+        if refused != UpdateRefused::Base || !self.resync.is_under_way(now.elapsed) {
+            let resync = refused.wants_snapshot() && self.resync.ask(now.elapsed);
+            effects.push(nack(trust, epoch, refused, resync));
+        }
+        effects
+    }
+
+    fn acknowledge(&mut self, trust: &HeldTrust) -> Effect<S> {
+        self.acknowledged = true;
+        Effect::Send(Message::Ack(Ack {
+            in_force: trust.id(),
+            durable: self.durable,
+        }))
+    }
+
+    fn ping(&mut self, trust: &HeldTrust, now: Moment) -> Effect<S> {
+        Effect::Send(Message::Ping(Ping {
+            sequence: self.pings.send(now),
+            in_force: trust.id(),
+        }))
+    }
+}
+
+fn nack<S>(trust: &HeldTrust, epoch: Epoch, refused: UpdateRefused, resync: bool) -> Effect<S> {
+    Effect::Send(Message::Nack(Nack {
+        epoch,
+        refused,
+        in_force: trust.epoch(),
+        resync,
+    }))
+}
+
+fn accept<S>(signed: S, update: &Update, state: TrustState) -> Accepted<S> {
+    Accepted {
+        signed: match update.content {
+            UpdateContent::Snapshot { .. } => Signing::Snapshot(signed, Vec::new()),
+            UpdateContent::Delta { .. } => Signing::Delta(signed),
+        },
+        leads_to: StateId::stated_by(update),
+        state: Some(state),
+    }
+}
+
+fn save<S>(accepted: Accepted<S>) -> Effect<S> {
+    Effect::Save(Box::new(accepted))
+}
+
+/// Revocations whose tokens have expired on the way decide nothing any more. They stay in the list, which the digest is of,
+/// until the authority drops them.
+fn count_expired<S>(update: &Update, now: Moment) -> Effect<S> {
+    let expired = update
+        .revocations()
+        .iter()
+        .filter(|entry| entry.expires_at < now.wall());
+    set_aside(SetAside::Expired, expired.count())
+}
+
+const fn set_aside<S>(why: SetAside, count: usize) -> Effect<S> {
+    Effect::Tell(Event::SetAside { why, count })
+}

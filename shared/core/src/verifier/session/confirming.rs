@@ -1,0 +1,129 @@
+//! What the answers to pings confirm.
+
+use std::time::Duration;
+
+use super::super::pings::Sent;
+use super::super::{Confirmation, HeldTrust, MAX_CLOCK_DIFFERENCE, Moment, Pong};
+use super::{Effect, Event, Ignored, Kept, Session, nack};
+use crate::trust::{Heartbeat, UpdateRefused};
+
+/// A heartbeat is written to disk at most this often, so that an idle stream hardly touches the disk. A restart looks
+/// older by up to this much.
+const KEEP_EVERY: Duration = Duration::from_secs(10);
+
+/// Heartbeats in a row that state a later epoch before the update to it counts as lost. One may have overtaken it.
+const BEHIND: u32 = 2;
+
+/// What a heartbeat is good for.
+enum Judged {
+    /// It confirms the state in force.
+    Confirms,
+    /// It has confirmed the state before.
+    Repeats,
+    /// It confirms nothing.
+    Ignored(Ignored),
+}
+
+impl<S: Clone> Session<S> {
+    /// An answer came.
+    pub fn pong(&mut self, trust: &mut HeldTrust, now: Moment, pong: Pong<S>) -> Vec<Effect<S>> {
+        let Some(sent) = self.pings.answered(pong.ping_sequence, now) else {
+            return ignore(Ignored::PingUnknown);
+        };
+        let (signed, heartbeat) = match pong.heartbeat {
+            Some((signed, Ok(heartbeat))) => (signed, heartbeat),
+            Some((_, Err(refused))) => return ignore(Ignored::Refused(refused)),
+            None => return ignore(Ignored::Refused(UpdateRefused::Malformed)),
+        };
+        match self.judge(trust, now, &heartbeat, sent) {
+            Judged::Confirms => self.confirmed(trust, now, signed, &heartbeat, sent),
+            Judged::Repeats => Vec::new(),
+            Judged::Ignored(Ignored::Ahead) => self.fell_behind(trust, now, &heartbeat),
+            Judged::Ignored(why) => ignore(why),
+        }
+    }
+
+    fn judge(&mut self, trust: &mut HeldTrust, now: Moment, heartbeat: &Heartbeat, sent: Sent) -> Judged {
+        if heartbeat.issuer != trust.rules().issuer {
+            return Judged::Ignored(Ignored::Refused(UpdateRefused::Issuer));
+        }
+        match self.last_heartbeat {
+            Some((last, _)) if heartbeat.sequence < last => return Judged::Ignored(Ignored::Sequence),
+            // The authority answers pings of one second with one heartbeat. What it confirmed it cannot confirm later
+            // than that, or whoever repeats it could keep this verifier from growing old.
+            Some((last, true)) if heartbeat.sequence == last => return Judged::Repeats,
+            Some(_) | None => self.last_heartbeat = Some((heartbeat.sequence, false)),
+        }
+        let apart = heartbeat.authority_time_millis.abs_diff(now.wall_millis);
+        if Duration::from_millis(apart) > MAX_CLOCK_DIFFERENCE {
+            return Judged::Ignored(Ignored::Time);
+        }
+        if counts_otherwise(trust, heartbeat) {
+            return Judged::Ignored(Ignored::Count);
+        }
+        match trust.confirm(heartbeat.epoch, &heartbeat.state_digest, sent.at.elapsed, now) {
+            Confirmation::Confirmed => {
+                self.last_heartbeat = Some((heartbeat.sequence, true));
+                Judged::Confirms
+            }
+            Confirmation::Behind | Confirmation::Cold => Judged::Ignored(Ignored::Ahead),
+            Confirmation::Superseded => Judged::Ignored(Ignored::Superseded),
+            Confirmation::Regressed => Judged::Ignored(Ignored::Refused(UpdateRefused::Regressed)),
+            Confirmation::Fork => Judged::Ignored(Ignored::Refused(UpdateRefused::Fork)),
+        }
+    }
+
+    fn confirmed(
+        &mut self,
+        trust: &HeldTrust,
+        now: Moment,
+        signed: S,
+        heartbeat: &Heartbeat,
+        sent: Sent,
+    ) -> Vec<Effect<S>> {
+        self.heard = true;
+        self.confirmed = true;
+        self.behind = 0;
+        let mut effects = vec![Effect::Tell(Event::Confirmed)];
+        // What was in force before the stream began: the authority knows it now, so it can be acknowledged.
+        if !self.acknowledged {
+            effects.push(self.acknowledge(trust));
+        }
+        if self
+            .kept_at
+            .is_none_or(|kept| now.elapsed.saturating_sub(kept) >= KEEP_EVERY)
+        {
+            self.kept_at = Some(now.elapsed);
+            effects.push(Effect::Keep(Box::new(Kept {
+                signed,
+                epoch: heartbeat.epoch,
+                sent_at_millis: sent.at.wall_millis,
+            })));
+        }
+        effects
+    }
+
+    /// The authority is at a later epoch than what it sent here.
+    fn fell_behind(&mut self, trust: &HeldTrust, now: Moment, heartbeat: &Heartbeat) -> Vec<Effect<S>> {
+        let mut effects = ignore(Ignored::Ahead);
+        self.behind = self.behind.saturating_add(1);
+        if self.behind >= BEHIND && self.resync.ask(now.elapsed) {
+            effects.push(nack(trust, heartbeat.epoch, UpdateRefused::Base, true));
+        }
+        effects
+    }
+}
+
+fn ignore<S>(why: Ignored) -> Vec<Effect<S>> {
+    vec![Effect::Tell(Event::Ignored(why))]
+}
+
+/// Whether the heartbeat is about the state in force and states another number of revocations.
+fn counts_otherwise(trust: &HeldTrust, heartbeat: &Heartbeat) -> bool {
+    trust.in_force().is_some_and(|trust| {
+        let count = u64::try_from(trust.state.revocations().len()).unwrap_or(u64::MAX);
+        trust.state.epoch() == heartbeat.epoch
+            && *trust.state.digest() == heartbeat.state_digest
+            && count != heartbeat.revocation_count
+    })
+}
