@@ -14,7 +14,6 @@ mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
 
 pub use stream::{
     AckRefused, Answer, Begun, Held, Join, JoinRefused, MAX_RESYNCS, Resync, Standing, is_too_slow,
@@ -84,7 +83,6 @@ pub enum Published<S> {
 #[derive(Clone, Debug)]
 pub struct Feed<S> {
     trust: TrustState,
-    lease: Duration,
     deltas: VecDeque<Delta<S>>,
     delta_bytes: usize,
     snapshot: Option<Frame<S>>,
@@ -98,13 +96,11 @@ pub struct Feed<S> {
 }
 
 impl<S: Clone> Feed<S> {
-    /// The feed of `trust`, which grants leases of the length `lease`. Heartbeats are numbered from `first_sequence`, which is
-    /// higher than in every earlier life.
+    /// The feed of `trust`. Heartbeats are numbered from `first_sequence`, which is higher than in every earlier life.
     #[must_use]
-    pub const fn new(trust: TrustState, first_sequence: u64, lease: Duration) -> Self {
+    pub const fn new(trust: TrustState, first_sequence: u64) -> Self {
         Self {
             trust,
-            lease,
             deltas: VecDeque::new(),
             delta_bytes: 0,
             snapshot: None,

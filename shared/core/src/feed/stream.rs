@@ -111,9 +111,9 @@ pub struct Answer {
     /// What is true at this moment, to be signed. The same until it is no longer true or a second has gone by: its time errs on
     /// the old side. `None` in quarantine.
     pub heartbeat: Option<Heartbeat>,
-    /// The lease that may be granted with it, once the register of verifiers has taken it down. `None` unless the current epoch
-    /// was acknowledged on this very stream.
-    pub lease: Option<Duration>,
+    /// Whether a lease may be granted with it, if the register of verifiers agrees: the current epoch was acknowledged on this
+    /// very stream.
+    pub may_grant: bool,
 }
 
 /// One open stream.
@@ -230,15 +230,14 @@ impl<S: Clone> Feed<S> {
         if quarantined {
             return Answer {
                 heartbeat: None,
-                lease: None,
+                may_grant: false,
             };
         }
         let heartbeat = self.heartbeat(now_millis);
         let stream = self.streams.get(&stream);
-        let is_current = stream.is_some_and(|stream| stream.acknowledged == heartbeat.epoch);
         Answer {
+            may_grant: stream.is_some_and(|stream| stream.acknowledged == heartbeat.epoch),
             heartbeat: Some(heartbeat),
-            lease: is_current.then_some(self.lease),
         }
     }
 

@@ -2,6 +2,8 @@
 
 mod lossy;
 
+use std::time::Duration;
+
 use super::stream::MAX_UNACKNOWLEDGED;
 use super::*;
 use crate::key_set::{KeySet, KeyTimes};
@@ -10,7 +12,6 @@ use crate::revocation::RevocationList;
 use crate::test_util::{NOW, ToyHash, jwk, key_set};
 use crate::trust::Change;
 
-const LEASE: Duration = Duration::from_secs(10);
 const FIRST_SEQUENCE: u64 = 1000;
 
 /// What is sent, unsigned.
@@ -34,7 +35,7 @@ impl Authority {
         let keys: Arc<KeySet> = Arc::new(key_set(&jwk(1), KeyTimes::default()));
         let trust = TrustState::new(issuer, 1, keys, RevocationList::default(), &ToyHash);
         Self {
-            feed: Feed::new(trust.clone(), FIRST_SEQUENCE, LEASE),
+            feed: Feed::new(trust.clone(), FIRST_SEQUENCE),
             states: vec![trust],
             length: 1,
         }
@@ -135,8 +136,8 @@ impl Authority {
         self.feed.acknowledge(stream, epoch, &digest)
     }
 
-    fn lease(&mut self, stream: StreamId) -> Option<Duration> {
-        self.feed.answer(stream, 0, false).lease
+    fn may_grant(&mut self, stream: StreamId) -> bool {
+        self.feed.answer(stream, 0, false).may_grant
     }
 }
 
@@ -330,7 +331,7 @@ fn only_what_was_sent_on_a_stream_can_be_acknowledged_on_it() {
     let _sent = authority.advance();
     let wrong = authority.feed.acknowledge(early, 5, &digest);
     assert_eq!(wrong, Err(AckRefused::NotSent));
-    assert_eq!(authority.lease(early), None);
+    assert!(!authority.may_grant(early));
 }
 
 /// F78: a stream that acknowledges nothing is cut, and the others have everything.
@@ -404,7 +405,7 @@ fn a_stream_that_asks_is_sent_a_snapshot_again_but_not_for_ever() {
         assert_eq!(authority.feed.resync(stream), Resync::Backlog(backlog));
     }
     assert_eq!(authority.acknowledge(stream, 3), Ok(()));
-    assert_eq!(authority.lease(stream), Some(LEASE));
+    assert!(authority.may_grant(stream));
     assert_eq!(authority.feed.resync(stream), Resync::TooOften);
     assert_eq!(authority.feed.resync(stream), Resync::Ended);
     assert_eq!(authority.feed.streams(), 0);
@@ -432,24 +433,24 @@ fn a_lease_is_for_who_has_acknowledged_the_current_epoch() {
     let current = authority.follower();
     let newcomer = authority.join(&Held::default()).stream;
     let behind = authority.join(&authority.held(1)).stream;
-    assert_eq!(authority.lease(current), Some(LEASE));
+    assert!(authority.may_grant(current));
     for stream in [newcomer, behind] {
-        assert_eq!(authority.lease(stream), None);
+        assert!(!authority.may_grant(stream));
         authority.acknowledge(stream, 2).expect("was sent");
-        assert_eq!(authority.lease(stream), Some(LEASE));
+        assert!(authority.may_grant(stream));
     }
     // From the moment of the next epoch on, nobody who has not acknowledged that.
     let _sent = authority.advance();
     for stream in [current, newcomer, behind] {
-        assert_eq!(authority.lease(stream), None);
+        assert!(!authority.may_grant(stream));
     }
     authority.acknowledge(newcomer, 2).expect("twice is no offence");
-    assert_eq!(authority.lease(newcomer), None);
+    assert!(!authority.may_grant(newcomer));
     authority.acknowledge(newcomer, 3).expect("was sent");
-    assert_eq!(authority.lease(newcomer), Some(LEASE));
-    assert_eq!(authority.lease(current), None);
+    assert!(authority.may_grant(newcomer));
+    assert!(!authority.may_grant(current));
     authority.feed.end(newcomer);
-    assert_eq!(authority.lease(newcomer), None, "has ended");
+    assert!(!authority.may_grant(newcomer), "has ended");
 }
 
 #[test]
@@ -457,8 +458,8 @@ fn in_quarantine_nothing_is_confirmed() {
     let mut authority = Authority::new();
     let stream = authority.follower();
     let answer = authority.feed.answer(stream, 0, true);
-    assert_eq!((answer.heartbeat, answer.lease), (None, None));
-    assert_eq!(authority.lease(stream), Some(LEASE), "released");
+    assert_eq!((answer.heartbeat, answer.may_grant), (None, false));
+    assert!(authority.may_grant(stream), "released");
 }
 
 #[test]

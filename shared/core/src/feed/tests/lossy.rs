@@ -103,7 +103,7 @@ fn arrive(authority: &mut Authority, verifier: &mut Verifier) {
     if verifier.take(sent) {
         authority.acknowledge(stream, verifier.epoch).expect("was sent");
         let is_current = verifier.epoch == authority.current();
-        assert_eq!(authority.lease(stream).is_some(), is_current);
+        assert_eq!(authority.may_grant(stream), is_current);
         return;
     }
     if authority.feed.wanted_snapshot().is_some() {
