@@ -1,72 +1,79 @@
-//! The verifiers: who is connected or was since the start, and which epoch each has in force.
-//!
-//! Of those away only the identity is known: a closed stream is remembered while its identity has no other open. After a
-//! restart of the authority those connected before are unknown until they are back ([`Fleet::gather_until`]).
+//! The verifiers: [`countersign_core::fleet::Register`] for many streams at once, with whoever waits for an epoch, and with what
+//! the store has yet to be told.
 
-use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
-use std::ops::Bound;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use countersign_core::Timestamp;
+use countersign_core::fleet::{
+    Gate, Introduction, Laggard, NotLetIn, Reach, Register, StreamId, Verifier, VerifierKey,
+};
+use countersign_core::names::{ClassName, ClientId, KeyId};
+use countersign_core::ports::Clock;
 use countersign_core::spiffe::SpiffeId;
+use countersign_core::staleness::ClassBudget;
 use countersign_core::trust::Epoch;
 use countersign_wire::status::Failure;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Metrics;
+use crate::roster::Roster;
+use crate::store::verifiers::Known;
 
-/// One verifier, as far as it is known.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Verifier {
-    /// Who it is.
-    pub spiffe_id: SpiffeId,
-    /// Which start of it.
-    pub instance_id: String,
-    /// Its version.
-    pub version: String,
-    /// Whether its stream is open.
-    pub connected: bool,
-    /// The last epoch that it acknowledged.
-    pub acknowledged: Epoch,
-    /// Whether that is on its disk.
-    pub durable: bool,
-    /// When its stream was opened.
-    pub connected_at: Timestamp,
-    /// When it was last heard of.
-    pub last_seen_at: Timestamp,
-    /// Why it last refused an update.
-    pub last_nack: &'static str,
-}
+pub use countersign_core::fleet::FleetLimits;
 
 /// How long an answer waits for the verifiers, so that it can say that they are all there: they usually are.
 const ACKNOWLEDGEMENT_WAIT: Duration = Duration::from_millis(500);
 
-/// How many verifiers are connected, and how many of them have acknowledged something.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Reach {
-    /// Streams open.
-    pub connected: u32,
-    /// Those of them at or past the epoch asked about.
-    pub acknowledged: u32,
+/// The most verifiers that one commit takes down.
+const BATCH: usize = 512;
+
+/// Tokens that a verifier accepted under one key.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeyUsage {
+    /// How many, since the authority started.
+    pub tokens: u64,
+    /// When this was last said.
+    pub last_used_at: Timestamp,
+    /// Clients that they were issued to, those seen last.
+    pub clients: Vec<ClientId>,
 }
 
-/// Identifies one stream among all since the start.
-pub type StreamId = u64;
-
-/// A verifier's place in the order of the fleet.
-pub type Place = (SpiffeId, StreamId);
+/// One verifier, as it is listed.
+#[derive(Clone, Debug)]
+pub struct Listed {
+    /// Which.
+    pub key: VerifierKey,
+    /// What is known of it.
+    pub verifier: Verifier,
+    /// Whether it is granted nothing.
+    pub quarantined: bool,
+    /// When each class stops deciding, if nothing more is granted.
+    pub ends: BTreeMap<ClassName, Duration>,
+    /// Which keys tokens came under.
+    pub usage: BTreeMap<KeyId, KeyUsage>,
+}
 
 /// Some of the fleet.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct Page {
-    /// The verifiers, in the order of their places.
-    pub verifiers: Vec<Verifier>,
-    /// The last one's place, when there are more behind it.
-    pub next: Option<Place>,
+    /// The verifiers, in the order of their keys.
+    pub verifiers: Vec<Listed>,
+    /// The last one's key, when there are more behind it.
+    pub next: Option<VerifierKey>,
     /// How many verifiers are known in all.
     pub total: usize,
+}
+
+/// What the store has to be told.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Untold {
+    /// Who may hold a lease.
+    pub known: Vec<Known>,
+    /// Who holds none any more.
+    pub gone: Vec<VerifierKey>,
 }
 
 /// The fleet. Clones share it.
@@ -75,179 +82,184 @@ pub struct Fleet(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    limits: FleetLimits,
+    clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
     state: Mutex<State>,
     changed: watch::Sender<()>,
+    untold: Notify,
 }
 
-/// How many verifiers are let in and remembered.
-#[derive(Clone, Copy, Debug)]
-pub struct FleetLimits {
-    /// Streams that one identity may hold.
-    pub streams_per_identity: usize,
-    /// Streams in all.
-    pub streams: usize,
-}
-
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
-    /// Open streams, and the last closed one of each identity that has none open.
-    verifiers: BTreeMap<Place, Verifier>,
-    next: StreamId,
-    /// Until when somebody who was connected before the start may not be back, in elapsed time.
-    gathers_until: Duration,
+    register: Register,
     current: Epoch,
-    /// How many are connected, by the epoch that each acknowledged last: kept up, because with every acknowledgement everybody
-    /// who waits for an epoch counts those who are there.
-    connected: BTreeMap<Epoch, u32>,
-}
-
-impl State {
-    fn of<'a>(&'a self, spiffe_id: &'a SpiffeId) -> impl Iterator<Item = (&'a StreamId, &'a Verifier)> {
-        self.verifiers
-            .range((spiffe_id.clone(), 0)..=(spiffe_id.clone(), StreamId::MAX))
-            .map(|((_, stream), verifier)| (stream, verifier))
-    }
-
-    fn reach(&self, epoch: Epoch) -> Reach {
-        Reach {
-            connected: self.connected.values().sum(),
-            acknowledged: self.connected.range(epoch..).map(|(_, count)| count).sum(),
-        }
-    }
-
-    fn enter(&mut self, acknowledged: Epoch) {
-        *self.connected.entry(acknowledged).or_default() += 1;
-    }
-
-    fn leave(&mut self, acknowledged: Epoch) {
-        if let Entry::Occupied(mut count) = self.connected.entry(acknowledged) {
-            *count.get_mut() -= 1;
-            if *count.get() == 0 {
-                count.remove();
-            }
-        }
-    }
+    /// Ends the reader of a stream whose place another has taken.
+    superseded: HashMap<StreamId, CancellationToken>,
+    to_be_stored: BTreeMap<VerifierKey, Arc<[ClassBudget]>>,
+    usage: BTreeMap<VerifierKey, BTreeMap<KeyId, KeyUsage>>,
 }
 
 impl Fleet {
-    /// Nobody yet.
+    /// Nobody yet. Leases last `lease`.
     #[must_use]
-    pub fn new(limits: FleetLimits, metrics: Arc<Metrics>) -> Self {
+    pub fn new(limits: FleetLimits, lease: Duration, clock: Arc<dyn Clock>, metrics: Arc<Metrics>) -> Self {
         Self(Arc::new(Inner {
-            limits,
+            clock,
             metrics,
-            state: Mutex::default(),
+            state: Mutex::new(State {
+                register: Register::new(limits, lease),
+                current: 0,
+                superseded: HashMap::new(),
+                to_be_stored: BTreeMap::new(),
+                usage: BTreeMap::new(),
+            }),
             changed: watch::Sender::new(()),
+            untold: Notify::new(),
         }))
     }
 
-    /// A stream of `spiffe_id` was opened.
+    /// Takes in what the store has. Whoever is known may have been granted a lease until this moment.
+    pub fn restore(&self, roster: &Roster) {
+        let elapsed = self.0.clock.elapsed();
+        let mut state = self.lock();
+        for known in roster.known() {
+            let budgets = Arc::clone(&known.budgets);
+            state.register.restore(known.key.clone(), budgets, elapsed);
+        }
+        for quarantine in roster.quarantined() {
+            state.register.quarantine(quarantine.spiffe_id.clone(), true);
+        }
+    }
+
+    /// How long a lease lasts.
+    #[must_use]
+    pub fn lease(&self) -> Duration {
+        self.lock().register.lease()
+    }
+
+    /// A stream was opened.
     ///
     /// # Errors
     /// [`Failure::TooManyStreams`] for the identity, [`Failure::LimitReached`] in all (G46).
     pub fn join(
         &self,
-        spiffe_id: &SpiffeId,
-        instance_id: String,
-        version: String,
+        key: VerifierKey,
+        introduction: Introduction,
         now: Timestamp,
     ) -> Result<Membership, Failure> {
+        let elapsed = self.0.clock.elapsed();
+        let budgets = Arc::clone(&introduction.budgets);
         let mut state = self.lock();
-        let open = state
-            .of(spiffe_id)
-            .filter(|(_, verifier)| verifier.connected)
-            .count();
-        if open >= self.0.limits.streams_per_identity {
-            return Err(Failure::TooManyStreams);
+        let joined = state.register.join(&key, introduction, elapsed, now);
+        let joined = joined.map_err(|refused| match refused {
+            NotLetIn::Identity => Failure::TooManyStreams,
+            NotLetIn::Full => Failure::LimitReached,
+        })?;
+        if let Some(earlier) = joined.superseded
+            && let Some(token) = state.superseded.remove(&earlier)
+        {
+            token.cancel();
         }
-        let connected = state.reach(0).connected;
-        if usize::try_from(connected).unwrap_or(usize::MAX) >= self.0.limits.streams {
-            return Err(Failure::LimitReached);
+        if joined.to_be_stored {
+            state.to_be_stored.insert(key.clone(), budgets);
+            self.0.untold.notify_one();
         }
-        let forgotten: Vec<StreamId> = state
-            .of(spiffe_id)
-            .filter(|(_, verifier)| !verifier.connected)
-            .map(|(stream, _)| *stream)
-            .collect();
-        for stream in forgotten {
-            state.verifiers.remove(&(spiffe_id.clone(), stream));
-        }
-        self.forget_the_longest_gone(&mut state);
-        let stream = state.next;
-        state.next += 1;
-        let verifier = Verifier {
-            spiffe_id: spiffe_id.clone(),
-            instance_id,
-            version,
-            connected: true,
-            acknowledged: 0,
-            durable: false,
-            connected_at: now,
-            last_seen_at: now,
-            last_nack: "",
-        };
-        state.verifiers.insert((spiffe_id.clone(), stream), verifier);
-        state.enter(0);
+        let superseded = CancellationToken::new();
+        state.superseded.insert(joined.stream, superseded.clone());
         self.announce(state);
         Ok(Membership {
             fleet: self.clone(),
-            key: (spiffe_id.clone(), stream),
+            key,
+            stream: joined.stream,
+            superseded,
         })
     }
 
-    /// Those seen since the start that have not acknowledged `lacking` (all, for epoch 0): at most `size`, behind `after`.
+    /// Everybody who is known and has not acknowledged `lacking` (all, for epoch 0): at most `size`, behind `after`.
     #[must_use]
-    pub fn page(&self, lacking: Epoch, after: Option<Place>, size: usize) -> Page {
+    pub fn page(&self, lacking: Epoch, after: Option<&VerifierKey>, size: usize) -> Page {
+        let elapsed = self.0.clock.elapsed();
         let state = self.lock();
-        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let mut found = state
-            .verifiers
-            .range((start, Bound::Unbounded))
+        let register = &state.register;
+        let mut found = register
+            .after(after)
             .filter(|(_, verifier)| lacking == 0 || verifier.acknowledged < lacking);
-        let page: Vec<_> = found.by_ref().take(size).collect();
-        let last = page.last().map(|(place, _)| (*place).clone());
+        let listed = |(key, verifier): (&VerifierKey, &Verifier)| Listed {
+            key: key.clone(),
+            verifier: verifier.clone(),
+            quarantined: register.is_quarantined(&key.spiffe_id),
+            ends: verifier.ends(elapsed).map(|(class, end)| (class.clone(), end)).collect(),
+            usage: state.usage.get(key).cloned().unwrap_or_default(),
+        };
+        let verifiers: Vec<Listed> = found.by_ref().take(size).map(listed).collect();
+        let last = verifiers.last().map(|listed| listed.key.clone());
         Page {
-            verifiers: page.into_iter().map(|(_, verifier)| verifier.clone()).collect(),
+            verifiers,
             next: last.filter(|_| found.next().is_some()),
-            total: state.verifiers.len(),
+            total: register.len(),
         }
     }
 
-    /// Verifiers that were connected before this start may not be back before `end`, in elapsed time.
-    pub fn gather_until(&self, end: Duration) {
-        self.lock().gathers_until = end;
-    }
-
-    /// Whether verifiers that were connected before this start may not be back at `elapsed`.
-    #[must_use]
-    pub fn is_gathering(&self, elapsed: Duration) -> bool {
-        elapsed < self.lock().gathers_until
-    }
-
-    /// How many are connected, and how many of them are at `epoch` or past it.
+    /// How far `epoch` has come.
     #[must_use]
     pub fn reach(&self, epoch: Epoch) -> Reach {
-        self.lock().reach(epoch)
+        self.lock().register.reach(epoch, self.0.clock.elapsed())
     }
 
     /// The same, after a moment in which usually all who are connected get there.
     pub async fn reach_soon(&self, epoch: Epoch) -> Reach {
         // Whether the moment sufficed is what the numbers tell.
-        let _in_time = tokio::time::timeout(ACKNOWLEDGEMENT_WAIT, self.reached_by_all(epoch)).await;
+        let _in_time = tokio::time::timeout(ACKNOWLEDGEMENT_WAIT, self.reached_by_connected(epoch)).await;
         self.reach(epoch)
     }
 
-    /// Waits until all who are connected are at `epoch` or past it.
-    async fn reached_by_all(&self, epoch: Epoch) {
-        let mut changed = self.0.changed.subscribe();
-        loop {
-            let reach = self.reach(epoch);
-            if reach.acknowledged >= reach.connected || changed.changed().await.is_err() {
-                return;
+    async fn reached_by_connected(&self, epoch: Epoch) {
+        let mut changed = self.changes();
+        while self.lock().register.is_lacking(epoch) && changed.changed().await.is_ok() {}
+    }
+
+    /// Who lacks `epoch`: at most `most`, those that may go on for longest first.
+    #[must_use]
+    pub fn laggards(&self, epoch: Epoch, most: usize) -> Vec<Laggard> {
+        let elapsed = self.0.clock.elapsed();
+        self.lock().register.laggards(epoch, elapsed, most)
+    }
+
+    /// Whether a key that `epoch` published may sign from now on.
+    #[must_use]
+    pub fn gate(&self, epoch: Epoch) -> Gate {
+        self.lock().register.gate(epoch, self.0.clock.elapsed())
+    }
+
+    /// When each class of an identity's verifiers has stopped deciding, if nothing more is granted.
+    #[must_use]
+    pub fn ends(&self, spiffe_id: &SpiffeId) -> BTreeMap<ClassName, Duration> {
+        let elapsed = self.0.clock.elapsed();
+        let state = self.lock();
+        let mut ends = BTreeMap::new();
+        let verifiers = state.register.after(None);
+        for (_, verifier) in verifiers.filter(|(key, _)| key.spiffe_id == *spiffe_id) {
+            for (class, end) in verifier.ends(elapsed) {
+                let latest = ends.entry(class.clone()).or_insert(end);
+                *latest = end.max(*latest);
             }
         }
+        ends
+    }
+
+    /// When `end`, in elapsed time, is on the clock: the second that has begun by then is over.
+    #[must_use]
+    pub fn time_of(&self, end: Duration) -> Timestamp {
+        let left = end.saturating_sub(self.0.clock.elapsed());
+        let millis = self.0.clock.now_millis();
+        let at = Duration::from_millis(millis).saturating_add(left);
+        Timestamp::from_seconds(at.as_secs().saturating_add(u64::from(at.subsec_nanos() > 0)))
+    }
+
+    /// Told of everything that may change how far an epoch has come, but the passing of time.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.0.changed.subscribe()
     }
 
     /// There is a new epoch.
@@ -257,22 +269,89 @@ impl Fleet {
         self.announce(state);
     }
 
-    /// As many who are gone are remembered as may be connected.
-    fn forget_the_longest_gone(&self, state: &mut State) {
-        if state.verifiers.len() < self.0.limits.streams.saturating_mul(2) {
-            return;
+    /// The current epoch.
+    #[must_use]
+    pub fn current(&self) -> Epoch {
+        self.lock().current
+    }
+
+    /// Puts an identity in quarantine, or ends that. The store has it.
+    pub fn quarantine(&self, spiffe_id: SpiffeId, on: bool) {
+        let mut state = self.lock();
+        state.register.quarantine(spiffe_id, on);
+        self.announce(state);
+    }
+
+    /// Whether a verifier is known and connected. Nothing when it is not known.
+    #[must_use]
+    pub fn is_connected(&self, key: &VerifierKey) -> Option<bool> {
+        let state = self.lock();
+        let verifier = state.register.find(key)?;
+        Some(verifier.stream.is_some())
+    }
+
+    /// Takes a verifier that is not connected for gone. The store has struck it.
+    pub fn forget(&self, key: &VerifierKey) -> bool {
+        let mut state = self.lock();
+        let forgotten = state.register.forget(key);
+        if forgotten {
+            state.usage.remove(key);
         }
-        let gone = state.verifiers.iter().filter(|(_, verifier)| !verifier.connected);
-        let longest = gone.min_by_key(|(_, verifier)| verifier.last_seen_at);
-        if let Some(key) = longest.map(|(key, _)| key.clone()) {
-            state.verifiers.remove(&key);
+        self.announce(state);
+        forgotten
+    }
+
+    /// Waits until the store has to be told of somebody.
+    pub async fn untold(&self) {
+        self.0.untold.notified().await;
+    }
+
+    /// What the store has to be told. It is asked for again until [`Fleet::told`].
+    #[must_use]
+    pub fn to_tell(&self) -> Untold {
+        let elapsed = self.0.clock.elapsed();
+        let mut state = self.lock();
+        let gone = state.register.ended(elapsed, BATCH);
+        for key in &gone {
+            state.register.unstored(key);
+        }
+        let known = state.to_be_stored.iter().take(BATCH);
+        let known = known.map(|(key, budgets)| Known {
+            key: key.clone(),
+            budgets: Arc::clone(budgets),
+        });
+        Untold {
+            known: known.collect(),
+            gone,
         }
     }
 
+    /// The store has taken `untold` in. True when there is more.
+    pub fn told(&self, untold: &Untold) -> bool {
+        let mut state = self.lock();
+        for Known { key, budgets } in &untold.known {
+            state.register.stored(key, budgets);
+            if state.to_be_stored.get(key) == Some(budgets) {
+                state.to_be_stored.remove(key);
+            }
+        }
+        for key in &untold.gone {
+            // One that came back meanwhile waits to be stored anew.
+            if state.register.forget(key) {
+                state.usage.remove(key);
+            }
+        }
+        let more = !state.to_be_stored.is_empty() || untold.gone.len() == BATCH;
+        self.announce(state);
+        more
+    }
+
     fn announce(&self, state: MutexGuard<'_, State>) {
-        let reach = state.reach(state.current);
+        let connected = state.register.connected();
+        let current = connected.saturating_sub(state.register.lacking(state.current));
         drop(state);
-        self.0.metrics.observe_fleet(reach.connected, reach.acknowledged);
+        let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        self.0.metrics.observe_fleet(count(connected), count(current));
         self.0.changed.send_replace(());
     }
 
@@ -285,71 +364,90 @@ impl Fleet {
 #[derive(Debug)]
 pub struct Membership {
     fleet: Fleet,
-    key: Place,
+    key: VerifierKey,
+    stream: StreamId,
+    superseded: CancellationToken,
 }
 
 impl Membership {
-    /// Who it is.
+    /// Which verifier it is.
     #[must_use]
-    pub const fn spiffe_id(&self) -> &SpiffeId {
-        &self.key.0
+    pub const fn key(&self) -> &VerifierKey {
+        &self.key
+    }
+
+    /// Waits until another stream of the verifier has taken the place of this one.
+    pub async fn superseded(&self) {
+        self.superseded.cancelled().await;
     }
 
     /// Something came from it.
     pub fn seen(&self, now: Timestamp) {
-        let mut state = self.fleet.lock();
-        if let Some(verifier) = state.verifiers.get_mut(&self.key) {
-            verifier.last_seen_at = now;
-        }
+        self.fleet.lock().register.seen(&self.key, self.stream, "", now);
     }
 
     /// It has `epoch` in force. Whether it was sent that epoch is for the feed to say.
     pub fn acknowledged(&self, epoch: Epoch, durable: bool, now: Timestamp) {
         let mut state = self.fleet.lock();
-        if let Some(verifier) = state.verifiers.get_mut(&self.key) {
-            verifier.last_seen_at = now;
-            let before = verifier.acknowledged;
-            if epoch >= before {
-                verifier.acknowledged = epoch;
-                verifier.durable = durable;
-                state.leave(before);
-                state.enter(epoch);
-            }
-        }
+        let register = &mut state.register;
+        register.acknowledged(&self.key, self.stream, epoch, durable, now);
         self.fleet.announce(state);
+    }
+
+    /// Grants it a lease, if it may have one, and writes down until when it may decide. Before the answer is sent.
+    #[must_use]
+    pub fn grant(&self) -> Option<Duration> {
+        let elapsed = self.fleet.0.clock.elapsed();
+        let mut state = self.fleet.lock();
+        let current = state.current;
+        state.register.grant(&self.key, self.stream, current, elapsed)
+    }
+
+    /// Whether an operator has put it in quarantine.
+    #[must_use]
+    pub fn is_quarantined(&self) -> bool {
+        self.fleet.lock().register.is_quarantined(&self.key.spiffe_id)
     }
 
     /// It refused an update.
     pub fn refused(&self, reason: &'static str, now: Timestamp) {
         let mut state = self.fleet.lock();
-        if let Some(verifier) = state.verifiers.get_mut(&self.key) {
-            verifier.last_seen_at = now;
-            verifier.last_nack = reason;
+        state.register.seen(&self.key, self.stream, reason, now);
+    }
+
+    /// It has accepted `tokens` under a key, of these clients.
+    pub fn used(&self, key_id: KeyId, tokens: u64, clients: Vec<ClientId>, now: Timestamp) {
+        let mut state = self.fleet.lock();
+        let keys = state.usage.entry(self.key.clone()).or_default();
+        // Keys come and go: those that were used last are remembered.
+        if keys.len() >= MAX_KEYS && !keys.contains_key(&key_id) {
+            let oldest = keys.iter().min_by_key(|(_, usage)| usage.last_used_at);
+            if let Some(oldest) = oldest.map(|(key_id, _)| key_id.clone()) {
+                keys.remove(&oldest);
+            }
         }
+        let usage = keys.entry(key_id).or_default();
+        usage.tokens = usage.tokens.saturating_add(tokens);
+        usage.last_used_at = now;
+        usage.clients = clients;
+    }
+
+    /// It takes leave: it decides nothing any more.
+    pub fn left(&self) {
+        let mut state = self.fleet.lock();
+        state.register.left(&self.key, self.stream);
+        self.fleet.announce(state);
     }
 }
+
+/// The most keys whose use is remembered for a verifier: as many as a key set may have.
+const MAX_KEYS: usize = 64;
 
 impl Drop for Membership {
     fn drop(&mut self) {
         let mut state = self.fleet.lock();
-        if let Some(verifier) = state.verifiers.get_mut(&self.key) {
-            verifier.connected = false;
-            let acknowledged = verifier.acknowledged;
-            state.leave(acknowledged);
-        }
-        // One closed stream of an identity is remembered, and only while it has none open.
-        let others: Vec<(StreamId, bool)> = state
-            .of(&self.key.0)
-            .filter(|(stream, _)| **stream != self.key.1)
-            .map(|(stream, verifier)| (*stream, verifier.connected))
-            .collect();
-        if others.iter().any(|(_, connected)| *connected) {
-            state.verifiers.remove(&self.key);
-        } else {
-            for (stream, _) in others {
-                state.verifiers.remove(&(self.key.0.clone(), stream));
-            }
-        }
+        state.superseded.remove(&self.stream);
+        state.register.closed(&self.key, self.stream);
         self.fleet.announce(state);
     }
 }

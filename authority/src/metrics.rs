@@ -75,6 +75,7 @@ pub struct Metrics {
     clock_behind: SecondsGauge,
     verifiers_connected: Gauge<u64, AtomicU64>,
     verifiers_current: Gauge<u64, AtomicU64>,
+    rotation_waits_for: Gauge<u64, AtomicU64>,
     sync_sent: Family<Kind, Counter>,
     sync_ended: Family<Reason, Counter>,
     nacks: Family<Reason, Counter>,
@@ -109,6 +110,7 @@ impl Default for Metrics {
             clock_behind: Gauge::default(),
             verifiers_connected: Gauge::default(),
             verifiers_current: Gauge::default(),
+            rotation_waits_for: Gauge::default(),
             sync_sent: Family::default(),
             sync_ended: Family::default(),
             nacks: Family::default(),
@@ -214,6 +216,11 @@ impl Metrics {
             self.verifiers_current.clone(),
         );
         registry.register(
+            "rotation_waits_for",
+            "Verifiers that do not hold a key on disk which is due to sign",
+            self.rotation_waits_for.clone(),
+        );
+        registry.register(
             "sync_updates_sent",
             "Updates handed to trust streams, by kind",
             self.sync_sent.clone(),
@@ -309,6 +316,11 @@ impl Metrics {
     pub fn observe_fleet(&self, connected: u32, current: u32) {
         self.verifiers_connected.set(connected.into());
         self.verifiers_current.set(current.into());
+    }
+
+    /// So many verifiers are waited for before a key signs.
+    pub fn observe_gate(&self, verifiers: usize) {
+        self.rotation_waits_for.set(u64::try_from(verifiers).unwrap_or(u64::MAX));
     }
 
     /// An update was put on a stream.

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use countersign_core::Timestamp;
+use countersign_core::fleet::Gate;
 use countersign_core::rotation::{self, RotationPolicy, RotationStep};
 use countersign_runtime::ErrorChain;
 use countersign_wire::status::Failure;
@@ -9,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::audit::{self, Actor, Event, Outcome};
 use crate::fleet::Fleet;
-use crate::ledger::{Ledger, LedgerError};
+use crate::ledger::{Activation, Books, Ledger, LedgerError};
 use crate::metrics::Metrics;
 use crate::service::keys::KeyPolicy;
 
@@ -64,10 +66,22 @@ impl Rotator {
         // A key without its private half is nobody to wait for. It goes on verifying until it is gone.
         let step = rotation::next_step(books.ring.signers(), &self.policy, now)
             .or_else(|| rotation::next_drop(books.ring.times(), &self.policy, now))?;
-        // Right after a start, verifiers that are on their way back would not hear of an activation in time.
-        let can_wait = matches!(step, RotationStep::Activate(_)) && books.ring.signing(now).is_some();
-        let gathering = self.fleet.is_gathering(timeline.clock().elapsed());
-        (!can_wait || !gathering).then_some(step)
+        let waits = self.waits(&books, &step, now);
+        self.metrics.observe_gate(waits);
+        (waits == 0).then_some(step)
+    }
+
+    /// How many verifiers have to hold the key first, or to stop, before it may sign.
+    fn waits(&self, books: &Books, step: &RotationStep, now: Timestamp) -> usize {
+        let RotationStep::Activate(key_id) = step else {
+            return 0;
+        };
+        // When nothing signs, nothing is waited for.
+        let key = books.ring.find(key_id).filter(|_| books.ring.signing(now).is_some());
+        match key.map(|key| self.fleet.gate(key.published_in)) {
+            None | Some(Gate::Open) => 0,
+            Some(Gate::Waits { laggards, .. }) => laggards,
+        }
     }
 
     /// Makes `step`, and tells what became of it, unless it failed `again`. False when rotation does not go on.
@@ -84,8 +98,12 @@ impl Rotator {
         match step {
             RotationStep::Prepare => self.ledger.prepare_key(self.keys.algorithm).await.map(drop),
             RotationStep::Activate(key_id) => {
-                let (key_id, lead) = (Some(key_id.clone()), self.keys.activation_lead);
-                self.ledger.activate_key(key_id, lead).await.map(drop)
+                let activation = Activation {
+                    lead: self.keys.activation_lead,
+                    forced: false,
+                };
+                let activated = self.ledger.activate_key(Some(key_id.clone()), activation);
+                activated.await.map(drop)
             }
             RotationStep::Drop(key_id) => {
                 let retention = self.policy.retention;
@@ -126,11 +144,14 @@ impl Rotator {
     }
 }
 
-/// Whether an operator was quicker, and the next step is another one.
+/// Whether an operator or a verifier was quicker, and the next step is another one.
 const fn was_overtaken(error: &LedgerError) -> bool {
     matches!(
         error,
-        LedgerError::Refused(Failure::KeyAlreadyPrepared | Failure::KeyNotPrepared | Failure::KeyUnknown)
+        LedgerError::Refused(Failure::KeyAlreadyPrepared
+                | Failure::KeyNotPrepared
+                | Failure::KeyUnknown
+                | Failure::VerifiersBehind)
     )
 }
 

@@ -231,11 +231,10 @@ impl ClientService for Clients {
         let work = |clients: Self, client_id, _| async move {
             let disabled = clients.desk.ledger.disable_client(client_id).await;
             let epoch = disabled.map_err(ledger_status)?.books.trust.epoch();
-            let reach = clients.fleet.reach_soon(epoch).await;
+            let reach = clients.desk.reach_soon(&clients.fleet, epoch, None).await;
             Ok(v1::DisableClientResponse {
                 epoch,
-                verifiers: reach.connected,
-                in_force: reach.acknowledged,
+                reach: Some(reach),
             })
         };
         self.serve("disable_client", request, |request| &request.client_id, work)
@@ -262,11 +261,10 @@ impl ClientService for Clients {
         let work = |clients: Self, client_id, _| async move {
             let deleted = clients.desk.ledger.delete_client(client_id).await;
             let epoch = deleted.map_err(ledger_status)?.books.trust.epoch();
-            let reach = clients.fleet.reach_soon(epoch).await;
+            let reach = clients.desk.reach_soon(&clients.fleet, epoch, None).await;
             Ok(v1::DeleteClientResponse {
                 epoch,
-                verifiers: reach.connected,
-                in_force: reach.acknowledged,
+                reach: Some(reach),
             })
         };
         self.serve("delete_client", request, |request| &request.client_id, work)

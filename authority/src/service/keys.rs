@@ -10,10 +10,11 @@ use countersign_wire::admin::{read_key_id, write_key};
 use countersign_wire::status::{self, Failure};
 use tonic::{Request, Response, Status};
 
+use super::reach::count;
 use super::{Action, Desk, Ended, check_reason, ledger_status};
 use crate::fleet::Fleet;
 use crate::keyring::RingKey;
-use crate::ledger::Books;
+use crate::ledger::{Activation, Books};
 
 /// What operators do to keys, here and by `Revoke`.
 #[derive(Clone, Debug)]
@@ -41,7 +42,12 @@ impl Keys {
     fn written(&self, key: &RingKey) -> v1::Key {
         let reach = self.fleet.reach(key.published_in);
         let now = self.desk.ledger.timeline().now();
-        write_key(&key.published, now, reach.acknowledged, reach.connected)
+        v1::Key {
+            acknowledged_by: count(reach.durable),
+            verifiers: count(reach.live),
+            published_in: key.published_in,
+            ..write_key(&key.published, now)
+        }
     }
 
     fn find(&self, books: &Books, key_id: &KeyId) -> Result<v1::Key, Status> {
@@ -79,8 +85,12 @@ impl Keys {
             "" => None,
             kid => Some(read_key_id(kid)?),
         };
-        let lead = self.policy.activation_lead;
-        let done = self.desk.ledger.activate_key(key_id, lead).await;
+        check_reason(&request.force_reason)?;
+        let activation = Activation {
+            lead: self.policy.activation_lead,
+            forced: !request.force_reason.is_empty(),
+        };
+        let done = self.desk.ledger.activate_key(key_id, activation).await;
         let done = done.map_err(ledger_status)?;
         Ok(v1::ActivateKeyResponse {
             key: Some(self.find(&done.books, &done.answer)?),
@@ -111,10 +121,11 @@ impl Keys {
         let done = done.map_err(ledger_status)?;
         let signing = done.answer.signing.as_ref();
         let signing = signing.map(|key_id| self.find(&done.books, key_id)).transpose()?;
+        let epoch = done.books.trust.epoch();
         Ok(v1::CompromiseKeyResponse {
-            epoch: done.books.trust.epoch(),
-            reach: None,
+            epoch,
             signing_key: signing,
+            reach: Some(self.desk.reach_soon(&self.fleet, epoch, None).await),
         })
     }
 }
@@ -159,7 +170,9 @@ impl KeyService for Keys {
         &self,
         request: Request<v1::ActivateKeyRequest>,
     ) -> Result<Response<v1::ActivateKeyResponse>, Status> {
-        let action = |request: &v1::ActivateKeyRequest| about("activate_key", &request.kid);
+        let action = |request: &v1::ActivateKeyRequest| {
+            about("activate_key", &request.kid).because(&request.force_reason)
+        };
         let keys = self.clone();
         let work = |request| async {
             let activated = keys.activate(request).await;

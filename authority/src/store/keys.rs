@@ -44,6 +44,7 @@ pub struct KeyRecord {
 struct StoredKey {
     jwk: String,
     prepared_at: u64,
+    accepted_from: Option<u64>,
     active_from: Option<u64>,
     retired_from: Option<u64>,
     compromised_at: Option<u64>,
@@ -64,6 +65,7 @@ impl KeyRecord {
         let stored = StoredKey {
             jwk: self.jwk.to_json(),
             prepared_at: self.times.prepared_at.as_seconds(),
+            accepted_from: seconds(self.times.accepted_from),
             active_from: seconds(self.times.active_from),
             retired_from: seconds(self.times.retired_from),
             compromised_at: seconds(self.times.compromised_at),
@@ -88,6 +90,7 @@ impl KeyRecord {
             jwk,
             times: KeyTimes {
                 prepared_at: Timestamp::from_seconds(stored.prepared_at),
+                accepted_from: time(stored.accepted_from),
                 active_from: time(stored.active_from),
                 retired_from: time(stored.retired_from),
                 compromised_at: time(stored.compromised_at),

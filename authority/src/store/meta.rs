@@ -84,6 +84,8 @@ pub struct Head {
     pub state_digest: StateDigest,
     /// The digests of all clients' records, summed up.
     pub clients: DigestSum,
+    /// The digests of all records about verifiers, summed up.
+    pub roster: DigestSum,
     /// When the last change was committed. The clock may not be behind it.
     pub committed_at: Timestamp,
 }
@@ -94,6 +96,7 @@ struct StoredHead {
     epoch: Epoch,
     state_digest: String,
     clients: String,
+    roster: String,
     committed_at: u64,
 }
 
@@ -111,6 +114,7 @@ impl Head {
             epoch: self.epoch,
             state_digest: encode_segment(&self.state_digest),
             clients: encode_segment(self.clients.as_bytes()),
+            roster: encode_segment(self.roster.as_bytes()),
             committed_at: self.committed_at.as_seconds(),
         };
         vault.write(HEAD, &stored)
@@ -130,6 +134,7 @@ impl Head {
             epoch: stored.epoch,
             state_digest: digest(&stored.state_digest)?,
             clients: DigestSum::new(digest(&stored.clients)?),
+            roster: DigestSum::new(digest(&stored.roster)?),
             committed_at: Timestamp::from_seconds(stored.committed_at),
         })
     }

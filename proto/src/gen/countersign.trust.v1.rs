@@ -104,6 +104,10 @@ pub struct KeyStatus {
     /// From when the key signs. Tokens issued before are refused. Not set: the key is prepared only.
     #[prost(int64, tag = "3")]
     pub active_from: i64,
+    /// From when tokens under it are accepted while `active_from` is not set: a verifier that does not hear of the activation goes
+    /// by this. Tokens issued before are refused. Not set: all are.
+    #[prost(int64, tag = "6")]
+    pub accepted_from: i64,
     /// From when the key no longer signs. Not set: no successor is activated.
     #[prost(int64, tag = "4")]
     pub retired_from: i64,

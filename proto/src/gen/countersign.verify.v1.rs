@@ -84,12 +84,28 @@ pub struct Refused {
     /// The HTTP status that belongs to it.
     #[prost(int32, tag = "4")]
     pub http_status: i32,
+    /// What is too old, for `trust_stale`.
+    #[prost(message, optional, tag = "5")]
+    pub stale: ::core::option::Option<Stale>,
+}
+/// What is too old to decide on.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Stale {
+    /// The class of the method, or the default class for questions without a method.
+    #[prost(string, tag = "1")]
+    pub class: ::prost::alloc::string::String,
+    /// The data whose staleness budget is used up: `revocations` or `keys`.
+    #[prost(string, tag = "2")]
+    pub data: ::prost::alloc::string::String,
+    /// Milliseconds since the authority last confirmed it. Not set when it never did.
+    #[prost(int64, optional, tag = "3")]
+    pub age_ms: ::core::option::Option<i64>,
 }
 /// Request of GetStatus.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetStatusRequest {}
 /// Response of GetStatus.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct GetStatusResponse {
     /// The issuer trusted.
     #[prost(string, tag = "1")]
@@ -103,13 +119,13 @@ pub struct GetStatusResponse {
     /// Its digest.
     #[prost(bytes = "vec", tag = "4")]
     pub state_digest: ::prost::alloc::vec::Vec<u8>,
-    /// `fresh`, `stale`, `expired` or `cold`.
+    /// `fresh` while the lease lasts, `stale` while calls of some class are still decided, `expired`, or `cold`.
     #[prost(string, tag = "5")]
     pub freshness: ::prost::alloc::string::String,
     /// Milliseconds since the authority last confirmed the state in force. Not set when cold.
     #[prost(int64, optional, tag = "6")]
     pub age_ms: ::core::option::Option<i64>,
-    /// Milliseconds until calls are refused if the authority stays away. Not set when cold.
+    /// Milliseconds until calls of the default class are refused if the authority stays away. Not set when cold.
     #[prost(int64, optional, tag = "7")]
     pub refuses_in_ms: ::core::option::Option<i64>,
     /// True while the stream to the authority is open.
@@ -121,6 +137,28 @@ pub struct GetStatusResponse {
     /// Revocations in force.
     #[prost(uint64, tag = "10")]
     pub revocations: u64,
+    /// Every class that calls can be of, the default class first.
+    #[prost(message, repeated, tag = "11")]
+    pub classes: ::prost::alloc::vec::Vec<ClassStatus>,
+}
+/// Until when calls of one class are decided.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ClassStatus {
+    /// The class.
+    #[prost(string, tag = "1")]
+    pub class: ::prost::alloc::string::String,
+    /// How long calls are decided on revocations once the lease has ended, in milliseconds.
+    #[prost(uint64, tag = "2")]
+    pub revocations_ms: u64,
+    /// The same for keys.
+    #[prost(uint64, tag = "3")]
+    pub keys_ms: u64,
+    /// Milliseconds until calls are refused if the authority stays away. Not set when cold.
+    #[prost(int64, optional, tag = "4")]
+    pub refuses_in_ms: ::core::option::Option<i64>,
+    /// Whether calls are decided now.
+    #[prost(bool, tag = "5")]
+    pub decides: bool,
 }
 /// Generated client implementations.
 pub mod verify_service_client {

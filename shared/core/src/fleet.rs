@@ -15,6 +15,7 @@
 mod reach;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,6 +37,12 @@ pub struct VerifierKey {
     pub spiffe_id: SpiffeId,
     /// Which of them.
     pub verifier_id: VerifierId,
+}
+
+impl fmt::Display for VerifierKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.spiffe_id.as_str(), self.verifier_id)
+    }
 }
 
 /// How many verifiers are let in.
@@ -65,19 +72,8 @@ pub struct Introduction {
     pub instance_id: String,
     /// How long it decides without a lease. What it may have been granted before is judged by these, too.
     pub budgets: Arc<[ClassBudget]>,
-    /// What it has in force.
-    pub holds: Holds,
-}
-
-/// What a verifier has in force when its stream opens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Holds {
-    /// Nothing. It decides nothing either.
-    Nothing,
-    /// This epoch of ours.
-    Epoch(Epoch),
-    /// A state that is none of those that are remembered here.
-    Other,
+    /// Whether it has anything in force. If not, it decides nothing.
+    pub decides: bool,
 }
 
 /// A verifier that was let in.
@@ -287,19 +283,15 @@ impl Register {
         verifier.instance_id = introduction.instance_id;
         verifier.connected_at = now;
         verifier.last_seen_at = now;
-        // What it held before counts for nothing: its disk may have been restored from a backup.
-        verifier.acknowledged = match introduction.holds {
-            Holds::Epoch(epoch) => epoch,
-            Holds::Nothing | Holds::Other => 0,
-        };
+        // What it held before counts for nothing until it says so again: its disk may have been restored from a backup.
+        verifier.acknowledged = 0;
         verifier.durable = 0;
-        if introduction.holds != Holds::Nothing {
+        if introduction.decides {
             // An earlier life of the authority, or one that forgot it, may have granted it something until this moment.
             verifier.extend(elapsed, self.lease);
         }
         let to_be_stored = !verifier.stored;
-        let acknowledged = verifier.acknowledged;
-        *self.by_epoch.entry(acknowledged).or_default() += 1;
+        *self.by_epoch.entry(0).or_default() += 1;
         *self.open.entry(key.spiffe_id.clone()).or_default() += 1;
         Ok(LetIn {
             stream,
@@ -323,6 +315,13 @@ impl Register {
     pub fn stored(&mut self, key: &VerifierKey, budgets: &Arc<[ClassBudget]>) {
         if let Some(verifier) = self.verifiers.get_mut(key) {
             verifier.stored = verifier.budgets == *budgets;
+        }
+    }
+
+    /// The store is about to strike the verifier: should it come back, it has to be stored anew before anything is granted.
+    pub fn unstored(&mut self, key: &VerifierKey) {
+        if let Some(verifier) = self.verifiers.get_mut(key) {
+            verifier.stored = false;
         }
     }
 

@@ -6,8 +6,9 @@
 //!         any state --(compromise)--> Compromised: its tokens are refused
 //! ```
 //!
-//! A state is not stored but read off four times, so that it cannot contradict them, and so that an activation announced
-//! for a moment ahead takes effect everywhere at that moment.
+//! A state is not stored but read off its times, so that it cannot contradict them, and so that an activation announced for a
+//! moment ahead takes effect everywhere at that moment. Tokens are accepted a little earlier than a key signs: from a time that
+//! is published with it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,6 +49,9 @@ impl KeyState {
 pub struct KeyTimes {
     /// When it was first published.
     pub prepared_at: Timestamp,
+    /// From when tokens under it are accepted, said when it is published: a verifier that holds the key and does not hear that
+    /// it signs now must not refuse its tokens. Not set: only once it is known to sign.
+    pub accepted_from: Option<Timestamp>,
     /// From when it signs.
     pub active_from: Option<Timestamp>,
     /// From when it no longer signs. Never before `active_from`.
@@ -72,13 +76,20 @@ impl KeyTimes {
         }
     }
 
+    /// From when its tokens are accepted, as far as is known.
+    #[must_use]
+    pub fn good_from(&self) -> Option<Timestamp> {
+        self.active_from.or(self.accepted_from)
+    }
+
     /// Whether the times follow each other.
     fn are_ordered(&self) -> bool {
+        let accepted_after_prepared = self.accepted_from.is_none_or(|accepted| accepted >= self.prepared_at);
         let active_after_prepared = self.active_from.is_none_or(|active| active >= self.prepared_at);
         let retired_after_active = self
             .retired_from
             .is_none_or(|retired| self.active_from.is_some_and(|active| retired >= active));
-        active_after_prepared && retired_after_active
+        accepted_after_prepared && active_after_prepared && retired_after_active
     }
 }
 
@@ -167,17 +178,18 @@ impl KeySet {
     pub fn digest(&self, sha256: &dyn Sha256) -> [u8; 32] {
         let mut lines: Vec<String> = self.keys.iter().map(digest_line).collect();
         lines.sort_unstable();
-        sha256.sha256(&[b"countersign/key-set/v1\0", lines.concat().as_bytes()])
+        sha256.sha256(&[b"countersign/key-set/v2\0", lines.concat().as_bytes()])
     }
 }
 
 fn digest_line(key: &PublishedKey) -> String {
     let time = |time: Option<Timestamp>| time.map_or(0, Timestamp::as_seconds);
     format!(
-        "{} {} {} {} {} {}\n",
+        "{} {} {} {} {} {} {}\n",
         key.jwk.key_id(),
         key.jwk.algorithm().name(),
         key.times.prepared_at,
+        time(key.times.accepted_from),
         time(key.times.active_from),
         time(key.times.retired_from),
         time(key.times.compromised_at),

@@ -221,7 +221,7 @@ pub fn check_key(
         return Err(Rejection::KidUnknown);
     }
     // Both times are the authority's, so no leeway belongs here.
-    if key.active_from.is_none_or(|active| claims.issued_at < active) {
+    if key.good_from().is_none_or(|good| claims.issued_at < good) {
         return Err(Rejection::KeyNotActive);
     }
     // Here some does: a key signs on until the authority has stored that it is retired, and a slow store takes its time.

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use countersign_core::issuing::IssueError;
+use countersign_core::staleness::Stale;
 use countersign_core::{Outcome, Rejection};
 use http::{HeaderMap, HeaderValue};
 use tonic::{Code, Status};
@@ -64,6 +65,14 @@ pub enum Failure {
     TooManyStreams,
     /// The stream was too slow to take its updates.
     StreamTooSlow,
+    /// The verifier has opened another stream.
+    StreamSuperseded,
+    /// No such verifier.
+    VerifierUnknown,
+    /// The verifier is connected.
+    VerifierConnected,
+    /// A live verifier does not hold the key.
+    VerifiersBehind,
     /// The store cannot be written now.
     StoreUnavailable,
     /// The server is about to stop.
@@ -82,7 +91,7 @@ pub enum Failure {
 
 impl Failure {
     /// Every failure.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 29] = [
         Self::NoIdentity,
         Self::NotAnOperator,
         Self::NotAVerifier,
@@ -101,6 +110,10 @@ impl Failure {
         Self::LimitReached,
         Self::TooManyStreams,
         Self::StreamTooSlow,
+        Self::StreamSuperseded,
+        Self::VerifierUnknown,
+        Self::VerifierConnected,
+        Self::VerifiersBehind,
         Self::StoreUnavailable,
         Self::Draining,
         Self::UpstreamUnavailable,
@@ -132,6 +145,10 @@ impl Failure {
             Self::LimitReached => "limit_reached",
             Self::TooManyStreams => "too_many_streams",
             Self::StreamTooSlow => "stream_too_slow",
+            Self::StreamSuperseded => "stream_superseded",
+            Self::VerifierUnknown => "verifier_unknown",
+            Self::VerifierConnected => "verifier_connected",
+            Self::VerifiersBehind => "verifiers_behind",
             Self::StoreUnavailable => "store_unavailable",
             Self::Draining => "draining",
             Self::UpstreamUnavailable => "upstream_unavailable",
@@ -147,14 +164,18 @@ impl Failure {
             Self::NoIdentity => Code::Unauthenticated,
             Self::NotAnOperator | Self::NotAVerifier => Code::PermissionDenied,
             Self::ClientExists | Self::IdentityTaken => Code::AlreadyExists,
-            Self::ClientUnknown | Self::SecretUnknown | Self::KeyUnknown => Code::NotFound,
+            Self::ClientUnknown | Self::SecretUnknown | Self::KeyUnknown | Self::VerifierUnknown => {
+                Code::NotFound
+            }
             Self::TooManySecrets
             | Self::KeyAlreadyPrepared
             | Self::KeyNotPrepared
             | Self::KeyNotRetirable
-            | Self::KeyCompromised => Code::FailedPrecondition,
+            | Self::KeyCompromised
+            | Self::VerifierConnected
+            | Self::VerifiersBehind => Code::FailedPrecondition,
             Self::TokenNotOurs => Code::InvalidArgument,
-            Self::VersionMoved => Code::Aborted,
+            Self::VersionMoved | Self::StreamSuperseded => Code::Aborted,
             Self::LimitReached | Self::TooManyStreams | Self::StreamTooSlow => Code::ResourceExhausted,
             Self::StoreUnavailable | Self::Draining | Self::UpstreamUnavailable => Code::Unavailable,
             Self::DeadlineExceeded => Code::DeadlineExceeded,
@@ -185,6 +206,12 @@ impl Failure {
             Self::LimitReached => "there are too many entries",
             Self::TooManyStreams => "this identity has as many streams open as it may have",
             Self::StreamTooSlow => "the stream does not take its updates",
+            Self::StreamSuperseded => "the verifier has opened another stream",
+            Self::VerifierUnknown => "there is no such verifier",
+            Self::VerifierConnected => "the verifier is connected",
+            Self::VerifiersBehind => {
+                "a live verifier does not hold the key on disk: wait for it, put it in quarantine, or force with a reason"
+            }
             Self::StoreUnavailable => "the store cannot be written now",
             Self::Draining => "the server is about to stop",
             Self::UpstreamUnavailable => "the called service cannot be reached",
@@ -316,6 +343,29 @@ pub fn refused(rejection: Rejection, disclosure: Disclosure) -> Status {
     make(code(outcome), message, details)
 }
 
+/// The status for a request that is refused because trust is too old for its method's class. Whoever may know the reason is told
+/// the class, the data whose budget is used up, and how long ago the authority confirmed it, in whole seconds.
+#[must_use]
+pub fn stale(stale: &Stale, disclosure: Disclosure) -> Status {
+    let rejection = Rejection::TrustStale;
+    if disclosure == Disclosure::Coarse {
+        return refused(rejection, disclosure);
+    }
+    let (_, message) = coarse(rejection.outcome());
+    let told = [
+        ("stale", stale.data.name().to_owned()),
+        ("class", stale.class.as_str().to_owned()),
+    ];
+    let age = stale.age.map(|age| ("age", format!("{}s", age.as_secs())));
+    let mut details = error_info_with(rejection.reason(), told.into_iter().chain(age));
+    details.set_retry_info(Some(RETRY_AFTER));
+    make(
+        code(rejection.outcome()),
+        format!("{message}: {rejection}"),
+        details,
+    )
+}
+
 /// The `WWW-Authenticate` challenge that belongs to a refusal (RFC 6750, section 3), if one does. It never tells more than
 /// the class.
 #[must_use]
@@ -330,8 +380,15 @@ pub const fn challenge(rejection: Rejection) -> Option<&'static str> {
 }
 
 fn error_info(reason: &'static str, extra: Option<(&'static str, &'static str)>) -> ErrorDetails {
+    error_info_with(reason, extra.map(|(name, value)| (name, value.to_owned())))
+}
+
+fn error_info_with(
+    reason: &'static str,
+    extra: impl IntoIterator<Item = (&'static str, String)>,
+) -> ErrorDetails {
     let mut metadata = HashMap::from([("reason".to_owned(), reason.to_owned())]);
-    metadata.extend(extra.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    metadata.extend(extra.into_iter().map(|(name, value)| (name.to_owned(), value)));
     ErrorDetails::with_error_info(reason.to_ascii_uppercase(), DOMAIN, metadata)
 }
 
@@ -341,6 +398,9 @@ fn make(code: Code, message: String, details: ErrorDetails) -> Status {
 
 #[cfg(test)]
 mod tests {
+    use countersign_core::names::ClassName;
+    use countersign_core::staleness::Data;
+
     use super::*;
 
     #[test]
@@ -394,9 +454,48 @@ mod tests {
         }
     }
 
+    /// I-14: who may know is told which data is too old, how old it is and for which class; nobody else can tell it from another
+    /// reason of its class.
+    #[test]
+    fn what_is_too_old_is_told_to_those_who_may_know() {
+        let mut stale = Stale {
+            class: ClassName::parse("strict").expect("a class"),
+            data: Data::Keys,
+            age: Some(Duration::from_millis(12_999)),
+        };
+        let told = super::stale(&stale, Disclosure::Precise);
+        assert_eq!(
+            (told.code(), told.message()),
+            (Code::Unavailable, "the verifier cannot decide now: trust_stale")
+        );
+        assert!(told.get_details_retry_info().is_some());
+        let metadata = |status: &Status| status.get_details_error_info().expect("an ErrorInfo").metadata;
+        let entry = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let mut expected = HashMap::from([
+            entry("reason", "trust_stale"),
+            entry("stale", "keys"),
+            entry("age", "12s"),
+            entry("class", "strict"),
+        ]);
+        assert_eq!(metadata(&told), expected);
+        stale.age = None;
+        expected.remove("age");
+        assert_eq!(metadata(&super::stale(&stale, Disclosure::Precise)), expected);
+        let coarse = super::stale(&stale, Disclosure::Coarse);
+        let other = refused(Rejection::TrustCold, Disclosure::Coarse);
+        assert_eq!(
+            (coarse.details(), coarse.message()),
+            (other.details(), other.message())
+        );
+    }
+
     #[test]
     fn who_cannot_decide_or_sign_says_when_to_come_back() {
-        for rejection in [Rejection::TrustCold, Rejection::TrustStale] {
+        for rejection in [
+            Rejection::TrustCold,
+            Rejection::TrustStale,
+            Rejection::VerifierClock,
+        ] {
             let status = refused(rejection, Disclosure::Coarse);
             assert!(status.get_details_retry_info().is_some());
         }

@@ -39,6 +39,8 @@ pub struct Laggard {
     pub acknowledged: Epoch,
     /// When it has stopped deciding on anything earlier, if it is granted nothing more.
     pub until: Duration,
+    /// Whether it is granted nothing.
+    pub quarantined: bool,
 }
 
 /// Whether a key that an epoch published may sign.
@@ -60,6 +62,12 @@ impl Register {
     #[must_use]
     pub fn is_lacking(&self, epoch: Epoch) -> bool {
         self.by_epoch.range(..epoch).next().is_some()
+    }
+
+    /// How many verifiers that are connected have not acknowledged `epoch`. Quick, too.
+    #[must_use]
+    pub fn lacking(&self, epoch: Epoch) -> usize {
+        self.by_epoch.range(..epoch).map(|(_, count)| count).sum()
     }
 
     /// How far `epoch` has come at `elapsed`.
@@ -87,7 +95,11 @@ impl Register {
     #[must_use]
     pub fn laggards(&self, epoch: Epoch, elapsed: Duration, most: usize) -> Vec<Laggard> {
         let lacks = |(_, verifier): &(_, &Verifier)| verifier.acknowledged < epoch;
-        let mut laggards: Vec<Laggard> = self.live(elapsed).filter(lacks).map(laggard).collect();
+        let mut laggards: Vec<Laggard> = self
+            .live(elapsed)
+            .filter(lacks)
+            .map(|(key, verifier)| self.laggard(key, verifier))
+            .collect();
         laggards.sort_by(|a, b| b.until.cmp(&a.until).then_with(|| a.key.cmp(&b.key)));
         laggards.truncate(most);
         laggards
@@ -116,13 +128,14 @@ impl Register {
             .iter()
             .filter(move |(_, verifier)| verifier.end() > elapsed)
     }
-}
 
-fn laggard((key, verifier): (&VerifierKey, &Verifier)) -> Laggard {
-    Laggard {
-        key: key.clone(),
-        connected: verifier.stream.is_some(),
-        acknowledged: verifier.acknowledged,
-        until: verifier.end(),
+    fn laggard(&self, key: &VerifierKey, verifier: &Verifier) -> Laggard {
+        Laggard {
+            key: key.clone(),
+            connected: verifier.stream.is_some(),
+            acknowledged: verifier.acknowledged,
+            until: verifier.end(),
+            quarantined: self.is_quarantined(&key.spiffe_id),
+        }
     }
 }

@@ -42,12 +42,12 @@ impl Stage {
         }
     }
 
-    fn join(&mut self, key: &VerifierKey, holds: Holds) -> Result<StreamId, NotLetIn> {
+    fn join(&mut self, key: &VerifierKey, decides: bool) -> Result<StreamId, NotLetIn> {
         let introduction = Introduction {
             version: "1".to_owned(),
             instance_id: "i".to_owned(),
             budgets: budgets(&[("strict", 0), ("normal", 900)]),
-            holds,
+            decides,
         };
         let let_in = self.register.join(key, introduction.clone(), self.at, NOW)?;
         if let_in.to_be_stored {
@@ -59,7 +59,7 @@ impl Stage {
     /// A verifier that holds `epoch` on disk and has a lease.
     fn settled(&mut self, name: &str, epoch: Epoch) -> (VerifierKey, StreamId) {
         let key = key(name);
-        let stream = self.join(&key, Holds::Nothing).unwrap();
+        let stream = self.join(&key, false).unwrap();
         self.register.acknowledged(&key, stream, epoch, true, NOW);
         assert_eq!(self.grant(&key, stream, epoch), Some(LEASE));
         (key, stream)
@@ -136,12 +136,15 @@ fn nothing_is_granted_to_who_is_not_stored() {
         version: String::new(),
         instance_id: String::new(),
         budgets: budgets(&[("normal", seconds)]),
-        holds: Holds::Epoch(1),
+        decides: true,
     };
     let let_in = stage
         .register
         .join(&key, introduction(60), stage.at, NOW)
         .unwrap();
+    stage
+        .register
+        .acknowledged(&key, let_in.stream, 1, true, NOW);
     assert!(let_in.to_be_stored);
     assert_eq!(stage.grant(&key, let_in.stream, 1), None);
     stage.register.stored(&key, &budgets(&[("normal", 60)]));
@@ -151,6 +154,7 @@ fn nothing_is_granted_to_who_is_not_stored() {
         .register
         .join(&key, introduction(600), stage.at, NOW)
         .unwrap();
+    stage.register.acknowledged(&key, again.stream, 1, true, NOW);
     assert!(again.to_be_stored);
     stage.register.stored(&key, &budgets(&[("normal", 60)]));
     assert_eq!(stage.grant(&key, again.stream, 1), None);
@@ -199,7 +203,7 @@ fn the_gate_opens_when_all_hold_the_epoch_or_have_stopped() {
 fn who_never_had_a_disk_is_taken_at_its_word() {
     let mut stage = Stage::new();
     let key = key("a");
-    let stream = stage.join(&key, Holds::Nothing).unwrap();
+    let stream = stage.join(&key, false).unwrap();
     stage.register.acknowledged(&key, stream, 2, false, NOW);
     stage.grant(&key, stream, 2);
     assert_eq!(stage.register.gate(2, stage.at), Gate::Open);
@@ -210,7 +214,7 @@ fn who_never_had_a_disk_is_taken_at_its_word() {
 #[test]
 fn a_newcomer_that_holds_nothing_is_not_live() {
     let mut stage = Stage::new();
-    let stream = stage.join(&key("a"), Holds::Nothing).unwrap();
+    let stream = stage.join(&key("a"), false).unwrap();
     assert_eq!(stage.reach(2), Reach::default());
     assert_eq!(stage.register.gate(2, stage.at), Gate::Open);
     assert!(
@@ -226,7 +230,8 @@ fn who_comes_back_with_less_holds_less() {
     let mut stage = Stage::new();
     let (key, stream) = stage.settled("a", 5);
     stage.register.closed(&key, stream);
-    stage.join(&key, Holds::Epoch(3)).unwrap();
+    let stream = stage.join(&key, true).unwrap();
+    stage.register.acknowledged(&key, stream, 3, true, NOW);
     assert_eq!(stage.reach(5).in_force, 0);
     assert!(matches!(
         stage.register.gate(5, stage.at),
@@ -243,7 +248,7 @@ fn a_second_stream_takes_the_place_of_the_first() {
         version: String::new(),
         instance_id: "j".to_owned(),
         budgets: budgets(&[("strict", 0), ("normal", 900)]),
-        holds: Holds::Epoch(1),
+        decides: true,
     };
     let second = stage.register.join(&key, introduction, stage.at, NOW).unwrap();
     assert_eq!(second.superseded, Some(first));
@@ -251,7 +256,7 @@ fn a_second_stream_takes_the_place_of_the_first() {
     assert_eq!(stage.grant(&key, first, 1), None);
     stage.register.closed(&key, first);
     assert_eq!((stage.register.connected(), stage.register.len()), (1, 1));
-    assert_eq!(stage.register.find(&key).unwrap().acknowledged, 1);
+    assert_eq!(stage.register.find(&key).unwrap().acknowledged, 0);
 }
 
 #[test]
@@ -299,14 +304,14 @@ fn the_limits_hold() {
         ..key("a")
     };
     for id in ["1", "2"] {
-        stage.join(&replica(id), Holds::Nothing).unwrap();
+        stage.join(&replica(id), false).unwrap();
     }
-    assert_eq!(stage.join(&replica("3"), Holds::Nothing), Err(NotLetIn::Identity));
-    stage.join(&replica("2"), Holds::Nothing).unwrap();
+    assert_eq!(stage.join(&replica("3"), false), Err(NotLetIn::Identity));
+    stage.join(&replica("2"), false).unwrap();
     for name in ["b", "c"] {
-        stage.join(&key(name), Holds::Nothing).unwrap();
+        stage.join(&key(name), false).unwrap();
     }
-    assert_eq!(stage.join(&key("d"), Holds::Nothing), Err(NotLetIn::Full));
+    assert_eq!(stage.join(&key("d"), false), Err(NotLetIn::Full));
     assert_eq!(stage.register.connected(), 4);
 }
 
@@ -320,7 +325,7 @@ fn ends_never_move_to_earlier_times() {
         version: String::new(),
         instance_id: String::new(),
         budgets: budgets(&[("normal", 1)]),
-        holds: Holds::Epoch(1),
+        decides: true,
     };
     stage.register.join(&key, shorter, stage.at, NOW).unwrap();
     assert_eq!(stage.register.find(&key).unwrap().end(), before);

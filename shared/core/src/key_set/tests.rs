@@ -5,6 +5,7 @@ use crate::test_util::{NOW, ToyHash, after, jwk, key_set};
 
 fn times() -> KeyTimes {
     KeyTimes {
+        accepted_from: None,
         prepared_at: after(-100),
         active_from: Some(after(-50)),
         retired_from: Some(after(50)),
@@ -41,6 +42,7 @@ fn a_compromised_key_is_compromised_at_any_time() {
 fn times_follow_each_other() {
     assert!(times().are_ordered());
     let same = KeyTimes {
+        accepted_from: None,
         prepared_at: NOW,
         active_from: Some(NOW),
         retired_from: Some(NOW),

@@ -167,14 +167,11 @@ fn a_token_is_not_younger_than_its_key() {
 /// The order of the decision: of everything that is wrong at once, the first is told. Each step mends one thing.
 #[test]
 fn the_first_reason_wins() {
-    let everything = RevocationList::default().with(
-        Revocation {
-            subject: RevokedSubject::Everything,
-            issued_before: NOW,
-            expires_at: after(3600),
-        },
-        &ToyHash,
-    );
+    let everything = RevocationList::from([Revocation {
+        subject: RevokedSubject::Everything,
+        issued_before: NOW,
+        expires_at: after(3600),
+    }]);
     let strict = Requirements {
         scopes: vec![Scope::parse("write").expect("a scope")],
         bound: true,

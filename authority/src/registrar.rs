@@ -1,0 +1,55 @@
+//! Tells the store who may hold a lease, before anybody is granted one, and who holds none any more. Many verifiers that come at
+//! once, after a restart, are taken down in one commit.
+
+use std::time::Duration;
+
+use countersign_runtime::ErrorChain;
+use tokio_util::sync::CancellationToken;
+
+use crate::fleet::Fleet;
+use crate::ledger::Ledger;
+
+/// How often it is looked who holds no lease any more, and tried again what failed.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// Goes on until `stop`.
+pub async fn run(fleet: Fleet, ledger: Ledger, stop: CancellationToken) {
+    let mut failing = false;
+    let mut ticks = tokio::time::interval(EVERY);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = fleet.untold(), if !failing => {}
+            _ = ticks.tick() => {}
+        }
+        failing = !tell(&fleet, &ledger, failing).await;
+    }
+}
+
+/// Tells everything there is to tell. False when the store did not take it.
+async fn tell(fleet: &Fleet, ledger: &Ledger, again: bool) -> bool {
+    loop {
+        let untold = fleet.to_tell();
+        if untold.known.is_empty() && untold.gone.is_empty() {
+            return true;
+        }
+        let (known, gone) = (untold.known.clone(), untold.gone.clone());
+        match ledger.enrol(known, gone).await {
+            Ok(_) => {
+                if !fleet.told(&untold) {
+                    return true;
+                }
+            }
+            Err(error) => {
+                if !again {
+                    tracing::warn!(
+                        error = %ErrorChain(&error),
+                        "verifiers were not taken down: new ones are granted no lease until they are"
+                    );
+                }
+                return false;
+            }
+        }
+    }
+}

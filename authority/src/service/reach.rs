@@ -1,0 +1,82 @@
+//! How far an epoch has come, as operators are told.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use countersign_core::Timestamp;
+use countersign_core::fleet::{Laggard, Reach};
+use countersign_core::names::ClassName;
+use countersign_core::trust::Epoch;
+use countersign_proto::admin::v1;
+use countersign_wire::write_time;
+
+use super::Desk;
+use crate::fleet::Fleet;
+use crate::ledger::LedgerPolicy;
+
+impl Desk {
+    /// How far `epoch`, which revokes, has come after a moment in which verifiers usually have it. No token that was issued before
+    /// lives on after the longest lifetime, and the one revoked not after its own end.
+    pub(super) async fn reach_soon(
+        &self,
+        fleet: &Fleet,
+        epoch: Epoch,
+        expires_at: Option<Timestamp>,
+    ) -> v1::EpochReach {
+        let policy = self.ledger.policy();
+        let ends = match expires_at {
+            Some(expires_at) => LedgerPolicy::refused_from(expires_at),
+            None => policy.tokens_end(self.ledger.timeline().now()),
+        };
+        let reach = fleet.reach_soon(epoch).await;
+        write_reach(fleet, epoch, &reach, Some(ends))
+    }
+}
+
+/// The most verifiers that are named.
+const MAX_NAMED: usize = 100;
+
+/// How far `epoch` has come. `ends` is when the last token concerned has expired: nothing is accepted after it, whoever has not
+/// heard.
+pub(super) fn write_reach(fleet: &Fleet, epoch: Epoch, reach: &Reach, ends: Option<Timestamp>) -> v1::EpochReach {
+    let laggards = fleet.laggards(epoch, MAX_NAMED);
+    v1::EpochReach {
+        epoch,
+        live: count(reach.live),
+        in_force: count(reach.in_force),
+        durable: count(reach.durable),
+        bounds: write_bounds(fleet, &reach.bounds, ends),
+        laggards: laggards.iter().map(|laggard| write_laggard(fleet, laggard)).collect(),
+    }
+}
+
+/// When classes have stopped.
+pub(super) fn write_bounds(
+    fleet: &Fleet,
+    bounds: &BTreeMap<ClassName, Duration>,
+    ends: Option<Timestamp>,
+) -> Vec<v1::ClassBound> {
+    let write = |(class, end): (&ClassName, &Duration)| {
+        let by = fleet.time_of(*end);
+        v1::ClassBound {
+            class: class.as_str().to_owned(),
+            by: Some(write_time(ends.map_or(by, |ends| by.min(ends)))),
+        }
+    };
+    bounds.iter().map(write).collect()
+}
+
+fn write_laggard(fleet: &Fleet, laggard: &Laggard) -> v1::Laggard {
+    v1::Laggard {
+        spiffe_id: laggard.key.spiffe_id.as_str().to_owned(),
+        verifier_id: laggard.key.verifier_id.as_str().to_owned(),
+        connected: laggard.connected,
+        acknowledged_epoch: laggard.acknowledged,
+        until: Some(write_time(fleet.time_of(laggard.until))),
+        quarantined: laggard.quarantined,
+    }
+}
+
+pub(super) fn count(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
