@@ -128,7 +128,7 @@ impl<S: Clone> Feed<S> {
     pub fn publish(&mut self, update: &Update, trust: TrustState, frame: Option<Frame<S>>) -> Published<S> {
         self.trust = trust;
         self.heartbeat = None;
-        match (frame, &update.content) {
+        let published = match (frame, &update.content) {
             (
                 Some(frame),
                 UpdateContent::Delta {
@@ -148,10 +148,14 @@ impl<S: Clone> Feed<S> {
             (Some(_), UpdateContent::Snapshot { .. }) | (None, _) => {
                 self.deltas.clear();
                 self.delta_bytes = 0;
-                self.snapshot = None;
                 Published::Broken(self.end_all())
             }
+        };
+        // A snapshot that no delta follows on is of no use any more.
+        if !self.snapshot_leads_on() {
+            self.snapshot = None;
         }
+        published
     }
 
     /// Ends every stream, and lets nobody in any more. The streams that were open.
@@ -200,10 +204,6 @@ impl<S: Clone> Feed<S> {
                 break;
             };
             self.delta_bytes = self.delta_bytes.saturating_sub(oldest.frame.length);
-        }
-        // A snapshot that no delta follows on is of no use any more.
-        if !self.snapshot_leads_on() {
-            self.snapshot = None;
         }
     }
 

@@ -12,8 +12,6 @@ use crate::revocation::RevocationList;
 use crate::test_util::{NOW, ToyHash, jwk, key_set};
 use crate::trust::Change;
 
-const FIRST_SEQUENCE: u64 = 1000;
-
 /// What is sent, unsigned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Sent {
@@ -35,7 +33,7 @@ impl Authority {
         let keys: Arc<KeySet> = Arc::new(key_set(&jwk(1), KeyTimes::default()));
         let trust = TrustState::new(issuer, 1, keys, RevocationList::default(), &ToyHash);
         Self {
-            feed: Feed::new(trust.clone(), FIRST_SEQUENCE),
+            feed: Feed::new(trust.clone(), 1000),
             states: vec![trust],
             length: 1,
         }
@@ -182,6 +180,7 @@ fn a_snapshot_serves_until_the_deltas_behind_it_are_gone() {
     let expected = [Sent::Snapshot(2)].into_iter().chain(deltas(3..=514));
     assert!(backlog.into_iter().eq(expected));
     let _slow = authority.advance();
+    assert!(authority.feed.snapshot.is_none(), "its memory is free");
     assert_eq!(authority.feed.join(&Held::default()), Join::NeedsSnapshot);
 }
 
@@ -199,8 +198,14 @@ fn a_snapshot_is_of_use_although_epochs_went_by_while_it_was_signed() {
     for _ in 0..MAX_DELTAS {
         let _slow = authority.advance();
     }
+    authority.make_snapshot();
     authority.feed.keep_snapshot(frame);
-    assert_eq!(authority.feed.join(&Held::default()), Join::NeedsSnapshot);
+    let begun = authority.join(&Held::default());
+    assert_eq!(
+        begun.backlog,
+        [Sent::Snapshot(authority.current())],
+        "not the old one"
+    );
 }
 
 /// F34: a cursor that is too old is given a snapshot.
@@ -382,11 +387,15 @@ fn an_update_that_cannot_be_sent_ends_every_stream() {
         };
         assert_eq!(published, Published::Broken(streams.to_vec()));
         assert_eq!(authority.feed.streams(), 0);
+        assert!(authority.feed.snapshot.is_none(), "its memory is free");
         authority.states.push(next);
         // Those who come back are given what is true now, and go on from there.
-        assert!(!authority.join(&authority.held(2)).holds);
+        for epoch in [1, 2] {
+            let stream = authority.join(&authority.held(epoch));
+            assert_eq!(stream.backlog, [Sent::Snapshot(3)], "{epoch}");
+        }
         assert_eq!(authority.join(&Held::default()).backlog, [Sent::Snapshot(3)]);
-        assert_eq!(authority.advance_to().len(), 2);
+        assert_eq!(authority.advance_to().len(), 3);
         assert_eq!(authority.join(&authority.held(3)).backlog, [Sent::Delta(4)]);
     }
 }
@@ -396,8 +405,7 @@ fn an_update_that_cannot_be_sent_ends_every_stream() {
 fn a_stream_that_asks_is_sent_a_snapshot_again_but_not_for_ever() {
     let mut authority = Authority::at(2);
     let stream = authority.follower();
-    let asked = authority.feed.resync(stream);
-    assert_eq!(asked, Resync::NeedsSnapshot);
+    assert_eq!(authority.feed.resync(stream), Resync::NeedsSnapshot);
     authority.make_snapshot();
     let _sent = authority.advance();
     for _ in 0..MAX_RESYNCS {
