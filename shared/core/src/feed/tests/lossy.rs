@@ -125,7 +125,7 @@ proptest! {
         for event in events {
             run(&mut authority, &mut verifier, event);
         }
-        // Nothing is lost any more; it comes back whenever it is cut.
+        // Nothing is lost any more, and it comes back whenever it is cut.
         for _ in 0..1000 {
             run(&mut authority, &mut verifier, Event::Connect);
             if verifier.arriving.is_empty() {
