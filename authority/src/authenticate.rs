@@ -11,6 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use countersign_core::client::Client;
 use countersign_core::issuing::IssueError;
 use countersign_core::names::{CertificateThumbprint, ClientId};
+use countersign_core::revocation::RevocationList;
 use countersign_core::spiffe::TrustDomain;
 use countersign_crypto::SecretHasher;
 use countersign_mtls::PeerIdentity;
@@ -150,21 +151,38 @@ fn hex(digit: u8) -> Option<u8> {
         .and_then(|value| u8::try_from(value).ok())
 }
 
-/// The client at the other end.
-///
-/// # Errors
-/// `invalid_client`, for whatever reason.
-pub fn authenticate(
-    registry: &Registry,
-    hasher: &SecretHasher,
-    trust_domain: &TrustDomain,
-    identity: &PeerIdentity,
-    presented: &Presented,
-) -> Result<Authenticated, Refused> {
-    let owner = certificate_owner(registry, trust_domain, identity)?;
-    match &presented.secret {
-        Some(secret) => by_secret(registry, hasher, owner, presented.client_id.as_deref(), secret),
-        None => by_certificate(owner, identity, presented.client_id.as_deref()),
+/// What callers are known by.
+#[derive(Clone, Copy, Debug)]
+pub struct Known<'a> {
+    /// The clients.
+    pub clients: &'a Registry,
+    /// What is revoked: over a certificate that is, nobody is let in.
+    pub revocations: &'a RevocationList,
+    /// Compares secrets.
+    pub hasher: &'a SecretHasher,
+    /// Where clients live.
+    pub trust_domain: &'a TrustDomain,
+}
+
+impl Known<'_> {
+    /// The client at the other end.
+    ///
+    /// # Errors
+    /// `invalid_client`, for whatever reason.
+    pub fn authenticate(
+        &self,
+        identity: &PeerIdentity,
+        presented: &Presented,
+    ) -> Result<Authenticated, Refused> {
+        if self.revocations.holds_certificate(&identity.thumbprint) {
+            return Err(invalid_client("certificate_revoked"));
+        }
+        let owner = certificate_owner(self.clients, self.trust_domain, identity)?;
+        let client_id = presented.client_id.as_deref();
+        match &presented.secret {
+            Some(secret) => by_secret(self.clients, self.hasher, owner, client_id, secret),
+            None => by_certificate(owner, identity, client_id),
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use countersign_core::Timestamp;
 use countersign_core::client::SecretRecord;
+use countersign_core::revocation::{Revocation, RevokedSubject};
 use countersign_crypto::Envelope;
 
 use super::*;
@@ -49,6 +50,18 @@ fn registry() -> Registry {
     .fold(Registry::default(), |registry, client| registry.with(client))
 }
 
+/// Of the certificate whose thumbprint is of this byte.
+const REVOKED: u8 = 99;
+
+fn revocations() -> RevocationList {
+    let thumbprint = CertificateThumbprint::new([REVOKED; 32]);
+    RevocationList::from([Revocation {
+        subject: RevokedSubject::Certificate(thumbprint),
+        issued_before: Timestamp::default(),
+        expires_at: Timestamp::from_seconds(2000),
+    }])
+}
+
 fn try_with(
     spiffe_id: Option<&str>,
     thumbprint: u8,
@@ -58,7 +71,13 @@ fn try_with(
     let presented = read_presented(&[], client_id.to_owned(), secret.to_owned())?;
     let domain = TrustDomain::parse("example.org").expect("valid");
     let identity = identity(spiffe_id, thumbprint, 2000);
-    let found = authenticate(&registry(), &hasher(), &domain, &identity, &presented)?;
+    let known = Known {
+        clients: &registry(),
+        revocations: &revocations(),
+        hasher: &hasher(),
+        trust_domain: &domain,
+    };
+    let found = known.authenticate(&identity, &presented)?;
     Ok((
         found.client.client_id.as_str().to_owned(),
         found.certificate.is_some(),

@@ -23,7 +23,6 @@ use crate::audit::{self, Actor, Event, Outcome};
 use crate::keyring::KeyRing;
 use crate::store::meta::HEAD;
 use crate::store::record::Vault;
-use crate::store::{Commit, revocations};
 
 /// What was found in the store, at the clock's time if the operator accepts that. An acceptance of another time than the one
 /// in the store is none: the option may be left where it is, and works once.
@@ -69,7 +68,8 @@ async fn withdraw(
     let mut after = before.after(&plan, now)?.books;
     let mut commit = books::records(&before, &after, &plan, vault)?;
     let life = opening.policy.revocation_life;
-    let list = shortened(before.trust.revocations(), now, life, &mut commit)?;
+    let list = shortened(before.trust.revocations(), now, life);
+    books::shortened_records(before.trust.revocations(), &list, vault, &mut commit)?;
     after.trust = TrustState::new(
         opening.issuer.clone(),
         after.trust.epoch(),
@@ -108,22 +108,17 @@ const VERIFIERS_TAKE: Duration = Duration::from_secs(25 * 60 * 60);
 
 /// The list with entries that verifiers do not take as they would be if they were made now. What is shortened is as strict
 /// as anything that verifiers may hold about the same subject, and the tokens concerned have no key any more.
-fn shortened(
-    list: &RevocationList,
-    now: Timestamp,
-    life: Duration,
-    commit: &mut Commit,
-) -> Result<RevocationList, StartError> {
+fn shortened(list: &RevocationList, now: Timestamp, life: Duration) -> RevocationList {
     let latest = now.saturating_add(VERIFIERS_TAKE);
-    let mut kept = RevocationList::default();
-    for entry in list.iter() {
-        let mut entry: Revocation = entry.clone();
-        if entry.expires_at > latest {
-            entry.issued_before = entry.issued_before.min(now);
-            entry.expires_at = now.saturating_add(life);
-            commit.put(revocations::name(&entry.subject), revocations::write(&entry)?);
+    let taken = |entry: Revocation| {
+        if entry.expires_at <= latest {
+            return entry;
         }
-        kept.add(entry, &AwsLc);
-    }
-    Ok(kept)
+        Revocation {
+            issued_before: entry.issued_before.min(now),
+            expires_at: now.saturating_add(life),
+            ..entry
+        }
+    };
+    list.iter().map(taken).collect()
 }

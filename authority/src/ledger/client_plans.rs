@@ -1,15 +1,14 @@
 //! What becomes of clients.
 
-use std::time::Duration;
-
 use countersign_core::Timestamp;
 use countersign_core::client::{Client, MAX_SECRETS, Registration, SecretRecord};
 use countersign_core::names::ClientId;
 use countersign_core::ports::Entropy as _;
-use countersign_core::revocation::{Revocation, RevokedSubject};
+use countersign_core::revocation::RevokedSubject;
 use countersign_crypto::{AwsLc, ClientSecret, SecretHasher};
 use countersign_wire::status::Failure;
 
+use super::revocation_plans::until;
 use super::{Books, Done, Hold, Ledger, LedgerError, LedgerPolicy, Plan};
 
 /// A secret that was just made: what is kept of it, and the secret itself, to be shown once.
@@ -57,15 +56,6 @@ fn existing(books: &Books, client_id: &ClientId) -> Result<Client, LedgerError> 
 fn updated(mut client: Client) -> Client {
     client.version = client.version.saturating_add(1);
     client
-}
-
-/// Ends every token that `client_id` was issued until `now`.
-pub(super) fn watermark(client_id: &ClientId, now: Timestamp, life: Duration) -> Revocation {
-    Revocation {
-        subject: RevokedSubject::Client(client_id.clone()),
-        issued_before: now,
-        expires_at: now.saturating_add(life),
-    }
 }
 
 impl Ledger {
@@ -120,10 +110,12 @@ impl Ledger {
     /// [`LedgerError`]: `ClientUnknown`, `LimitReached`, or the store's.
     pub async fn disable_client(&self, client_id: ClientId) -> Result<Done<()>, LedgerError> {
         let life = self.policy().revocation_life;
-        self.write(Hold::Client(client_id.clone()), move |books, now| {
+        let hold = Hold::Tokens(RevokedSubject::Client(client_id.clone()));
+        self.write(hold, move |books, now| {
             let mut client = existing(books, &client_id)?;
             client.disabled = true;
-            Ok(Plan::client(updated(client), ()).and_revoke(watermark(&client_id, now, life)))
+            let subject = RevokedSubject::Client(client_id);
+            Ok(Plan::client(updated(client), ()).and_revoke(until(now, subject, life)))
         })
         .await
     }
@@ -150,7 +142,8 @@ impl Ledger {
     /// [`LedgerError`]: `ClientUnknown`, `LimitReached`, or the store's.
     pub async fn delete_client(&self, client_id: ClientId) -> Result<Done<()>, LedgerError> {
         let life = self.policy().revocation_life;
-        self.write(Hold::Client(client_id.clone()), move |books, now| {
+        let hold = Hold::Tokens(RevokedSubject::Client(client_id.clone()));
+        self.write(hold, move |books, now| {
             let client = existing(books, &client_id)?;
             let tombstone = Client {
                 registration: Registration {
@@ -164,7 +157,8 @@ impl Ledger {
                 deleted: true,
                 ..updated(client)
             };
-            Ok(Plan::client(tombstone, ()).and_revoke(watermark(&client_id, now, life)))
+            let subject = RevokedSubject::Client(client_id);
+            Ok(Plan::client(tombstone, ()).and_revoke(until(now, subject, life)))
         })
         .await
     }

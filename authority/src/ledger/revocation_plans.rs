@@ -1,5 +1,6 @@
 //! What is revoked, and what is forgotten.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,9 +10,7 @@ use countersign_core::names::{ClientId, TokenId};
 use countersign_core::revocation::{Revocation, RevocationList, RevokedSubject};
 use countersign_wire::status::Failure;
 
-use crate::store::{Range, Record, revocations};
-
-use super::{Books, Done, Hold, Ledger, LedgerError, Plan, client_plans};
+use super::{Books, Done, Hold, Ledger, LedgerError, Plan};
 
 /// What a revocation came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,12 +73,21 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError`]: `ClientUnknown`, `LimitReached`, or the store's.
     pub async fn revoke_client(&self, client_id: ClientId) -> Result<Done<Revoked>, LedgerError> {
+        // A client that was registered once is known for ever.
+        if self.books().clients.find(client_id.as_str()).is_none() {
+            return Err(LedgerError::Refused(Failure::ClientUnknown));
+        }
+        self.revoke_all_of(RevokedSubject::Client(client_id)).await
+    }
+
+    /// Revokes every token that `subject` names and that was issued until now.
+    ///
+    /// # Errors
+    /// [`LedgerError`]: `LimitReached`, or the store's.
+    pub async fn revoke_all_of(&self, subject: RevokedSubject) -> Result<Done<Revoked>, LedgerError> {
         let life = self.policy().revocation_life;
-        self.write(Hold::Client(client_id.clone()), move |books, now| {
-            if books.clients.find(client_id.as_str()).is_none() {
-                return Err(LedgerError::Refused(Failure::ClientUnknown));
-            }
-            Ok(plan(books, client_plans::watermark(&client_id, now, life)))
+        self.write(Hold::Tokens(subject.clone()), move |books, now| {
+            Ok(plan(books, until(now, subject, life)))
         })
         .await
     }
@@ -114,11 +122,11 @@ impl Ledger {
             let Some(time) = prune_before(books.trust.revocations(), now, limit) else {
                 return Ok(Plan::nothing(0));
             };
-            let expired = books.trust.revocations().iter();
-            let count = expired.filter(|entry| entry.expires_at < time).count();
+            let expired = books.trust.revocations().expiries();
+            let expired = expired.filter(|(expires_at, _)| *expires_at < time);
             Ok(Plan {
                 prune_before: Some(time),
-                ..Plan::nothing(count)
+                ..Plan::nothing(expired.map(|(_, count)| count).sum())
             })
         })
         .await
@@ -128,48 +136,39 @@ impl Ledger {
 /// A page of revocations.
 #[derive(Clone, Debug)]
 pub struct RevocationPage {
-    /// The revocations, in the order of their records' names.
+    /// The revocations, in the order of the list.
     pub revocations: Vec<Revocation>,
     /// What the page after this one comes after. None on the last page.
-    pub next: Option<String>,
+    pub next: Option<RevokedSubject>,
 }
 
 impl Ledger {
-    /// Revocations in force, a page at a time. Read off the store, which has them in an order.
-    ///
-    /// # Errors
-    /// [`LedgerError`]: the store's.
-    pub async fn list_revocations(
-        &self,
-        after: Option<String>,
-        limit: usize,
-    ) -> Result<RevocationPage, LedgerError> {
-        let range = Range {
-            prefix: revocations::PREFIX.to_owned(),
-            after: after.map(|after| format!("{}{after}", revocations::PREFIX)),
-            limit,
-        };
-        let page = self.0.store.range(range).await?;
-        let last = page.records.last().filter(|_| page.more);
-        let next = last.and_then(|record| record.name.strip_prefix(revocations::PREFIX));
-        let read = |record: &Record| revocations::read(&record.name, &record.value);
-        Ok(RevocationPage {
-            next: next.map(str::to_owned),
-            revocations: page.records.iter().map(read).collect::<Result<_, _>>()?,
-        })
+    /// Revocations in force, at most `limit`, those after the one for `after`.
+    #[must_use]
+    pub fn list_revocations(&self, after: Option<&RevokedSubject>, limit: usize) -> RevocationPage {
+        let books = self.books();
+        let mut rest = books.trust.revocations().after(after);
+        let revocations: Vec<Revocation> = rest.by_ref().take(limit).collect();
+        let last = revocations.last().filter(|_| rest.next().is_some());
+        RevocationPage {
+            next: last.map(|last| last.subject.clone()),
+            revocations,
+        }
+    }
+}
+
+/// Ends every token of `subject` that was issued until `now`.
+pub(super) const fn until(now: Timestamp, subject: RevokedSubject, life: Duration) -> Revocation {
+    Revocation {
+        subject,
+        issued_before: now,
+        expires_at: now.saturating_add(life),
     }
 }
 
 /// Adds `revocation`, unless the list is as strict already.
 fn plan(books: &Books, revocation: Revocation) -> Plan<Revoked> {
-    let covered = books
-        .trust
-        .revocations()
-        .find(&revocation.subject)
-        .is_some_and(|held| {
-            held.issued_before >= revocation.issued_before && held.expires_at >= revocation.expires_at
-        });
-    if covered {
+    if books.trust.revocations().covers(&revocation) {
         Plan::nothing(Revoked::Already)
     } else {
         Plan::nothing(Revoked::Now).and_revoke(revocation)
@@ -182,20 +181,20 @@ fn plan(books: &Books, revocation: Revocation) -> Plan<Revoked> {
 const PRUNE_MARGIN: Duration = Duration::from_secs(60);
 
 /// The time before which entries are dropped: all of those that expired longer ago than the margin, or those that did so
-/// first.
+/// first. What expires together is dropped together.
 fn prune_before(list: &RevocationList, now: Timestamp, limit: usize) -> Option<Timestamp> {
     let latest = now.saturating_sub(PRUNE_MARGIN);
-    let mut expired: Vec<Timestamp> = list
-        .iter()
-        .map(|entry| entry.expires_at)
-        .filter(|expires_at| *expires_at < latest)
-        .collect();
-    if expired.is_empty() {
-        return None;
+    let mut expired: BTreeMap<Timestamp, usize> = BTreeMap::new();
+    for (expires_at, count) in list.expiries().filter(|(expires_at, _)| *expires_at < latest) {
+        let together = expired.entry(expires_at).or_default();
+        *together = together.saturating_add(count);
     }
-    if expired.len() <= limit {
-        return Some(latest);
-    }
-    let (_, last, _) = expired.select_nth_unstable(limit.saturating_sub(1));
+    let mut taken = 0_usize;
+    let fit = expired.into_iter().take_while(|(_, count)| {
+        let is_first = taken == 0;
+        taken = taken.saturating_add(*count);
+        is_first || taken <= limit
+    });
+    let (last, _) = fit.last()?;
     Some(Timestamp::from_seconds(last.as_seconds().saturating_add(1)))
 }

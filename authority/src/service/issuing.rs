@@ -10,7 +10,7 @@ use countersign_core::Timestamp;
 use countersign_core::claims::Claims;
 use countersign_core::client::Client;
 use countersign_core::issuing::{self, Granted, IssueError, IssuingPolicy};
-use countersign_core::names::TokenId;
+use countersign_core::names::{TokenId, TokenSerial};
 use countersign_mtls::{Peer, PeerIdentity};
 use countersign_proto::token::v1;
 use countersign_proto::token::v1::token_service_server::TokenService;
@@ -21,7 +21,7 @@ use tonic::{Request, Response, Status};
 
 use crate::alarm::Alarm;
 use crate::audit::{self, Actor, Event, Outcome};
-use crate::authenticate::{self, Authenticated, Presented};
+use crate::authenticate::{self, Authenticated, Known, Presented};
 use crate::authorize;
 use crate::ledger::{Books, Ledger};
 use crate::limits::Limits;
@@ -45,20 +45,13 @@ impl TokenIds {
         }
     }
 
-    /// Whether `token_id` has the form of those given here, by this opening of the store or another.
-    #[must_use]
-    pub fn could_give(token_id: &TokenId) -> bool {
-        let is_number =
-            |text: &str| u64::from_str_radix(text, 16).is_ok_and(|number| format!("{number:x}") == text);
-        let parts = token_id.as_str().split_once('.');
-        parts.is_some_and(|(shard, sequence)| is_number(shard) && is_number(sequence))
-    }
-
     /// The next one.
-    fn next(&self) -> Option<TokenId> {
-        let sequence = self.next.fetch_add(1, Ordering::Relaxed);
-        // 16 digits, a point, 16 digits: always of the form of a token id.
-        TokenId::parse(&format!("{:x}.{sequence:x}", self.shard)).ok()
+    fn next(&self) -> TokenId {
+        let serial = TokenSerial {
+            shard: self.shard,
+            sequence: self.next.fetch_add(1, Ordering::Relaxed),
+        };
+        serial.into()
     }
 }
 
@@ -176,7 +169,7 @@ impl Inner {
     ) -> Result<(String, Granted), NotIssued> {
         let wanted = read_request(request);
         for attempt in 0..MAX_TRIES {
-            // INVARIANT (no token slips through): the time is read first, and then whether the client is held.
+            // INVARIANT (no token slips through): the time is read first, and then whether the token is held.
             let now = self.now()?;
             let authenticated = self.authenticate(identity, presented)?;
             let client = &authenticated.client;
@@ -185,12 +178,13 @@ impl Inner {
                 allowed.map_err(|wait| NotIssued::wait(wait, "client_rate"))?;
             }
             let granted = issuing::grant(client, &wanted, &self.policy)?;
-            let books = self.ledger.settled(&client.client_id).await;
-            if !is_current(&books, client) {
+            let claims = self.draft(&authenticated, &granted, now);
+            let books = self.ledger.settled(&claims).await;
+            let revocations = books.trust.revocations();
+            if !is_current(&books, client) || revocations.holds_certificate(&identity.thumbprint) {
                 continue;
             }
-            let claims = self.draft(&authenticated, &granted, now)?;
-            if books.trust.revocations().check(&claims).is_ok() {
+            if revocations.check(&claims).is_ok() {
                 return Ok((self.release.token(&books.ring, &claims, now)?, granted));
             }
             self.until_next_second().await;
@@ -208,14 +202,13 @@ impl Inner {
             .listened_to(&identity.thumbprint)
             .map_err(|wait| NotIssued::wait(wait, "too_many_failures"))?;
         let books = self.ledger.books();
-        let result = authenticate::authenticate(
-            &books.clients,
-            self.ledger.hasher(),
-            &self.policy.trust_domain,
-            identity,
-            presented,
-        );
-        result.map_err(|refused| {
+        let known = Known {
+            clients: &books.clients,
+            revocations: books.trust.revocations(),
+            hasher: self.ledger.hasher(),
+            trust_domain: &self.policy.trust_domain,
+        };
+        known.authenticate(identity, presented).map_err(|refused| {
             self.limits.failed(&identity.thumbprint);
             if refused.why == "certificate_ambiguous" {
                 Alarm::AmbiguousIdentity.raise(&self.metrics, &identity.thumbprint);
@@ -236,16 +229,15 @@ impl Inner {
         authenticated: &Authenticated,
         granted: &Granted,
         now: Timestamp,
-    ) -> Result<Claims, NotIssued> {
-        let token_id = self.ids.next().ok_or(IssueError::SigningFailed)?;
-        Ok(issuing::draft(
+    ) -> Claims {
+        issuing::draft(
             &authenticated.client,
             granted,
             authenticated.certificate,
-            token_id,
+            self.ids.next(),
             &self.policy,
             now,
-        ))
+        )
     }
 
     async fn until_next_second(&self) {

@@ -20,7 +20,7 @@ pub const MAX_AUDIENCES: usize = 4;
 pub const MAX_SCOPES: usize = 128;
 
 /// Whom a token is about: `client:<trust domain>/<client id>`. The prefix keeps clients, operators and people apart.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Subject {
     /// The trust domain that the client is registered in.
     pub trust_domain: TrustDomain,
@@ -35,7 +35,9 @@ impl fmt::Display for Subject {
 }
 
 impl Subject {
-    fn parse(text: &str) -> Option<Self> {
+    /// Reads `text`. Nothing when it is not of that form.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
         let (domain, client) = text.strip_prefix("client:")?.split_once('/')?;
         Some(Self {
             trust_domain: TrustDomain::parse(domain).ok()?,

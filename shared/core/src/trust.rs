@@ -13,7 +13,7 @@ use crate::jwk::KeySetError;
 use crate::key_set::KeySet;
 use crate::names::Issuer;
 use crate::ports::Sha256;
-use crate::revocation::{Revocation, RevocationList};
+use crate::revocation::RevocationList;
 use crate::time::Timestamp;
 
 pub use ahead::Ahead;
@@ -123,7 +123,7 @@ pub struct Change {
     /// The new key set, when it changed.
     pub key_set: Option<Arc<KeySet>>,
     /// Revocations added.
-    pub revoked: Vec<Revocation>,
+    pub revoked: RevocationList,
     /// Entries that expired before this are dropped.
     pub prune_before: Option<Timestamp>,
 }
@@ -136,7 +136,7 @@ pub enum UpdateContent {
         /// The keys.
         key_set: Arc<KeySet>,
         /// The revocations.
-        revocations: Vec<Revocation>,
+        revocations: RevocationList,
     },
     /// Change the state at `base_epoch`.
     Delta {
@@ -167,7 +167,7 @@ pub struct Update {
 impl Update {
     /// The revocations that it adds, or all of them in a snapshot.
     #[must_use]
-    pub fn revocations(&self) -> &[Revocation] {
+    pub const fn revocations(&self) -> &RevocationList {
         match &self.content {
             UpdateContent::Snapshot { revocations, .. } => revocations,
             UpdateContent::Delta { change, .. } => &change.revoked,
@@ -257,11 +257,9 @@ impl TrustState {
     #[must_use]
     pub fn next(&self, change: &Change, sha256: &dyn Sha256) -> Self {
         let mut revocations = self.revocations.clone();
-        for revocation in &change.revoked {
-            revocations.add(revocation.clone(), sha256);
-        }
+        revocations.merge(&change.revoked);
         if let Some(time) = change.prune_before {
-            revocations = revocations.pruned(time, sha256);
+            revocations = revocations.pruned(time);
         }
         let keys = change.key_set.as_ref().unwrap_or(&self.keys);
         Self::new(
@@ -283,7 +281,7 @@ fn digest(
 ) -> StateDigest {
     let count = u64::try_from(revocations.len()).unwrap_or(u64::MAX);
     sha256.sha256(&[
-        b"countersign/state/v1\0",
+        b"countersign/state/v2\0",
         issuer.as_str().as_bytes(),
         b"\0",
         &epoch.to_be_bytes(),
@@ -365,29 +363,23 @@ impl UpdateRules {
         &self,
         epoch: Epoch,
         key_set: &Arc<KeySet>,
-        revocations: &[Revocation],
+        revocations: &RevocationList,
         now: Timestamp,
         sha256: &dyn Sha256,
     ) -> Result<TrustState, UpdateRefused> {
         self.check_revocations(0, revocations, now)?;
-        let mut list = RevocationList::default();
-        for entry in revocations {
-            list.add(entry.clone(), sha256);
-        }
-        if list.len() != revocations.len() {
-            return Err(UpdateRefused::Revocation);
-        }
         Ok(TrustState::new(
             self.issuer.clone(),
             epoch,
             Arc::clone(key_set),
-            list,
+            revocations.clone(),
             sha256,
         ))
     }
 
     /// A snapshot replaces everything, but un-revokes nothing: a restored authority whose records end before a revocation
-    /// is refused until no token that the entry affects is still valid.
+    /// is refused until no token that the entry affects is still valid, or can be accepted any more because its key was
+    /// given up.
     fn check_kept(
         &self,
         current: Option<&TrustState>,
@@ -395,12 +387,9 @@ impl UpdateRules {
         now: Timestamp,
     ) -> Result<(), UpdateRefused> {
         let Some(current) = current else { return Ok(()) };
-        let may_be_dropped = |entry: &Revocation| entry.expires_at < now.saturating_add(self.leeway);
-        if current
-            .revocations
-            .iter()
-            .all(|entry| next.revocations.covers(entry) || may_be_dropped(entry))
-        {
+        // What expires before this may be dropped.
+        let matters = current.revocations.pruned(now.saturating_add(self.leeway));
+        if matters.beyond(&next.revocations).is_empty() || gives_up_every_key(&current.keys, &next.keys) {
             Ok(())
         } else {
             Err(UpdateRefused::Unrevoke)
@@ -422,7 +411,7 @@ impl UpdateRules {
     fn check_revocations(
         &self,
         held: usize,
-        added: &[Revocation],
+        added: &RevocationList,
         now: Timestamp,
     ) -> Result<(), UpdateRefused> {
         if held.saturating_add(added.len()) > self.max_revocations {
@@ -437,16 +426,24 @@ impl UpdateRules {
 
     /// How many of `revocations` claim to matter for longer than any token lives.
     #[must_use]
-    pub fn overlong(&self, revocations: &[Revocation], now: Timestamp) -> usize {
-        let latest = self.latest_expiry(now);
-        revocations
-            .iter()
-            .filter(|entry| entry.expires_at > latest)
-            .count()
+    pub fn overlong(&self, revocations: &RevocationList, now: Timestamp) -> usize {
+        revocations.outlasting(self.latest_expiry(now))
     }
 
     const fn latest_expiry(&self, now: Timestamp) -> Timestamp {
         now.saturating_add(self.max_revocation_life)
             .saturating_add(self.leeway)
     }
+}
+
+/// Whether no token under a key of `current` can be accepted under `next`: each is compromised there or no longer there, and
+/// whatever can sign is younger than all of them. By its age, because an authority that was restored may bring back a key
+/// that was given up and forgotten since.
+fn gives_up_every_key(current: &KeySet, next: &KeySet) -> bool {
+    let prepared = current.keys().iter().map(|key| key.times.prepared_at);
+    let youngest = prepared.max().unwrap_or_default();
+    next.keys().iter().all(|key| {
+        let is_new = current.find(key.jwk.key_id()).is_none() && key.times.prepared_at > youngest;
+        key.times.compromised_at.is_some() || is_new
+    })
 }

@@ -1,6 +1,7 @@
 //! `countersign.admin.v1`: registrations in, clients, keys and revocations out.
 
 use countersign_core::Timestamp;
+use countersign_core::claims::Subject as TokenSubject;
 use countersign_core::client::{Client, Grant, Registration};
 use countersign_core::key_set::{KeyState, PublishedKey};
 use countersign_core::names::{
@@ -27,6 +28,34 @@ pub fn read_client_id(client_id: &str) -> Result<ClientId, Status> {
 /// INVALID_ARGUMENT naming `token_id`.
 pub fn read_token_id(token_id: &str) -> Result<TokenId, Status> {
     TokenId::parse(token_id).map_err(|error| named("token_id", error))
+}
+
+/// Reads a `sub`.
+///
+/// # Errors
+/// INVALID_ARGUMENT naming `subject_name`.
+pub fn read_subject_name(subject: &str) -> Result<TokenSubject, Status> {
+    TokenSubject::parse(subject)
+        .ok_or_else(|| status::invalid("subject_name", "a subject is `client:<trust domain>/<client id>`"))
+}
+
+/// Reads an audience.
+///
+/// # Errors
+/// INVALID_ARGUMENT naming `audience`.
+pub fn read_audience(audience: &str) -> Result<Audience, Status> {
+    Audience::parse(audience).map_err(|error| named("audience", error))
+}
+
+/// Reads the thumbprint of a certificate.
+///
+/// # Errors
+/// INVALID_ARGUMENT naming `certificate_thumbprint`.
+pub fn read_thumbprint(thumbprint: &[u8]) -> Result<CertificateThumbprint, Status> {
+    thumbprint
+        .try_into()
+        .map(CertificateThumbprint::new)
+        .map_err(|_length| status::invalid("certificate_thumbprint", "a SHA-256 thumbprint is 32 bytes"))
 }
 
 /// Reads a `kid`.
@@ -123,9 +152,9 @@ fn write_grant(grant: &Grant) -> v1::Grant {
     }
 }
 
-/// A key as operators see it at `now`; `acknowledged_by` of `verifiers` hold it.
+/// A key as operators see it at `now`, but for who holds it.
 #[must_use]
-pub fn write_key(key: &PublishedKey, now: Timestamp, acknowledged_by: u32, verifiers: u32) -> v1::Key {
+pub fn write_key(key: &PublishedKey, now: Timestamp) -> v1::Key {
     let state = match key.times.state(now) {
         KeyState::Prepared => v1::KeyState::Prepared,
         KeyState::Active => v1::KeyState::Active,
@@ -141,8 +170,6 @@ pub fn write_key(key: &PublishedKey, now: Timestamp, acknowledged_by: u32, verif
         retired_from: key.times.retired_from.map(write_time),
         compromised_at: key.times.compromised_at.map(write_time),
         jwk: key.jwk.to_json(),
-        acknowledged_by,
-        verifiers,
         ..v1::Key::default()
     }
 }
@@ -155,11 +182,33 @@ pub fn write_revocation(revocation: &Revocation) -> v1::RevocationRecord {
     let (subject, issued_before) = match &revocation.subject {
         RevokedSubject::Token(token_id) => (Subject::TokenId(token_id.as_str().to_owned()), None),
         RevokedSubject::Client(client_id) => (Subject::ClientId(client_id.as_str().to_owned()), watermark),
+        RevokedSubject::Subject(subject) => (Subject::SubjectName(subject.to_string()), watermark),
+        RevokedSubject::Audience(audience) => (Subject::Audience(audience.as_str().to_owned()), watermark),
+        RevokedSubject::Certificate(thumbprint) => (
+            Subject::CertificateThumbprint(thumbprint.as_bytes().to_vec()),
+            watermark,
+        ),
         RevokedSubject::Everything => (Subject::Everything(true), watermark),
     };
     v1::RevocationRecord {
         subject: Some(subject),
         issued_before,
         expires_at: Some(write_time(revocation.expires_at)),
+    }
+}
+
+/// What a revocation that operators see is about. Nothing when it is not of its form.
+#[must_use]
+pub fn read_revoked_subject(subject: &v1::revocation_record::Subject) -> Option<RevokedSubject> {
+    use v1::revocation_record::Subject;
+    match subject {
+        Subject::TokenId(token_id) => TokenId::parse(token_id).ok().map(RevokedSubject::Token),
+        Subject::ClientId(client_id) => ClientId::parse(client_id).ok().map(RevokedSubject::Client),
+        Subject::SubjectName(subject) => TokenSubject::parse(subject).map(RevokedSubject::Subject),
+        Subject::Audience(audience) => Audience::parse(audience).ok().map(RevokedSubject::Audience),
+        Subject::CertificateThumbprint(thumbprint) => {
+            read_thumbprint(thumbprint).ok().map(RevokedSubject::Certificate)
+        }
+        Subject::Everything(_) => Some(RevokedSubject::Everything),
     }
 }

@@ -17,8 +17,16 @@ use countersign_core::Timestamp;
 /// The largest request that the authority's unary services read, in bytes.
 pub const MAX_REQUEST_LENGTH: usize = 64 * 1024;
 
-/// The largest message that a verifier reads from the trust stream, in bytes: a snapshot with half a million revocations.
+/// The largest message that a verifier reads from the trust stream, in bytes: a snapshot with [`MAX_REVOCATIONS`].
 pub const MAX_UPDATE_LENGTH: usize = 32 * 1024 * 1024;
+
+/// The most revocations that an update may have, and that anybody keeps. As they are usually spread, single tokens take two
+/// to three bytes each in a snapshot and about six in memory.
+pub const MAX_REVOCATIONS: usize = 2_000_000;
+
+/// The most revocations that are not single tokens. Each takes at most 280 bytes in a snapshot, so that these and all
+/// single tokens together stay under [`MAX_UPDATE_LENGTH`].
+pub const MAX_NAMED_REVOCATIONS: usize = 100_000;
 
 /// The time as `google.protobuf.Timestamp`.
 #[must_use]

@@ -65,7 +65,7 @@ impl Fixture {
                 issued_before: Timestamp::default(),
                 expires_at: issued_at.saturating_add(4 * LIFETIME),
             };
-            revocations = revocations.with(revocation, &AwsLc);
+            revocations = revocations.with(revocation);
         }
         let keys = Arc::new(KeySet::new(vec![published]));
         Ok(Self {

@@ -10,7 +10,7 @@ use countersign_core::jwk::Jwk;
 use countersign_core::key_set::{KeySet, KeyTimes, PublishedKey};
 use countersign_core::names::{Audience, CertificateThumbprint, ClientId, Issuer, KeyId, Scope, TokenId};
 use countersign_core::ports::{KeyReader as _, Signer};
-use countersign_core::revocation::{Revocation, RevocationList, RevokedSubject};
+use countersign_core::revocation::{Revocation, RevokedSubject};
 use countersign_core::spiffe::TrustDomain;
 use countersign_core::trust::{Epoch, TrustState, Update, UpdateContent};
 use countersign_core::verifying::{Expectations, TrustView};
@@ -301,10 +301,7 @@ impl Setting {
     /// The same at another epoch.
     #[must_use]
     pub fn trust_state_at(&self, epoch: Epoch) -> TrustState {
-        let list = self
-            .revocations()
-            .into_iter()
-            .fold(RevocationList::default(), |list, entry| list.with(entry, &AwsLc));
+        let list = self.revocations().into_iter().collect();
         TrustState::new(self.issuer.clone(), epoch, Arc::new(self.key_set()), list, &AwsLc)
     }
 
@@ -319,7 +316,7 @@ impl Setting {
             published_at: self.now,
             content: UpdateContent::Snapshot {
                 key_set: Arc::new(self.key_set()),
-                revocations: self.revocations(),
+                revocations: self.revocations().into_iter().collect(),
             },
         }
     }

@@ -102,7 +102,7 @@ fn change((keys, revoked, prune): (Option<u8>, Vec<Revocation>, bool)) -> Change
 
 fn list(entries: &[Revocation]) -> RevocationList {
     entries.iter().fold(RevocationList::default(), |list, entry| {
-        list.with(entry.clone(), &AwsLc)
+        list.with(entry.clone())
     })
 }
 
@@ -119,7 +119,7 @@ fn update(state: &TrustState, content: UpdateContent) -> Update {
 fn snapshot(state: &TrustState) -> Update {
     let content = UpdateContent::Snapshot {
         key_set: Arc::clone(state.keys()),
-        revocations: state.revocations().iter().cloned().collect(),
+        revocations: state.revocations().clone(),
     };
     update(state, content)
 }
@@ -208,7 +208,7 @@ proptest! {
         let mut all = verifier().setting.revocations();
         for step in steps {
             let change = change(step);
-            all.extend(change.revoked.iter().cloned());
+            all.extend(change.revoked.iter());
             let next = authority.next(&change, &AwsLc);
             let delta = UpdateContent::Delta {
                 base_epoch: authority.epoch(),
@@ -246,9 +246,9 @@ proptest! {
         prop_assert_eq!(one.digest(), two.digest());
         prop_assert_eq!(one.len(), two.len());
         let now = Timestamp::from_seconds(NOW);
-        let pruned = one.pruned(now, &AwsLc);
-        prop_assert_eq!(pruned.digest(), two.pruned(now, &AwsLc).digest());
-        let kept: Vec<Revocation> = pruned.iter().cloned().collect();
+        let pruned = one.pruned(now);
+        prop_assert_eq!(pruned.digest(), two.pruned(now).digest());
+        let kept: Vec<Revocation> = pruned.iter().collect();
         prop_assert!(kept.iter().all(|entry| entry.expires_at >= now));
         prop_assert_eq!(list(&kept).digest(), pruned.digest());
     }
@@ -258,7 +258,7 @@ proptest! {
     fn an_entry_more_or_less_changes_the_digest(entries in vec(revocations(), 1..10)) {
         let whole = list(&entries);
         for entry in whole.iter() {
-            let rest: Vec<Revocation> = whole.iter().filter(|other| *other != entry).cloned().collect();
+            let rest: Vec<Revocation> = whole.iter().filter(|other| *other != entry).collect();
             prop_assert_ne!(list(&rest).digest(), whole.digest());
         }
     }
@@ -272,7 +272,7 @@ proptest! {
             Claims::read(payload.to_json().as_bytes()).expect("claims")
         };
         let before = list(&entries);
-        let after = more.iter().fold(before.clone(), |list, entry| list.with(entry.clone(), &AwsLc));
+        let after = more.iter().fold(before.clone(), |list, entry| list.with(entry.clone()));
         for client in ["c0", "c3", "c9"] {
             for age in [0, 10, 500, 999] {
                 let claims = claims(client, NOW - age);

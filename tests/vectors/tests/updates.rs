@@ -66,11 +66,11 @@ fn delta(setting: &Setting, base: &TrustState, change: Change) -> Update {
 
 fn revoking(name: &str, expires_at: Timestamp) -> Change {
     Change {
-        revoked: vec![Revocation {
+        revoked: [Revocation {
             subject: RevokedSubject::Token(TokenId::parse(name).expect("a token id")),
             issued_before: Timestamp::default(),
             expires_at,
-        }],
+        }].into(),
         ..Change::default()
     }
 }
@@ -84,7 +84,7 @@ fn snapshot_of(setting: &Setting, state: &TrustState) -> Update {
         published_at: setting.now,
         content: UpdateContent::Snapshot {
             key_set: Arc::new(KeySet::new(state.keys().keys().to_vec())),
-            revocations: state.revocations().iter().cloned().collect(),
+            revocations: state.revocations().clone(),
         },
     }
 }
@@ -315,7 +315,7 @@ fn more_revocations_than_are_held_are_refused() {
     let many = |count: usize| {
         let entries = (0..count).map(|number| revoking(&format!("a.{number}"), setting.after(60)));
         Change {
-            revoked: entries.flat_map(|change| change.revoked).collect(),
+            revoked: entries.flat_map(|change| change.revoked.iter().collect::<Vec<_>>()).collect(),
             ..Change::default()
         }
     };
@@ -384,10 +384,7 @@ fn nothing_is_unrevoked_by_a_snapshot() {
     let kept = |revocation: &&Revocation| !matches!(revocation.subject, RevokedSubject::Client(_));
     let list: Vec<Revocation> = setting.revocations().iter().filter(kept).cloned().collect();
     let restored = |revocations: &[Revocation]| {
-        let list = revocations.iter().fold(
-            Default::default(),
-            |list: countersign_core::revocation::RevocationList, entry| list.with(entry.clone(), &AwsLc),
-        );
+        let list = revocations.iter().cloned().collect();
         let keys = Arc::new(setting.key_set());
         let state = TrustState::new(setting.issuer.clone(), 100, keys, list, &AwsLc);
         snapshot_of(&setting, &state)
@@ -464,11 +461,11 @@ fn a_client_named_like_a_token_is_another_subject() {
     let setting = setting();
     let state = in_force(&setting);
     let change = Change {
-        revoked: vec![Revocation {
+        revoked: [Revocation {
             subject: RevokedSubject::Client(ClientId::parse("dead.beef").expect("a client id")),
             issued_before: setting.now,
             expires_at: setting.after(60),
-        }],
+        }].into(),
         ..Change::default()
     };
     let next = advanced(apply(&setting, Some(&state), &delta(&setting, &state, change)));

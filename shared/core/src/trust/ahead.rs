@@ -12,7 +12,7 @@ use std::sync::Arc;
 use super::{MAX_EPOCH_STEP, TrustState, Update, UpdateRules};
 use crate::key_set::{KeySet, PublishedKey};
 use crate::names::KeyId;
-use crate::revocation::{Revocation, RevocationList};
+use crate::revocation::RevocationList;
 use crate::time::Timestamp;
 
 /// What was taken back by updates that could not be taken over.
@@ -34,19 +34,13 @@ impl Ahead {
     /// What is left once `state` is in force.
     #[must_use]
     pub fn beyond(&self, state: &TrustState, now: Timestamp) -> Self {
-        let mut revocations = RevocationList::default();
-        for entry in self.revocations.iter() {
-            if entry.expires_at >= now && !state.revocations.covers(entry) {
-                revocations.add_undigested(entry.clone());
-            }
-        }
         let holds_still = |key_id: &KeyId| {
             let key = state.keys.find(key_id);
             key.is_some_and(|key| key.times.compromised_at.is_none())
         };
         let compromised = self.compromised.iter().filter(|(key_id, _)| holds_still(key_id));
         Self {
-            revocations,
+            revocations: self.revocations.pruned(now).beyond(&state.revocations),
             compromised: compromised.map(|(key_id, at)| (key_id.clone(), *at)).collect(),
         }
     }
@@ -56,9 +50,7 @@ impl Ahead {
     #[must_use]
     pub fn over(&self, state: &TrustState) -> TrustState {
         let mut revocations = state.revocations.clone();
-        for entry in self.revocations.iter() {
-            revocations.add_undigested(entry.clone());
-        }
+        revocations.merge(&self.revocations);
         let withdrawn = |key: &PublishedKey| {
             let mut key = key.clone();
             let heard = self.compromised.get(key.jwk.key_id()).copied();
@@ -83,19 +75,17 @@ impl UpdateRules {
         if update.issuer != self.issuer || later == 0 || later > MAX_EPOCH_STEP {
             return;
         }
-        let latest = self.latest_expiry(now);
-        for revocation in update.revocations() {
-            let entry = Revocation {
-                expires_at: revocation.expires_at.min(latest),
-                ..revocation.clone()
-            };
-            let matters = entry.expires_at >= now
-                && !current.revocations.covers(&entry)
-                && !ahead.revocations.covers(&entry);
-            let held = current.revocations.len().saturating_add(ahead.revocations.len());
-            if matters && held < self.max_revocations {
-                ahead.revocations.add_undigested(entry);
-            }
+        let told = update.revocations().capped(self.latest_expiry(now));
+        let new = told
+            .pruned(now)
+            .beyond(&current.revocations)
+            .beyond(&ahead.revocations);
+        let held = current.revocations.len().saturating_add(ahead.revocations.len());
+        let room = self.max_revocations.saturating_sub(held);
+        if new.len() <= room {
+            ahead.revocations.merge(&new);
+        } else {
+            ahead.revocations.extend(new.iter().take(room));
         }
         for key in update.key_set().into_iter().flat_map(|keys| keys.keys()) {
             let key_id = key.jwk.key_id();
