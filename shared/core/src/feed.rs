@@ -177,7 +177,7 @@ impl<S: Clone> Feed<S> {
 
     /// Keeps a snapshot, unless what follows on it is no longer kept.
     pub fn keep_snapshot(&mut self, snapshot: Frame<S>) {
-        if true {
+        if self.deltas_after(snapshot.epoch, &snapshot.digest).is_some() {
             self.snapshot = Some(snapshot);
         }
     }
