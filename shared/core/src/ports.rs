@@ -18,6 +18,12 @@ pub trait Clock: Debug + Send + Sync {
 
     /// Time since an arbitrary start. Never steps, and goes on while the machine is suspended.
     fn elapsed(&self) -> Duration;
+
+    /// Names this start of the machine: elapsed time is comparable between processes within it. Nothing where that is not
+    /// known.
+    fn boot(&self) -> Option<Arc<str>> {
+        None
+    }
 }
 
 /// The source of randomness failed; nothing may be issued or generated.

@@ -6,14 +6,15 @@
 //! authority ----> Session -> HeldTrust -> decisions
 //! ```
 //!
-//! - [`HeldTrust`] is what decisions are made on: the trust in force, how it was confirmed, and what of the past must not be
-//!   forgotten. It only ever moves forward.
+//! - [`HeldTrust`] is what decisions are made on: the trust in force, how it was confirmed, what time it is
+//!   ([`VerifierClock`]), and what of the past must not be forgotten. It only ever moves forward.
 //! - [`Session`] is one stream's life: messages and ticks go in, what is to be done comes out.
 //! - [`Replay`] is the way from records back to a state, every step of it verified.
 //!
 //! Nobody here reads a clock, a disk or a message's signature: whoever runs the machines says what time it is, does what
 //! they ask for, and reads and verifies what comes before they see it. What was signed is carried along as it is, as an `S`.
 
+mod clock;
 mod held;
 mod in_force;
 mod messages;
@@ -27,10 +28,10 @@ mod tests;
 
 use std::time::Duration;
 
-use crate::time::Timestamp;
 use crate::trust::{Epoch, StateDigest, TrustState, Update};
 
-pub use held::{Confirmation, Considered, HeldTrust, Offered, TrustAlarm};
+pub use clock::{BootId, ClockInDoubt, ClockMark, TimeStated, TooFar, VerifierClock};
+pub use held::{Confirmation, Considered, Grant, HeldTrust, Offered, TrustAlarm};
 pub use in_force::InForce;
 pub use messages::{Ack, Hello, Message, Nack, Ping, Pong, Received};
 pub use replay::{Manifest, Rejected, Replay, Restored, Unsound};
@@ -59,14 +60,6 @@ pub struct Moment {
     pub elapsed: Duration,
     /// Wall time, in milliseconds since 1970. May be wrong, and may step.
     pub wall_millis: u64,
-}
-
-impl Moment {
-    /// The wall time.
-    #[must_use]
-    pub const fn wall(self) -> Timestamp {
-        Timestamp::from_seconds(self.wall_millis / 1000)
-    }
 }
 
 /// Which state: its epoch and its digest.

@@ -1,5 +1,6 @@
 //! The system's clocks, and one for tests that moves with tokio's timers.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use countersign_core::Timestamp;
@@ -12,6 +13,9 @@ const ELAPSED: ClockId = ClockId::Boottime;
 /// Elsewhere the monotonic clock is the best there is; on macOS it counts through sleep.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 const ELAPSED: ClockId = ClockId::Monotonic;
+
+/// Linux draws it at every start. Elsewhere there is none, and no other number that is as sure.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// The clocks of the operating system.
 #[derive(Clone, Copy, Debug, Default)]
@@ -41,6 +45,12 @@ impl Clock for SystemClock {
         let now = clock_gettime(ELAPSED);
         let seconds = u64::try_from(now.tv_sec).unwrap_or_default();
         Duration::new(seconds, u32::try_from(now.tv_nsec).unwrap_or_default())
+    }
+
+    fn boot(&self) -> Option<Arc<str>> {
+        let boot = std::fs::read_to_string(BOOT_ID).ok()?;
+        let boot = boot.trim();
+        (!boot.is_empty()).then(|| boot.into())
     }
 }
 
@@ -129,6 +139,14 @@ mod tests {
         let uptime = std::fs::read_to_string("/proc/uptime").expect("linux");
         let seconds: f64 = uptime.split(' ').next().expect("uptime").parse().expect("number");
         assert!((SystemClock.elapsed().as_secs_f64() - seconds).abs() < 5.0);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_start_of_the_machine_has_a_name() {
+        let boot = SystemClock.boot().expect("linux");
+        assert_eq!(boot.len(), 36, "a UUID: {boot}");
+        assert_eq!(SystemClock.boot(), Some(boot));
     }
 
     #[tokio::test(start_paused = true)]

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::in_force::Confirmed;
-use super::{InForce, Moment, StateId};
+use super::{ClockInDoubt, ClockMark, InForce, Moment, StateId, TimeStated, TooFar, VerifierClock};
 use crate::ports::Sha256;
+use crate::time::Timestamp;
 use crate::trust::{Ahead, Applied, Epoch, StateDigest, TrustState, Update, UpdateRefused, UpdateRules};
 
 /// How many earlier states are remembered, to tell an update that is merely repeated from one that steps back.
@@ -59,11 +60,24 @@ pub enum Offered {
     Confirmed,
 }
 
+/// How long the state that a heartbeat names counts as current.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// When the ping was sent that the heartbeat answers, in elapsed time.
+    pub sent_at: Duration,
+    /// For how long from then on. Zero: nothing is granted. No more than [`MAX_LEASE`](crate::staleness::MAX_LEASE) is
+    /// believed.
+    pub lease: Duration,
+}
+
 /// What a heartbeat says about the state in force.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Confirmation {
-    /// It is the current one; its age counts anew.
+    /// It is the current one; its age and its lease count anew.
     Confirmed,
+    /// It is the current one, and nothing is granted: the authority does not know yet that it is in force here. Nothing is
+    /// confirmed.
+    NotGranted,
     /// The authority is at a later epoch. Nothing is confirmed.
     Behind,
     /// The answer is from before the state in force was. Nothing is confirmed.
@@ -80,6 +94,7 @@ pub enum Confirmation {
 #[derive(Clone, Debug)]
 pub struct HeldTrust {
     rules: Arc<UpdateRules>,
+    clock: VerifierClock,
     in_force: Option<InForce>,
     /// The highest state that was ever in force here, also before a restart.
     // INVARIANT (no way back): never below what is in force, and never sinks.
@@ -93,9 +108,10 @@ pub struct HeldTrust {
 impl HeldTrust {
     /// Nothing in force yet.
     #[must_use]
-    pub fn new(rules: UpdateRules) -> Self {
+    pub fn new(rules: UpdateRules, clock: VerifierClock) -> Self {
         Self {
             rules: Arc::new(rules),
+            clock,
             in_force: None,
             floor: StateId::default(),
             alarm: None,
@@ -109,6 +125,38 @@ impl HeldTrust {
     #[must_use]
     pub fn rules(&self) -> &UpdateRules {
         &self.rules
+    }
+
+    /// What time it is, for decisions, at `elapsed`.
+    ///
+    /// # Errors
+    /// [`ClockInDoubt`].
+    pub fn now(&self, elapsed: Duration) -> Result<Timestamp, ClockInDoubt> {
+        self.clock.now(elapsed)
+    }
+
+    /// The clock that says so.
+    #[must_use]
+    pub const fn clock(&self) -> &VerifierClock {
+        &self.clock
+    }
+
+    /// [`VerifierClock::resume`].
+    pub fn resume_clock(&mut self, mark: &ClockMark, now: Moment) {
+        self.clock.resume(mark, now);
+    }
+
+    /// [`VerifierClock::look`].
+    pub fn look_at_clock(&mut self, now: Moment) -> Option<i64> {
+        self.clock.look(now)
+    }
+
+    /// [`VerifierClock::hear`].
+    ///
+    /// # Errors
+    /// [`TooFar`].
+    pub fn hear_time(&mut self, stated: TimeStated, now: Moment) -> Result<(), TooFar> {
+        self.clock.hear(stated, now)
     }
 
     /// The trust in force, when there is any.
@@ -168,8 +216,13 @@ impl HeldTrust {
             Err(UpdateRefused::Fork)
         } else {
             let state = self.in_force.as_ref().map(|trust| &trust.state);
-            self.rules
-                .apply(state, self.floor.epoch, update, at.wall(), sha256)
+            self.rules.apply(
+                state,
+                self.floor.epoch,
+                update,
+                self.clock.best(at.elapsed),
+                sha256,
+            )
         };
         match applied {
             Ok(Applied::Advanced(next)) => Ok(Considered::Advance(next)),
@@ -182,7 +235,8 @@ impl HeldTrust {
     /// stays, and is confirmed only once the authority's is taken over.
     pub fn heed(&mut self, update: &Update, at: Moment) {
         let Some(trust) = &mut self.in_force else { return };
-        self.rules.heed(&mut self.ahead, &trust.state, update, at.wall());
+        let time = self.clock.best(at.elapsed);
+        self.rules.heed(&mut self.ahead, &trust.state, update, time);
         trust.tighten(&self.ahead);
         self.changes = self.changes.saturating_add(1);
     }
@@ -207,9 +261,11 @@ impl HeldTrust {
         age: Option<Duration>,
         at: Moment,
     ) -> Result<Offered, UpdateRefused> {
+        // What was granted to another process is not counted on.
         let confirmed = age.map(|age_then| Confirmed {
             at: at.elapsed,
             age_then,
+            lease: Duration::ZERO,
         });
         self.put(state, confirmed, at)
     }
@@ -221,23 +277,18 @@ impl HeldTrust {
         }
     }
 
-    /// Takes note that `epoch` with `digest` was the authority's current state when it answered a ping that was sent at
-    /// `sent_at` of elapsed time.
-    pub fn confirm(
-        &mut self,
-        epoch: Epoch,
-        digest: &StateDigest,
-        sent_at: Duration,
-        at: Moment,
-    ) -> Confirmation {
-        let outcome = self.compare(epoch, digest, sent_at);
+    /// Takes note that `epoch` with `digest` was the authority's current state when it answered a ping, and granted `grant`
+    /// with the answer.
+    pub fn confirm(&mut self, epoch: Epoch, digest: &StateDigest, grant: Grant, at: Moment) -> Confirmation {
+        let outcome = self.compare(epoch, digest, grant);
         match outcome {
             Confirmation::Confirmed => {
                 self.alarm = None;
                 if let Some(trust) = &mut self.in_force {
-                    trust.renew(sent_at, at.elapsed);
+                    trust.renew(grant, at.elapsed);
                 }
             }
+            Confirmation::NotGranted => self.alarm = None,
             Confirmation::Regressed => self.raise(TrustAlarm::Regressed),
             Confirmation::Fork => self.raise(TrustAlarm::Fork),
             Confirmation::Behind | Confirmation::Superseded | Confirmation::Cold => {}
@@ -250,7 +301,7 @@ impl HeldTrust {
         self.raise(TrustAlarm::Regressed);
     }
 
-    fn compare(&self, epoch: Epoch, digest: &StateDigest, sent_at: Duration) -> Confirmation {
+    fn compare(&self, epoch: Epoch, digest: &StateDigest, grant: Grant) -> Confirmation {
         let Some(trust) = &self.in_force else {
             // Nothing that an authority below the floor has can be taken over.
             return if epoch < self.floor.epoch {
@@ -263,13 +314,15 @@ impl HeldTrust {
             Confirmation::Behind
         } else if epoch < trust.state.epoch() {
             // The answer may have been on its way while the update arrived.
-            if sent_at < trust.installed_at {
+            if grant.sent_at < trust.installed_at {
                 Confirmation::Superseded
             } else {
                 Confirmation::Regressed
             }
         } else if digest != trust.state.digest() || self.alarm == Some(TrustAlarm::Fork) {
             Confirmation::Fork
+        } else if grant.lease.is_zero() {
+            Confirmation::NotGranted
         } else {
             Confirmation::Confirmed
         }
@@ -289,7 +342,7 @@ impl HeldTrust {
         self.remember();
         self.floor = offered;
         self.alarm = None;
-        self.ahead = self.ahead.beyond(&state, at.wall());
+        self.ahead = self.ahead.beyond(&state, self.clock.best(at.elapsed));
         self.in_force = Some(InForce::new(state, &self.ahead, at.elapsed, confirmed));
         self.changes = self.changes.saturating_add(1);
         Ok(Offered::Installed)

@@ -6,14 +6,21 @@
 
 use std::time::Duration;
 
+use super::Grant;
+use crate::staleness::MAX_LEASE;
 use crate::trust::{Ahead, TrustState};
 use crate::verifying::TrustView;
 
-/// When the authority last confirmed the state in force, and how old that confirmation was then.
+/// The shortest time that is not none.
+const SHORTEST: Duration = Duration::from_nanos(1);
+
+/// When the authority last confirmed the state in force, how old that confirmation was then, and for how long it granted that
+/// the state counts as current.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Confirmed {
     pub(super) at: Duration,
     pub(super) age_then: Duration,
+    pub(super) lease: Duration,
 }
 
 impl Confirmed {
@@ -55,14 +62,15 @@ impl InForce {
         self.stricter = (!ahead.is_empty()).then(|| ahead.over(&self.state));
     }
 
-    /// Takes note that the state was confirmed by the answer to a ping sent at `sent_at`. The answer to an earlier ping may
-    /// come late; it makes nothing older.
-    pub(super) fn renew(&mut self, sent_at: Duration, elapsed: Duration) {
+    /// Takes note that the state was confirmed with `grant`. The answer to an earlier ping may come late; it makes nothing
+    /// older.
+    pub(super) fn renew(&mut self, grant: Grant, elapsed: Duration) {
         let confirmed = Confirmed {
-            at: sent_at.min(elapsed),
+            at: grant.sent_at.min(elapsed),
             age_then: Duration::ZERO,
+            lease: grant.lease.min(MAX_LEASE),
         };
-        if self.age(elapsed).is_none_or(|age| confirmed.age(elapsed) < age) {
+        if self.age(elapsed).is_none_or(|age| confirmed.age(elapsed) <= age) {
             self.confirmed = Some(confirmed);
         }
     }
@@ -77,7 +85,21 @@ impl InForce {
     /// instant at which it has ended; nothing when the authority never confirmed the state.
     #[must_use]
     pub fn overdue(&self, elapsed: Duration) -> Option<Duration> {
-        self.age(elapsed)
+        let confirmed = self.confirmed?;
+        let age = confirmed.age(elapsed);
+        Some(if age < confirmed.lease {
+            Duration::ZERO
+        } else {
+            age.saturating_sub(confirmed.lease).max(SHORTEST)
+        })
+    }
+
+    /// How long the lease on this state still lasts, at `elapsed`.
+    #[must_use]
+    pub fn lease_left(&self, elapsed: Duration) -> Duration {
+        self.confirmed.map_or(Duration::ZERO, |confirmed| {
+            confirmed.lease.saturating_sub(confirmed.age(elapsed))
+        })
     }
 
     /// What decisions are made on.

@@ -1,6 +1,10 @@
 //! What verifier and authority say to each other, as values.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use super::StateId;
+use crate::staleness::ClassBudget;
 use crate::trust::{Epoch, Heartbeat, Update, UpdateRefused};
 
 /// From the verifier.
@@ -21,6 +25,10 @@ pub enum Message {
 pub struct Hello {
     /// What is in force here. Epoch zero: nothing, or nothing that is to be continued.
     pub in_force: StateId,
+    /// The highest epoch that was ever in force here, also before a restart.
+    pub highest_epoch: Epoch,
+    /// How long this verifier decides on after a lease has ended, for each class of methods.
+    pub budgets: Arc<[ClassBudget]>,
 }
 
 /// Acknowledges a state.
@@ -73,4 +81,8 @@ pub struct Pong<S> {
     /// The heartbeat as it was signed, and what it says if that could be read and its signature is good. Nothing when there
     /// was none.
     pub heartbeat: Option<(S, Result<Heartbeat, UpdateRefused>)>,
+    /// How long the state that the heartbeat names counts as current from when the ping was sent. Zero: nothing is granted.
+    pub lease: Duration,
+    /// An operator has put this verifier in quarantine.
+    pub quarantined: bool,
 }

@@ -71,7 +71,8 @@ fn step(
     at: Moment,
     sha256: &dyn Sha256,
 ) -> Result<TrustState, UpdateRefused> {
-    match trust.rules().apply(from, 0, update, at.wall(), sha256)? {
+    let time = trust.clock().best(at.elapsed);
+    match trust.rules().apply(from, 0, update, time, sha256)? {
         Applied::Advanced(state) => Ok(state),
         Applied::Confirmed => Err(UpdateRefused::Base),
     }

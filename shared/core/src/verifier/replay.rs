@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::{MAX_CLOCK_DIFFERENCE, StateId};
+use super::{BootId, ClockMark, MAX_CLOCK_DIFFERENCE, Moment, StateId};
 use crate::ports::Sha256;
 use crate::time::Timestamp;
 use crate::trust::{
@@ -18,8 +18,8 @@ use crate::trust::{
 pub struct Manifest {
     /// What the authority stated.
     pub heartbeat: Heartbeat,
-    /// When the ping was sent that it answers, by this verifier's wall clock.
-    pub sent_at_millis: u64,
+    /// Where this verifier's clocks stood when the ping was sent that it answers.
+    pub sent: ClockMark,
 }
 
 impl Manifest {
@@ -31,15 +31,19 @@ impl Manifest {
             .then(|| heartbeat.state_digest == *state.digest() && heartbeat.revocation_count == count)
     }
 
-    /// How long before `now_millis` the authority stated it: the longer of what the authority's clock and this one said
-    /// then. Unknown when this clock reads clearly earlier than then: it was set back, or lost.
+    /// How long before `now` the authority stated it. Within one start of the machine, `boot`, that is exact. Otherwise it is
+    /// the longer of what the authority's clock and this one's wall clock said then; unknown when this one reads clearly
+    /// earlier than then: it was set back, or lost.
     #[must_use]
-    pub fn age(&self, now_millis: u64) -> Option<Duration> {
+    pub fn age(&self, boot: Option<&BootId>, now: Moment) -> Option<Duration> {
+        if let Some(passed) = self.sent.passed(boot, now.elapsed) {
+            return Some(passed);
+        }
         let stated_at = self.heartbeat.authority_time_millis;
-        let latest = Duration::from_millis(stated_at.max(self.sent_at_millis));
-        let earliest = stated_at.min(self.sent_at_millis);
-        let clock_went_back = Duration::from_millis(now_millis).saturating_add(MAX_CLOCK_DIFFERENCE) < latest;
-        (!clock_went_back).then(|| Duration::from_millis(now_millis.saturating_sub(earliest)))
+        let sent_at = self.sent.moment.wall_millis;
+        let latest = Duration::from_millis(stated_at.max(sent_at));
+        let went_back = Duration::from_millis(now.wall_millis).saturating_add(MAX_CLOCK_DIFFERENCE) < latest;
+        (!went_back).then(|| Duration::from_millis(now.wall_millis.saturating_sub(stated_at.min(sent_at))))
     }
 }
 

@@ -22,6 +22,7 @@ use super::rebuild::Rebuild;
 use super::resync::Resync;
 use super::{Ack, Considered, HeldTrust, Hello, Message, Moment, Nack, Ping, Received, StateId};
 use crate::ports::Sha256;
+use crate::staleness::ClassBudget;
 use crate::trust::{Epoch, TrustState, Update, UpdateContent, UpdateRefused};
 
 pub use effects::{Accepted, Effect, Ending, Event, Ignored, Kept, Saved, SetAside, Signing};
@@ -39,6 +40,8 @@ pub struct SessionSettings {
     pub heartbeat_period: Duration,
     /// A stream is opened anew after this long, so that new certificates and trust roots come into use.
     pub longest_session: Duration,
+    /// What the authority is told of how long decisions go on here without it.
+    pub budgets: Arc<[ClassBudget]>,
 }
 
 /// How a session begins.
@@ -109,7 +112,11 @@ impl<S: Clone> Session<S> {
         } else {
             trust.id()
         };
-        let hello = Message::Hello(Hello { in_force });
+        let hello = Message::Hello(Hello {
+            in_force,
+            highest_epoch: trust.floor().epoch,
+            budgets: Arc::clone(&self.settings.budgets),
+        });
         vec![Effect::Send(hello), self.ping(trust, now)]
     }
 
@@ -126,18 +133,21 @@ impl<S: Clone> Session<S> {
     }
 
     /// A heartbeat period has passed.
-    pub fn tick(&mut self, trust: &HeldTrust, now: Moment) -> Vec<Effect<S>> {
+    pub fn tick(&mut self, trust: &mut HeldTrust, now: Moment) -> Vec<Effect<S>> {
+        let set = trust.look_at_clock(now).map(Event::ClockSet);
+        let mut effects: Vec<_> = set.map(Effect::Tell).into_iter().collect();
         let mut patience = self.settings.heartbeat_period.saturating_mul(SILENT_PERIODS);
         if !self.heard || self.resync.is_pending() {
             patience = patience.max(SNAPSHOT_PATIENCE);
         }
-        if self.pings.silence(now) >= patience {
-            vec![Effect::End(Ending::NoAnswer)]
+        effects.push(if self.pings.silence(now) >= patience {
+            Effect::End(Ending::NoAnswer)
         } else if self.age(now) >= self.settings.longest_session {
-            vec![Effect::End(Ending::Renewed)]
+            Effect::End(Ending::Renewed)
         } else {
-            vec![self.ping(trust, now)]
-        }
+            self.ping(trust, now)
+        });
+        effects
     }
 
     /// An update came; or `received` says why it is none.
@@ -166,7 +176,10 @@ impl<S: Clone> Session<S> {
         }
         match trust.consider(update, now, self.sha256.as_ref()) {
             Ok(Considered::Advance(state)) => {
-                vec![count_expired(update, now), save(accept(signed, update, state))]
+                vec![
+                    count_expired(trust, update, now),
+                    save(accept(signed, update, state)),
+                ]
             }
             Ok(Considered::InForce) => {
                 vec![Effect::Tell(Event::Repeated), self.acknowledge(trust)]
@@ -190,7 +203,8 @@ impl<S: Clone> Session<S> {
             trust.heed(update, now);
         }
         if refused == UpdateRefused::Revocation {
-            let overlong = trust.rules().overlong(update.revocations(), now.wall());
+            let time = trust.clock().best(now.elapsed);
+            let overlong = trust.rules().overlong(update.revocations(), time);
             effects.push(set_aside(SetAside::Overlong, overlong));
         }
         effects.extend(self.refuse(trust, now, update.epoch, refused));
@@ -350,12 +364,11 @@ fn save<S>(accepted: Accepted<S>) -> Effect<S> {
 
 /// Revocations whose tokens have expired on the way decide nothing any more. They stay in the list, which the digest is of,
 /// until the authority drops them.
-fn count_expired<S>(update: &Update, now: Moment) -> Effect<S> {
-    let expired = update
-        .revocations()
-        .iter()
-        .filter(|entry| entry.expires_at < now.wall());
-    set_aside(SetAside::Expired, expired.count())
+fn count_expired<S>(trust: &HeldTrust, update: &Update, now: Moment) -> Effect<S> {
+    let time = trust.clock().best(now.elapsed);
+    let expiries = update.revocations().expiries();
+    let expired = expiries.filter(|(expires_at, _)| *expires_at < time);
+    set_aside(SetAside::Expired, expired.map(|(_, count)| count).sum())
 }
 
 const fn set_aside<S>(why: SetAside, count: usize) -> Effect<S> {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::super::pings::Sent;
-use super::super::{Confirmation, HeldTrust, MAX_CLOCK_DIFFERENCE, Moment, Pong};
+use super::super::{Confirmation, Grant, HeldTrust, Moment, Pong, TimeStated, TooFar};
 use super::{Effect, Event, Ignored, Kept, Session, nack};
 use crate::trust::{Heartbeat, UpdateRefused};
 
@@ -30,20 +30,28 @@ impl<S: Clone> Session<S> {
         let Some(sent) = self.pings.answered(pong.ping_sequence, now) else {
             return ignore(Ignored::PingUnknown);
         };
+        if pong.quarantined {
+            return ignore(Ignored::Quarantined);
+        }
         let (signed, heartbeat) = match pong.heartbeat {
             Some((signed, Ok(heartbeat))) => (signed, heartbeat),
             Some((_, Err(refused))) => return ignore(Ignored::Refused(refused)),
             None => return ignore(Ignored::Refused(UpdateRefused::Malformed)),
         };
-        match self.judge(trust, now, &heartbeat, sent) {
+        let grant = Grant {
+            sent_at: sent.at.elapsed,
+            lease: pong.lease,
+        };
+        match self.judge(trust, now, &heartbeat, grant) {
             Judged::Confirms => self.confirmed(trust, now, signed, &heartbeat, sent),
             Judged::Repeats => Vec::new(),
             Judged::Ignored(Ignored::Ahead) => self.fell_behind(trust, now, &heartbeat),
+            Judged::Ignored(Ignored::NotGranted) => self.not_granted(trust, now),
             Judged::Ignored(why) => ignore(why),
         }
     }
 
-    fn judge(&mut self, trust: &mut HeldTrust, now: Moment, heartbeat: &Heartbeat, sent: Sent) -> Judged {
+    fn judge(&mut self, trust: &mut HeldTrust, now: Moment, heartbeat: &Heartbeat, grant: Grant) -> Judged {
         if heartbeat.issuer != trust.rules().issuer {
             return Judged::Ignored(Ignored::Refused(UpdateRefused::Issuer));
         }
@@ -54,18 +62,22 @@ impl<S: Clone> Session<S> {
             Some((last, true)) if heartbeat.sequence == last => return Judged::Repeats,
             Some(_) | None => self.last_heartbeat = Some((heartbeat.sequence, false)),
         }
-        let apart = heartbeat.authority_time_millis.abs_diff(now.wall_millis);
-        if Duration::from_millis(apart) > MAX_CLOCK_DIFFERENCE {
+        let stated = TimeStated {
+            authority_millis: heartbeat.authority_time_millis,
+            sent_at: grant.sent_at,
+        };
+        if let Err(TooFar) = trust.hear_time(stated, now) {
             return Judged::Ignored(Ignored::Time);
         }
         if counts_otherwise(trust, heartbeat) {
             return Judged::Ignored(Ignored::Count);
         }
-        match trust.confirm(heartbeat.epoch, &heartbeat.state_digest, sent.at.elapsed, now) {
+        match trust.confirm(heartbeat.epoch, &heartbeat.state_digest, grant, now) {
             Confirmation::Confirmed => {
                 self.last_heartbeat = Some((heartbeat.sequence, true));
                 Judged::Confirms
             }
+            Confirmation::NotGranted => Judged::Ignored(Ignored::NotGranted),
             Confirmation::Behind | Confirmation::Cold => Judged::Ignored(Ignored::Ahead),
             Confirmation::Superseded => Judged::Ignored(Ignored::Superseded),
             Confirmation::Regressed => Judged::Ignored(Ignored::Refused(UpdateRefused::Regressed)),
@@ -85,7 +97,6 @@ impl<S: Clone> Session<S> {
         self.confirmed = true;
         self.behind = 0;
         let mut effects = vec![Effect::Tell(Event::Confirmed)];
-        // What was in force before the stream began: the authority knows it now, so it can be acknowledged.
         if !self.acknowledged {
             effects.push(self.acknowledge(trust));
         }
@@ -97,8 +108,20 @@ impl<S: Clone> Session<S> {
             effects.push(Effect::Keep(Box::new(Kept {
                 signed,
                 epoch: heartbeat.epoch,
-                sent_at_millis: sent.at.wall_millis,
+                sent: trust.clock().mark(sent.at, now),
             })));
+        }
+        effects
+    }
+
+    /// The authority is where this verifier is, and does not know it. What was in force before the stream began can be
+    /// acknowledged now; the answer to the next ping can grant something.
+    fn not_granted(&mut self, trust: &HeldTrust, now: Moment) -> Vec<Effect<S>> {
+        self.heard = true;
+        self.behind = 0;
+        let mut effects = ignore(Ignored::NotGranted);
+        if !self.acknowledged {
+            effects.extend([self.acknowledge(trust), self.ping(trust, now)]);
         }
         effects
     }

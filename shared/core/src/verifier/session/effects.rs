@@ -1,6 +1,6 @@
 //! What a session asks for, and what it tells.
 
-use super::super::{Message, StateId};
+use super::super::{ClockMark, Message, StateId};
 use crate::trust::{Epoch, TrustState, UpdateRefused};
 
 /// What whoever runs the session has to do, in order.
@@ -45,8 +45,8 @@ pub struct Kept<S> {
     pub signed: S,
     /// The epoch that it states.
     pub epoch: Epoch,
-    /// When the ping was sent that it answers, by the wall clock.
-    pub sent_at_millis: u64,
+    /// Where the clocks stood when the ping was sent that it answers.
+    pub sent: ClockMark,
 }
 
 /// What became of a save.
@@ -96,6 +96,8 @@ pub enum Event {
     Confirmed,
     /// An answer confirmed nothing.
     Ignored(Ignored),
+    /// Somebody set the wall clock, by so many milliseconds. Nothing here goes by it.
+    ClockSet(i64),
 }
 
 /// Why a revocation is not taken as it stands.
@@ -138,6 +140,10 @@ pub enum Ignored {
     Ahead,
     /// It is from before the state in force was.
     Superseded,
+    /// The authority does not know yet what is in force here.
+    NotGranted,
+    /// An operator has put this verifier in quarantine.
+    Quarantined,
 }
 
 impl Ignored {
@@ -152,12 +158,14 @@ impl Ignored {
             Self::Count => "heartbeat_count",
             Self::Ahead => "heartbeat_ahead",
             Self::Superseded => "heartbeat_superseded",
+            Self::NotGranted => "lease_not_granted",
+            Self::Quarantined => "quarantined",
         }
     }
 
-    /// Whether it happens with nothing being wrong: an answer and an update have overtaken each other.
+    /// Whether it happens with nothing being wrong: an answer and an update or its acknowledgement have overtaken each other.
     #[must_use]
     pub const fn happens(self) -> bool {
-        matches!(self, Self::Ahead | Self::Superseded)
+        matches!(self, Self::Ahead | Self::Superseded | Self::NotGranted)
     }
 }
