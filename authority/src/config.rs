@@ -57,6 +57,8 @@ pub struct Config {
     pub algorithm: Algorithm,
     /// When keys follow each other.
     pub rotation: RotationPolicy,
+    /// How long the leases of verifiers last.
+    pub lease: Duration,
     /// How far ahead an activation is announced to connected verifiers.
     pub activation_lead: Duration,
     /// Who may do what.
@@ -148,6 +150,7 @@ impl Checker {
         // Not of this file's `tokens.max_lifetime`: a file before it may have allowed more, and those tokens still live.
         let token_life = defaults::MAX_LIFETIME.saturating_add(leeway);
         let rotation = self.rotation(file, token_life);
+        let lease = self.lease(&file.trust);
         let trust_domain = issuing.as_ref().map(|issuing| issuing.trust_domain.clone());
         let roles = self.roles(&file.access, trust_domain.as_ref());
         let ledger = self.ledger(file, trust_domain, token_life);
@@ -173,6 +176,7 @@ impl Checker {
             key_encryption_key: self.file_path(&file.keys.key_encryption_key),
             algorithm: algorithm?,
             rotation,
+            lease,
             activation_lead: file
                 .keys
                 .activation_lead
@@ -266,6 +270,20 @@ impl Checker {
             propagation,
             retention,
         }
+    }
+
+    fn lease(&mut self, file: &file::Trust) -> Duration {
+        let lease = file.lease.map_or(defaults::LEASE, Into::into);
+        if lease < defaults::LEAST_LEASE {
+            self.complaints.push(
+                "trust.lease",
+                "is under 4s, twice the 2s after which verifiers ping: one lost answer would end it",
+            );
+        }
+        if lease > defaults::MAX_LEASE {
+            self.complaints.push("trust.lease", "is over 1m");
+        }
+        lease
     }
 
     fn ledger(

@@ -38,14 +38,23 @@ pub(super) const LEEWAY: Duration = Duration::from_secs(5);
 /// No leeway is longer.
 pub(super) const MAX_LEEWAY: Duration = Duration::from_secs(60);
 
+/// Three answers in a row may be lost. A method with a budget of zero is refused no later than this after a verifier is cut off.
+pub(super) const LEASE: Duration = Duration::from_secs(10);
+
+/// Twice the time after which verifiers usually ping again: with less, one lost answer would end a lease.
+pub(super) const LEAST_LEASE: Duration = Duration::from_secs(4);
+
+/// Longer, and it would say little that an operator can wait for.
+pub(super) const MAX_LEASE: Duration = Duration::from_secs(60);
+
 /// The staleness budget of verifiers: one that is cut off hears of a revocation before it is forgotten, or decides nothing.
 pub(super) const REVOCATION_SLACK: Duration = Duration::from_secs(15 * 60);
 
 /// Verifiers take no revocation that claims to matter for over a day.
 pub(super) const MAX_REVOCATION_SLACK: Duration = Duration::from_secs(23 * 60 * 60);
 
-/// At 74 bytes for the longest `jti`, a snapshot stays under `MAX_UPDATE_LENGTH`.
-pub(super) const MAX_REVOCATIONS: usize = 400_000;
+/// As many as one snapshot can carry: single tokens take two to three bytes each in it.
+pub(super) const MAX_REVOCATIONS: usize = countersign_wire::MAX_REVOCATIONS;
 
 /// Fewer, and the quarter that is kept for clients would hold next to none.
 pub(super) const LEAST_REVOCATIONS: usize = 100;

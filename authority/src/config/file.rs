@@ -23,6 +23,8 @@ pub(super) struct File {
     pub(super) tokens: Tokens,
     pub(super) access: Access,
     #[serde(default)]
+    pub(super) trust: Trust,
+    #[serde(default)]
     pub(super) revocations: Revocations,
     #[serde(default)]
     pub(super) limits: Limits,
@@ -77,6 +79,12 @@ pub(super) struct Tokens {
 pub(super) struct Access {
     pub(super) operators: Vec<String>,
     pub(super) verifiers: Vec<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Trust {
+    pub(super) lease: Option<Period>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -142,6 +142,11 @@ fn durations_have_a_unit_and_a_length() {
 fn contradictions_are_named() {
     for (more, expected) in [
         (
+            "[trust]\nlease = \"3999ms\"",
+            "`trust.lease`: is under 4s, twice the 2s after which verifiers ping",
+        ),
+        ("[trust]\nlease = \"61s\"", "`trust.lease`: is over 1m"),
+        (
             "[tokens]\nmax_lifetime = \"61m\"",
             "`tokens.max_lifetime`: is over 1h",
         ),
@@ -163,8 +168,8 @@ fn contradictions_are_named() {
             "`revocations.slack`: is over 23h",
         ),
         (
-            "[revocations]\nmax = 400001",
-            "`revocations.max`: is not between 100 and 400000",
+            "[revocations]\nmax = 2000001",
+            "`revocations.max`: is not between 100 and 2000000",
         ),
         (
             "[limits]\nstreams_per_verifier = 0",
