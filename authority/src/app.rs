@@ -23,6 +23,7 @@ use crate::ledger::{self, Ledger, Opened, Opening, StartError};
 use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::metrics::connections::Connections;
+use crate::registrar;
 use crate::revoker;
 use crate::rotator::Rotator;
 use crate::server::{self, ServeError, Services};
@@ -87,8 +88,8 @@ async fn opening(config: &Config, clock: Arc<dyn Clock>, metrics: Arc<Metrics>) 
         policy: config.ledger.clone(),
         leeway: config.leeway,
         accepted_time: config.accepted_time,
+        fleet: Fleet::new(limits, config.lease, Arc::clone(&clock), Arc::clone(&metrics)),
         clock,
-        fleet: Fleet::new(limits, Arc::clone(&metrics)),
         metrics,
     })
 }
@@ -320,6 +321,7 @@ impl App {
         tasks.spawn(rotator.run(stop.clone()));
         tasks.spawn(upkeep.run(stop.clone()));
         tasks.spawn(upkeep::keep_store(self.opened.ledger.clone(), stop.clone()));
+        tasks.spawn(registrar::run(self.fleet.clone(), self.opened.ledger.clone(), stop.clone()));
         tasks.spawn(revoker::run(self.opened.ledger.clone(), stop.clone()));
         tasks.spawn(self.tls.watch(DEFAULT_WATCH_INTERVAL, stop.clone()));
     }

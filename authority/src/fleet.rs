@@ -188,7 +188,10 @@ impl Fleet {
             key: key.clone(),
             verifier: verifier.clone(),
             quarantined: register.is_quarantined(&key.spiffe_id),
-            ends: verifier.ends(elapsed).map(|(class, end)| (class.clone(), end)).collect(),
+            ends: verifier
+                .ends(elapsed)
+                .map(|(class, end)| (class.clone(), end))
+                .collect(),
             usage: state.usage.get(key).cloned().unwrap_or_default(),
         };
         let verifiers: Vec<Listed> = found.by_ref().take(size).map(listed).collect();
@@ -198,6 +201,18 @@ impl Fleet {
             next: last.filter(|_| found.next().is_some()),
             total: register.len(),
         }
+    }
+
+    /// How many streams are open.
+    #[must_use]
+    pub fn connected(&self) -> usize {
+        self.lock().register.connected()
+    }
+
+    /// How many of those who are connected have not acknowledged `epoch`.
+    #[must_use]
+    pub fn lacking(&self, epoch: Epoch) -> usize {
+        self.lock().register.lacking(epoch)
     }
 
     /// How far `epoch` has come.

@@ -7,9 +7,10 @@
 //!
 //! INVARIANT (durable before visible): nobody sees a state, and no caller gets an answer, before the store has it.
 //! INVARIANT (whole or not at all): a mutation that has begun is finished, whether its caller waits or not.
-//! INVARIANT (no token slips through): a token of a client that is revoked, disabled or deleted either carries an `iat` at
-//! or before the watermark, or is not issued. While such a mutation is being committed, the client is held: the watermark
-//! is read off the [`Timeline`] after the hold is in place, and an issuer reads its `iat` before it looks for a hold.
+//! INVARIANT (no token slips through): a token of whom or what is revoked, and of a client that is disabled or deleted, either
+//! carries an `iat` at or before the watermark, or is not issued. While such a mutation is being committed, these tokens are
+//! held: the watermark is read off the [`Timeline`] after the hold is in place, and an issuer reads its `iat` before it looks
+//! for a hold.
 
 mod accepting;
 mod books;
@@ -19,6 +20,7 @@ mod opening;
 mod revocation_plans;
 #[cfg(test)]
 mod tests;
+mod verifier_plans;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -26,11 +28,12 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use countersign_core::Timestamp;
-use countersign_core::names::ClientId;
+use countersign_core::claims::Claims;
 use countersign_core::ports::EntropyFailed;
-use countersign_core::revocation::{Revocation, RevokedSubject};
+use countersign_core::revocation::{Revocation, RevocationList, RevokedSubject};
 use countersign_core::spiffe::TrustDomain;
 use countersign_crypto::{EnvelopeError, KeyError, SecretHasher};
+use countersign_wire::MAX_NAMED_REVOCATIONS;
 use countersign_wire::status::Failure;
 use tokio::sync::{Mutex, Semaphore, watch};
 use tokio::task::JoinHandle;
@@ -38,12 +41,13 @@ use tokio_util::task::TaskTracker;
 
 pub use books::{Books, Hold};
 pub use client_plans::NewSecret;
-pub use key_plans::Compromised;
+pub use key_plans::{Activation, Compromised};
 pub use opening::{Opened, Opening, StartError, open, open_publishers};
 pub use revocation_plans::{RevocationPage, Revoked};
 
 use crate::alarm::Alarm;
 use crate::feed::Feed;
+use crate::fleet::Fleet;
 use crate::metrics::Metrics;
 use crate::store::meta::HEAD;
 use crate::store::record::{RecordError, Vault};
@@ -60,24 +64,50 @@ pub struct LedgerPolicy {
     pub revocation_life: Duration,
     /// How long the revocation of one token outlives the token.
     pub revocation_slack: Duration,
-    /// The most revocations kept; a quarter of them is for clients and for everything.
+    /// The most revocations kept; a part of them is for others than single tokens.
     pub max_revocations: usize,
     /// The most client identifiers taken.
     pub max_clients: usize,
 }
 
 impl LedgerPolicy {
-    /// How many revocations there may be with `revoked` among them. Single tokens leave room, so that a list full of them
-    /// does not stop anybody from disabling a client; and clients leave room for one that ends everything.
-    fn room_for(&self, revoked: &[Revocation]) -> usize {
-        let room = |revocation: &Revocation| match revocation.subject {
-            RevokedSubject::Token(_) => self.max_revocations - self.max_revocations / 4,
-            RevokedSubject::Client(_) => self.max_revocations.saturating_sub(1),
-            RevokedSubject::Everything => self.max_revocations,
+    /// When every token that was issued until `now` has expired, by any clock that is as right as it has to be.
+    #[must_use]
+    pub fn tokens_end(&self, now: Timestamp) -> Timestamp {
+        let token_life = self.revocation_life.saturating_sub(self.revocation_slack);
+        Self::refused_from(now.saturating_add(token_life))
+    }
+
+    /// When a token that expires then is refused by any clock that is as right as it has to be.
+    #[must_use]
+    pub const fn refused_from(expires_at: Timestamp) -> Timestamp {
+        expires_at.saturating_add(CLOCKS_APART)
+    }
+
+    /// Whether there is room for `after`, which has `revoked` in it. Single tokens leave some, so that a list full of them
+    /// does not stop anybody from disabling a client; and clients and the like leave room for one that ends everything.
+    fn has_room(&self, after: &RevocationList, revoked: &RevocationList) -> bool {
+        let most = |revocation: Revocation| match revocation.subject {
+            RevokedSubject::Token(_) => {
+                let kept_free = (self.max_revocations / 4).min(MAX_NAMED_REVOCATIONS);
+                (self.max_revocations - kept_free, MAX_NAMED_REVOCATIONS)
+            }
+            RevokedSubject::Client(_)
+            | RevokedSubject::Subject(_)
+            | RevokedSubject::Audience(_)
+            | RevokedSubject::Certificate(_) => (
+                self.max_revocations.saturating_sub(1),
+                MAX_NAMED_REVOCATIONS.saturating_sub(1),
+            ),
+            RevokedSubject::Everything => (self.max_revocations, MAX_NAMED_REVOCATIONS),
         };
-        revoked.iter().map(room).min().unwrap_or(self.max_revocations)
+        let mut most = revoked.iter().map(most);
+        most.all(|(in_all, named)| after.len() <= in_all && after.others_len() <= named)
     }
 }
+
+/// How far a verifier's clock may be behind: the longest leeway.
+const CLOCKS_APART: Duration = Duration::from_secs(60);
 
 /// Why a mutation was not made.
 #[derive(Debug, thiserror::Error)]
@@ -152,6 +182,7 @@ struct Inner {
     policy: LedgerPolicy,
     timeline: Arc<Timeline>,
     feed: Feed,
+    fleet: Fleet,
     metrics: Arc<Metrics>,
     books: ArcSwap<Books>,
     changed: watch::Sender<u64>,
@@ -211,16 +242,16 @@ impl Ledger {
         self.0.changed.subscribe()
     }
 
-    /// The books, as soon as `client_id` is not held. Read an `iat` before calling it.
-    pub async fn settled(&self, client_id: &ClientId) -> Arc<Books> {
+    /// The books, as soon as a token with these claims is not held.
+    pub async fn settled(&self, claims: &Claims) -> Arc<Books> {
         let books = self.books();
-        if !books.hold.holds(client_id) {
+        if !books.hold.holds(claims) {
             return books;
         }
         let mut changes = self.changes();
         loop {
             let books = self.books();
-            if !books.hold.holds(client_id) || changes.changed().await.is_err() {
+            if !books.hold.holds(claims) || changes.changed().await.is_err() {
                 return books;
             }
         }
@@ -318,8 +349,9 @@ impl Inner {
         }
         let outcome = before.after(&plan, now)?;
         // Only growth is refused: a limit that was lowered below what is held stops neither rotation nor pruning.
-        let held = outcome.books.trust.revocations().len();
-        if held > before.trust.revocations().len() && held > self.policy.room_for(&plan.revoked) {
+        let held = outcome.books.trust.revocations();
+        let grows = held.len() > before.trust.revocations().len();
+        if grows && !self.policy.has_room(held, &plan.revoked) {
             return Err(LedgerError::Refused(Failure::LimitReached));
         }
         let mut commit = books::records(&before, &outcome.books, &plan, &self.vault)?;

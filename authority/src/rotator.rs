@@ -77,7 +77,10 @@ impl Rotator {
             return 0;
         };
         // When nothing signs, nothing is waited for.
-        let key = books.ring.find(key_id).filter(|_| books.ring.signing(now).is_some());
+        let key = books
+            .ring
+            .find(key_id)
+            .filter(|_| books.ring.signing(now).is_some());
         match key.map(|key| self.fleet.gate(key.published_in)) {
             None | Some(Gate::Open) => 0,
             Some(Gate::Waits { laggards, .. }) => laggards,
@@ -148,10 +151,12 @@ impl Rotator {
 const fn was_overtaken(error: &LedgerError) -> bool {
     matches!(
         error,
-        LedgerError::Refused(Failure::KeyAlreadyPrepared
+        LedgerError::Refused(
+            Failure::KeyAlreadyPrepared
                 | Failure::KeyNotPrepared
                 | Failure::KeyUnknown
-                | Failure::VerifiersBehind)
+                | Failure::VerifiersBehind
+        )
     )
 }
 

@@ -4,6 +4,7 @@ pub mod clients;
 pub mod fleet;
 pub mod issuing;
 pub mod keys;
+mod reach;
 pub mod revocations;
 pub mod sync;
 #[cfg(test)]

@@ -24,6 +24,7 @@ pub mod meta;
 pub mod record;
 pub mod redb;
 pub mod revocations;
+pub mod verifiers;
 
 use std::fmt::Debug;
 
@@ -35,8 +36,8 @@ pub type Revision = u64;
 /// The revision of the commit that wrote a record. Zero stands for "there is no such record".
 pub type Version = u64;
 
-/// The longest name of a record, in bytes.
-pub const MAX_NAME_LENGTH: usize = 256;
+/// The longest name of a record, in bytes: that of a revoked `sub`, with the longest trust domain, fits.
+pub const MAX_NAME_LENGTH: usize = 512;
 
 /// The largest record, in bytes. etcd takes 1.5 MiB in a whole request.
 pub const MAX_VALUE_LENGTH: usize = 1024 * 1024;

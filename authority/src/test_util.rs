@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use countersign_core::Timestamp;
 use countersign_core::client::{Grant, Registration};
+use countersign_core::fleet::{Introduction, VerifierKey, assumed_budgets};
 use countersign_core::jose::Algorithm;
-use countersign_core::names::{Audience, CertificateThumbprint, ClientId, Issuer, Scope};
+use countersign_core::names::{Audience, CertificateThumbprint, ClientId, Issuer, Scope, VerifierId};
 use countersign_core::ports::Clock;
 use countersign_core::spiffe::{SpiffeId, TrustDomain};
 use countersign_crypto::Envelope;
@@ -18,7 +19,7 @@ use prost::Message as _;
 
 use crate::alarm::Alarm;
 use crate::fleet::{Fleet, FleetLimits};
-use crate::ledger::{self, LedgerPolicy, Opened, Opening};
+use crate::ledger::{self, Activation, LedgerPolicy, Opened, Opening};
 use crate::metrics::Metrics;
 use crate::store::Store;
 use crate::store::memory::MemoryStore;
@@ -91,12 +92,15 @@ impl Bench {
         };
         let mut kek = [7; 32];
         kek[0] = 1;
+        let clock = Arc::new(ManualClock::at(START));
+        let told_by = Arc::<ManualClock>::clone(&clock);
+        let lease = Duration::from_secs(10);
         Self {
             store,
-            clock: Arc::new(ManualClock::at(START)),
+            clock,
             kek,
             issuer: Issuer::parse("https://auth.example.org").expect("valid"),
-            fleet: Fleet::new(limits, Arc::clone(&metrics)),
+            fleet: Fleet::new(limits, lease, told_by, Arc::clone(&metrics)),
             metrics,
         }
     }
@@ -132,6 +136,32 @@ impl Bench {
 
     pub(crate) fn alarms(&self, alarm: Alarm) -> u64 {
         self.metrics.alarms(alarm)
+    }
+}
+
+/// Waits for the verifiers, and then `seconds`.
+pub(crate) const fn in_turn(seconds: u64) -> Activation {
+    Activation {
+        lead: Duration::from_secs(seconds),
+        forced: false,
+    }
+}
+
+/// The only verifier of an identity.
+pub(crate) fn verifier_key(path: &str) -> VerifierKey {
+    VerifierKey {
+        spiffe_id: spiffe_id(path),
+        verifier_id: VerifierId::parse("1").expect("valid"),
+    }
+}
+
+/// What a verifier that holds nothing says when it comes.
+pub(crate) fn introduction(instance_id: &str) -> Introduction {
+    Introduction {
+        version: "1".to_owned(),
+        instance_id: instance_id.to_owned(),
+        budgets: assumed_budgets(),
+        decides: false,
     }
 }
 

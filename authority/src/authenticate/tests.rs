@@ -207,3 +207,14 @@ fn a_presented_secret_is_not_shown() {
     let presented = read_presented(&[], "billing".to_owned(), "canary".to_owned()).expect("reads");
     assert!(!format!("{presented:?}").contains("canary"));
 }
+
+/// Over a certificate whose tokens are revoked nobody is let in, by whatever means.
+#[test]
+fn a_revoked_certificate_lets_nobody_in() {
+    let revoked = Some("certificate_revoked");
+    let why = |result: Result<(String, bool), Refused>| result.err().map(|refused| refused.why);
+    assert_eq!(why(try_with(ORDERS, REVOKED, "", "")), revoked);
+    assert_eq!(why(try_with(NOBODY, REVOKED, "billing", "old secret")), revoked);
+    assert!(try_with(ORDERS, REVOKED - 1, "", "").is_ok());
+    assert!(try_with(NOBODY, REVOKED - 1, "billing", "old secret").is_ok());
+}

@@ -137,15 +137,31 @@ fn durations_have_a_unit_and_a_length() {
     assert!(number.contains("default_lifetime"), "{number}");
 }
 
+/// C03: a lease that one lost answer would end, or that is longer than anybody waits for.
+#[test]
+fn leases_have_bounds() {
+    for (lease, expected) in [
+        (
+            "2s",
+            "`trust.lease`: is under 4s, twice the 2s after which verifiers ping",
+        ),
+        ("3999ms", "`trust.lease`: is under 4s"),
+        ("61s", "`trust.lease`: is over 1m"),
+    ] {
+        let complaints = complaints_about(&format!("[trust]\nlease = \"{lease}\"\n"));
+        assert!(complaints.contains(expected), "{lease}: {complaints}");
+    }
+    for (lease, seconds) in [("4s", 4), ("1m", 60)] {
+        let config = parse(&format!("{LEAST}[trust]\nlease = \"{lease}\"\n")).expect(lease);
+        assert_eq!(config.lease, Duration::from_secs(seconds));
+    }
+    assert_eq!(parse(LEAST).expect("the least").lease, Duration::from_secs(10));
+}
+
 /// C03: contradictions are refused with the inequality named.
 #[test]
 fn contradictions_are_named() {
     for (more, expected) in [
-        (
-            "[trust]\nlease = \"3999ms\"",
-            "`trust.lease`: is under 4s, twice the 2s after which verifiers ping",
-        ),
-        ("[trust]\nlease = \"61s\"", "`trust.lease`: is over 1m"),
         (
             "[tokens]\nmax_lifetime = \"61m\"",
             "`tokens.max_lifetime`: is over 1h",

@@ -6,10 +6,9 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
+use countersign_core::feed::MAX_DELTAS;
 use countersign_wire::status::Failure;
 use tokio_util::sync::CancellationToken;
-
-use super::MAX_DELTAS;
 
 /// Room for every delta that is kept, the snapshot before them, and some pongs.
 const CAPACITY: usize = MAX_DELTAS + 64;
@@ -31,6 +30,8 @@ pub enum Ended {
     Aged,
     /// The verifier ended it.
     ByVerifier,
+    /// The verifier has opened another.
+    Superseded,
 }
 
 impl Ended {
@@ -45,6 +46,7 @@ impl Ended {
             Self::Silent => "silent",
             Self::Aged => "aged",
             Self::ByVerifier => "by_verifier",
+            Self::Superseded => "superseded",
         }
     }
 
@@ -57,6 +59,7 @@ impl Ended {
             Self::Unpublished => Some(Failure::Internal),
             Self::Misbehaved => Some(Failure::LimitReached),
             Self::ByVerifier => None,
+            Self::Superseded => Some(Failure::StreamSuperseded),
         }
     }
 }

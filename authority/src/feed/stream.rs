@@ -1,39 +1,30 @@
-//! One verifier's stream: how it begins, what it may acknowledge, and how it ends.
+//! One verifier's stream: how it begins, what comes from it, and how it ends.
 
-use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
+use countersign_core::feed::{
+    AckRefused, Answer, Begun, Held, Join, JoinRefused, Resync, Standing, StreamId, snapshot,
+};
 use countersign_core::ports::SigningFailed;
-use countersign_core::trust::{Epoch, StateDigest, TrustState, Update, UpdateContent};
+use countersign_core::trust::Epoch;
 use countersign_proto::sync::v1::{Pong, SyncResponse, sync_response};
 use countersign_wire::framing::framed;
 
 use super::queue::Queue;
-use super::{Ended, Feed, Frame, State, Stream};
+use super::{Ended, Feed, State};
 use crate::alarm::Alarm;
-use crate::fleet::StreamId;
 
-/// Why a verifier is not let in.
+/// Why a verifier gets no stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum JoinRefused {
-    /// It holds an epoch that was never reached here (G45).
-    Ahead,
-    /// The authority is about to stop.
-    Draining,
+pub enum NotJoined {
+    /// It is not let in.
+    Refused(JoinRefused),
     /// No update can be signed.
     Unpublished,
-}
-
-/// An acknowledgement that is not taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AckRefused {
-    /// This stream was not sent that epoch, or not with that digest (G47).
-    NotSent,
-    /// The stream has ended.
-    Ended,
 }
 
 /// A stream that has begun.
@@ -54,88 +45,63 @@ pub struct Subscription {
 }
 
 impl Feed {
-    /// Begins a stream with a verifier that holds `epoch` (zero: nothing) with `digest`.
+    /// Begins a stream with a verifier that has `held`.
     ///
     /// # Errors
-    /// [`JoinRefused`].
-    pub async fn join(&self, epoch: Epoch, digest: StateDigest) -> Result<Joined, JoinRefused> {
-        self.look_at(epoch, &digest);
+    /// [`NotJoined`].
+    pub async fn join(&self, held: &Held) -> Result<Joined, NotJoined> {
+        self.look_at(held);
         loop {
-            if let Some(joined) = self.try_join(epoch, digest)? {
+            if let Some(joined) = self.try_join(held)? {
                 return Ok(joined);
             }
             self.make_snapshot()
                 .await
-                .map_err(|_failed| JoinRefused::Unpublished)?;
+                .map_err(|_failed| NotJoined::Unpublished)?;
         }
     }
 
     /// Says aloud when somebody holds what was never published here.
-    fn look_at(&self, epoch: Epoch, digest: &StateDigest) {
-        let state = self.lock();
-        let current = (state.trust.epoch(), *state.trust.digest());
-        drop(state);
-        if epoch > current.0 {
-            Alarm::VerifierAhead.raise(&self.0.metrics, &epoch);
-        } else if epoch == current.0 && *digest != current.1 {
-            Alarm::Fork.raise(&self.0.metrics, &epoch);
+    fn look_at(&self, held: &Held) {
+        let standing = self.lock().machine.standing(held);
+        match standing {
+            Standing::Consistent => {}
+            Standing::Fork => Alarm::Fork.raise(&self.0.metrics, &held.epoch),
+            Standing::Ahead => Alarm::VerifierAhead.raise(&self.0.metrics, &held.epoch),
+            Standing::SeenLater => Alarm::VerifierAhead.raise(&self.0.metrics, &held.highest_epoch),
         }
     }
 
     /// Nothing when a snapshot has to be made first.
-    fn try_join(&self, epoch: Epoch, digest: StateDigest) -> Result<Option<Joined>, JoinRefused> {
+    fn try_join(&self, held: &Held) -> Result<Option<Joined>, NotJoined> {
         let mut state = self.lock();
-        if state.draining {
-            return Err(JoinRefused::Draining);
+        match state.machine.join(held) {
+            Join::Begun(begun) => Ok(Some(self.begin(&mut state, begun))),
+            Join::NeedsSnapshot => Ok(None),
+            Join::Refused(refused) => Err(NotJoined::Refused(refused)),
         }
-        if epoch > state.trust.epoch() {
-            return Err(JoinRefused::Ahead);
-        }
-        let backlog: Option<Vec<Frame>> = state
-            .deltas_after(epoch, &digest)
-            .map(|deltas| deltas.cloned().collect());
-        let holds = backlog.is_some();
-        let Some(backlog) = backlog.or_else(|| state.snapshot_backlog()) else {
-            return Ok(None);
-        };
-        let deltas = if holds {
-            backlog.len()
-        } else {
-            backlog.len().saturating_sub(1)
-        };
-        self.0.metrics.count_sent("delta", deltas);
-        self.0.metrics.count_sent("snapshot", usize::from(!holds));
-        Ok(Some(self.begin(
-            &mut state,
-            holds.then_some((epoch, digest)),
-            &backlog,
-            holds,
-        )))
     }
 
-    fn begin(
-        &self,
-        state: &mut State,
-        held: Option<(Epoch, StateDigest)>,
-        backlog: &[Frame],
-        holds: bool,
-    ) -> Joined {
-        let now = self.0.clock.elapsed();
+    fn begin(&self, state: &mut State, begun: Begun<Bytes>) -> Joined {
+        let Begun {
+            stream: id,
+            holds,
+            backlog,
+        } = begun;
+        let snapshots = usize::from(!holds);
+        self.0.metrics.count_sent("snapshot", snapshots);
+        self.0
+            .metrics
+            .count_sent("delta", backlog.len().saturating_sub(snapshots));
         let queue = Arc::new(Queue::default());
-        let mut stream = Stream {
-            queue: Arc::clone(&queue),
-            sent: VecDeque::from_iter(held),
-        };
-        for frame in backlog {
-            let has_room = stream.send(frame, now);
+        state.queues.insert(id, Arc::clone(&queue));
+        for message in &backlog {
+            let has_room = self.push(state, id, message);
             debug_assert!(
                 has_room,
                 "the queue takes every delta that is kept, and a snapshot"
             );
         }
-        let id = state.next_stream;
-        state.next_stream += 1;
-        state.streams.insert(id, stream);
         Joined {
             subscription: Subscription {
                 feed: self.clone(),
@@ -149,45 +115,16 @@ impl Feed {
     /// Makes a snapshot of the current state, unless somebody else just did.
     async fn make_snapshot(&self) -> Result<(), SigningFailed> {
         let _one_at_a_time = self.0.making.lock().await;
-        let trust = {
-            let state = self.lock();
-            if state.snapshot_backlog().is_some() {
-                return Ok(());
-            }
-            state.trust.clone()
+        let Some(trust) = self.lock().machine.wanted_snapshot() else {
+            return Ok(());
         };
         // Half a million revocations take a while to encode: neither the lock is held nor an async thread.
         let feed = self.clone();
         let made =
             tokio::task::spawn_blocking(move || feed.sign_update(&snapshot(&trust, feed.0.clock.now())));
         let frame = made.await.unwrap_or(Err(SigningFailed))?;
-        let mut state = self.lock();
-        if state.deltas_after(frame.epoch, &frame.digest).is_some() {
-            state.snapshot = Some(frame);
-        }
+        self.lock().machine.keep_snapshot(frame);
         Ok(())
-    }
-}
-
-fn snapshot(trust: &TrustState, now: countersign_core::Timestamp) -> Update {
-    Update {
-        issuer: trust.issuer().clone(),
-        epoch: trust.epoch(),
-        state_digest: *trust.digest(),
-        published_at: now,
-        content: UpdateContent::Snapshot {
-            key_set: Arc::clone(trust.keys()),
-            revocations: trust.revocations().iter().cloned().collect(),
-        },
-    }
-}
-
-impl State {
-    /// The snapshot, if there is one that leads to the current state, with what follows on it.
-    fn snapshot_backlog(&self) -> Option<Vec<Frame>> {
-        let snapshot = self.snapshot.as_ref()?;
-        let deltas = self.deltas_after(snapshot.epoch, &snapshot.digest)?;
-        Some([snapshot].into_iter().chain(deltas).cloned().collect())
     }
 }
 
@@ -217,42 +154,36 @@ impl Handle {
     /// # Errors
     /// [`AckRefused`].
     pub fn acknowledge(&self, epoch: Epoch, digest: &[u8]) -> Result<(), AckRefused> {
-        let mut state = self.feed.lock();
-        let stream = state.streams.get_mut(&self.id).ok_or(AckRefused::Ended)?;
-        let position = stream
-            .sent
-            .iter()
-            .position(|(sent, known)| *sent == epoch && known.as_slice() == digest);
-        match position {
-            Some(position) => {
-                // The one acknowledged stays, so that saying it again is no offence.
-                stream.sent.drain(..position);
-                Ok(())
-            }
-            None => {
-                drop(state);
-                Alarm::AckNotSent.raise(&self.feed.0.metrics, &epoch);
-                Err(AckRefused::NotSent)
-            }
+        let taken = self.feed.lock().machine.acknowledge(self.id, epoch, digest);
+        if taken == Err(AckRefused::NotSent) {
+            Alarm::AckNotSent.raise(&self.feed.0.metrics, &epoch);
         }
+        taken
     }
 
-    /// Answers a ping.
-    pub fn answer(&self, ping_sequence: u64) {
+    /// Answers a ping of a verifier that is in quarantine or not. `grant` is asked for a lease when there may be one, and has
+    /// written it down when it gives one.
+    pub fn answer(&self, ping_sequence: u64, quarantined: bool, grant: impl FnOnce() -> Option<Duration>) {
         let mut state = self.feed.lock();
-        let Ok(heartbeat) = self.feed.heartbeat(&mut state) else {
+        let now = self.feed.0.clock.now_millis();
+        let Answer { heartbeat, may_grant } = state.machine.answer(self.id, now, quarantined);
+        let signed = heartbeat.map(|heartbeat| self.feed.sign_heartbeat(&mut state, &heartbeat));
+        let Ok(heartbeat) = signed.transpose() else {
             return;
         };
+        // INVARIANT (a bound holds): until the state is unlocked there is no later epoch, so whoever has published one finds
+        // every lease for an earlier one written down.
+        let lease = if may_grant { grant() } else { None };
+        let lease = lease.unwrap_or_default();
         let pong = framed(&SyncResponse {
             message: Some(sync_response::Message::Pong(Pong {
                 ping_sequence,
-                heartbeat: Some(heartbeat),
-                ..Pong::default()
+                heartbeat,
+                lease_ms: u64::try_from(lease.as_millis()).unwrap_or(u64::MAX),
+                quarantined,
             })),
         });
-        if !self.queue.push(pong, self.feed.0.clock.elapsed()) {
-            self.feed.end(&mut state, self.id, Ended::TooSlow);
-        }
+        self.feed.push(&mut state, self.id, &pong);
     }
 
     /// Waits until the stream has ended.
@@ -265,36 +196,33 @@ impl Handle {
         self.feed.end(&mut self.feed.lock(), self.id, ended);
     }
 
-    /// Sends a snapshot, as a verifier asked after it refused an update.
+    /// Sends a snapshot, as a verifier asked after it refused an update; or ends the stream, when it asked too often.
     ///
     /// # Errors
-    /// [`JoinRefused`].
-    pub async fn resync(&self) -> Result<(), JoinRefused> {
-        loop {
-            if self.try_resync() {
-                return Ok(());
-            }
-            self.feed
-                .make_snapshot()
-                .await
-                .map_err(|_failed| JoinRefused::Unpublished)?;
+    /// [`SigningFailed`].
+    pub async fn resync(&self) -> Result<(), SigningFailed> {
+        while !self.try_resync() {
+            self.feed.make_snapshot().await?;
         }
+        Ok(())
     }
 
+    /// False when a snapshot has to be made first.
     fn try_resync(&self) -> bool {
         let mut state = self.feed.lock();
-        let Some(backlog) = state.snapshot_backlog() else {
-            return false;
-        };
-        let now = self.feed.0.clock.elapsed();
-        let Some(stream) = state.streams.get_mut(&self.id) else {
-            return true;
-        };
-        if backlog.iter().all(|frame| stream.send(frame, now)) {
-            self.feed.0.metrics.count_sent("snapshot", 1);
-        } else {
-            // What follows on what was left out would be refused.
-            self.feed.end(&mut state, self.id, Ended::TooSlow);
+        match state.machine.resync(self.id) {
+            Resync::Backlog(backlog) => {
+                if backlog
+                    .iter()
+                    .all(|message| self.feed.push(&mut state, self.id, message))
+                {
+                    self.feed.0.metrics.count_sent("snapshot", 1);
+                }
+            }
+            Resync::TooOften => self.feed.close(&mut state, &[self.id], Ended::Misbehaved),
+            Resync::TooSlow => self.feed.close(&mut state, &[self.id], Ended::TooSlow),
+            Resync::Ended => {}
+            Resync::NeedsSnapshot => return false,
         }
         true
     }
@@ -310,7 +238,10 @@ impl futures_util::Stream for Subscription {
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        self.feed.lock().streams.remove(&self.id);
+        let mut state = self.feed.lock();
+        state.machine.end(self.id);
+        state.queues.remove(&self.id);
+        drop(state);
         self.queue.end(Ended::ByVerifier);
     }
 }

@@ -1,12 +1,13 @@
-//! Streams that begin anywhere, that are slow, that lie.
+//! Streams that begin anywhere, that are slow, that lie. What is decided about them is tested in core.
 
 use std::time::Duration;
 
 use countersign_core::Timestamp;
+use countersign_core::feed::{AckRefused, Held, JoinRefused, MAX_DELTAS, MAX_RESYNCS};
 use countersign_core::key_set::KeySet;
 use countersign_core::names::{Issuer, TokenId};
 use countersign_core::revocation::{Revocation, RevocationList, RevokedSubject};
-use countersign_core::trust::Change;
+use countersign_core::trust::{Change, Epoch, UpdateContent};
 use countersign_crypto::AwsLc;
 use countersign_proto::sync::v1::sync_response::Message;
 use countersign_wire::trust::{read_heartbeat, read_update};
@@ -39,8 +40,7 @@ impl Authority {
         let clock: Arc<dyn Clock> = Arc::<crate::test_util::ManualClock>::clone(&bench.clock);
         let feed = Feed::new(
             Publisher::new(key),
-            trust.clone(),
-            1000,
+            Machine::new(trust.clone(), 1000),
             clock,
             bench.fleet.clone(),
             Arc::clone(&bench.metrics),
@@ -61,11 +61,12 @@ impl Authority {
         let token = TokenId::parse(&format!("1.{}", base.epoch())).expect("valid");
         let now = self.bench.clock.now();
         let change = Change {
-            revoked: vec![Revocation {
+            revoked: [Revocation {
                 subject: RevokedSubject::Token(token),
                 issued_before: Timestamp::default(),
                 expires_at: now.saturating_add(Duration::from_secs(60)),
-            }],
+            }]
+            .into(),
             ..Change::default()
         };
         let next = base.next(&change, &AwsLc);
@@ -89,9 +90,22 @@ impl Authority {
             0 => [0; 32],
             epoch => *self.states[epoch - 1].digest(),
         };
-        let epoch = u64::try_from(epoch).expect("small");
-        self.feed.join(epoch, digest).await.expect("joins")
+        self.feed.join(&held(epoch, digest)).await.expect("joins")
     }
+}
+
+fn held(epoch: usize, digest: [u8; 32]) -> Held {
+    let epoch = u64::try_from(epoch).expect("small");
+    Held {
+        epoch,
+        digest,
+        highest_epoch: epoch,
+    }
+}
+
+/// A ping of a verifier that is granted nothing.
+fn ping(stream: &Subscription, sequence: u64) {
+    stream.handle().answer(sequence, false, || None);
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -169,16 +183,24 @@ async fn a_snapshot_is_made_once_and_used_with_the_deltas_since() {
 async fn who_holds_what_we_never_published_is_noticed() {
     let mut authority = Authority::new();
     authority.advance();
-    for epoch in [3, u64::MAX] {
-        let refused = authority.feed.join(epoch, [0; 32]).await.expect_err("is refused");
-        assert_eq!(refused, JoinRefused::Ahead);
+    for epoch in [3, usize::MAX] {
+        let refused = authority.feed.join(&held(epoch, [0; 32])).await;
+        let refused = refused.expect_err("is refused");
+        assert_eq!(refused, NotJoined::Refused(JoinRefused::Ahead));
     }
     assert_eq!(authority.bench.alarms(Alarm::VerifierAhead), 2);
-    let mut forked = authority.feed.join(2, [9; 32]).await.expect("joins");
+    let restored = Held {
+        highest_epoch: 3,
+        ..Held::default()
+    };
+    let refused = authority.feed.join(&restored).await.expect_err("is refused");
+    assert_eq!(refused, NotJoined::Refused(JoinRefused::SeenLater));
+    assert_eq!(authority.bench.alarms(Alarm::VerifierAhead), 3);
+    let mut forked = authority.feed.join(&held(2, [9; 32])).await.expect("joins");
     assert!(!forked.holds);
     assert_eq!(waiting(&mut forked.subscription), [Seen::Snapshot(2)]);
     assert_eq!(authority.bench.alarms(Alarm::Fork), 1);
-    let mut other = authority.feed.join(1, [9; 32]).await.expect("joins");
+    let mut other = authority.feed.join(&held(1, [9; 32])).await.expect("joins");
     assert_eq!(waiting(&mut other.subscription), [Seen::Snapshot(2)]);
 }
 
@@ -229,15 +251,15 @@ async fn a_heartbeat_is_signed_once_a_second_and_once_an_epoch() {
     let mut authority = Authority::new();
     let mut a = authority.join(1).await.subscription;
     let mut b = authority.join(1).await.subscription;
-    a.handle().answer(7);
-    b.handle().answer(8);
+    ping(&a, 7);
+    ping(&b, 8);
     assert_eq!(waiting(&mut a), [Seen::Pong(7, 1, 1001)]);
     assert_eq!(waiting(&mut b), [Seen::Pong(8, 1, 1001)]);
     authority.advance();
-    a.handle().answer(9);
+    ping(&a, 9);
     assert_eq!(waiting(&mut a), [Seen::Delta(2), Seen::Pong(9, 2, 1002)]);
     authority.bench.clock.advance(Duration::from_secs(1));
-    a.handle().answer(10);
+    ping(&a, 10);
     assert_eq!(waiting(&mut a), [Seen::Pong(10, 2, 1003)]);
 }
 
@@ -265,7 +287,7 @@ async fn a_stream_that_leaves_an_update_lying_is_cut_after_a_while() {
     let mut idle = authority.join(1).await.subscription;
     authority.advance();
     waiting(&mut idle);
-    authority.bench.clock.advance(MAX_WAIT);
+    authority.bench.clock.advance(Duration::from_secs(30));
     authority.feed.cut_the_slow();
     assert_eq!(authority.feed.streams(), 2);
     authority.bench.clock.advance(Duration::from_secs(1));
@@ -279,9 +301,10 @@ async fn a_stream_that_leaves_an_update_lying_is_cut_after_a_while() {
 async fn a_stream_that_never_acknowledges_is_cut() {
     let mut authority = Authority::new();
     let mut silent = authority.join(1).await.subscription;
-    for _ in 0..MAX_UNACKNOWLEDGED {
+    while authority.feed.streams() == 1 {
         waiting(&mut silent);
         authority.advance();
+        assert!(authority.states.len() < 10_000, "is cut some time");
     }
     assert_eq!(silent.next().await, Some(Err(Ended::TooSlow)));
 }
@@ -293,8 +316,9 @@ async fn draining_ends_every_stream() {
     let mut stream = authority.join(1).await.subscription;
     authority.feed.drain();
     assert_eq!(stream.next().await, Some(Err(Ended::Draining)));
-    let refused = authority.feed.join(0, [0; 32]).await.expect_err("is refused");
-    assert_eq!(refused, JoinRefused::Draining);
+    let refused = authority.feed.join(&Held::default()).await;
+    let refused = refused.expect_err("is refused");
+    assert_eq!(refused, NotJoined::Refused(JoinRefused::Draining));
 }
 
 #[tokio::test]
@@ -313,28 +337,101 @@ async fn a_verifier_that_asks_for_it_is_sent_a_snapshot_again() {
 async fn a_stream_without_room_for_a_snapshot_is_cut() {
     let mut authority = Authority::new();
     let mut stream = authority.join(1).await.subscription;
-    let handle = stream.handle();
-    while authority.current().epoch() <= u64::try_from(MAX_UNACKNOWLEDGED).expect("small") / 2 {
+    while authority.states.len() <= MAX_DELTAS {
         authority.advance();
     }
     // Room for nothing more: heartbeats lie in it, too.
-    for ping in 0..64 {
-        handle.answer(ping);
+    for sequence in 0..64 {
+        ping(&stream, sequence);
     }
     assert_eq!(authority.feed.streams(), 1);
-    handle.resync().await.expect("needs no other snapshot");
+    stream.handle().resync().await.expect("is signed");
     assert_eq!(stream.next().await, Some(Err(Ended::TooSlow)));
     assert_eq!(authority.feed.streams(), 0);
+}
 
-    // One that has acknowledged nothing for long.
-    let mut stream = authority.join(0).await.subscription;
-    for _ in 0..MAX_UNACKNOWLEDGED {
-        stream.handle().resync().await.expect("is sent");
-        if authority.feed.streams() == 1 {
-            waiting(&mut stream);
-        }
+/// The same for one that has acknowledged nothing for long.
+#[tokio::test]
+async fn a_stream_that_acknowledges_nothing_is_sent_no_other_snapshot() {
+    let mut authority = Authority::new();
+    drop(authority.join(0).await);
+    let mut stream = authority.join(1).await.subscription;
+    while authority.states.len() < MAX_DELTAS {
+        authority.advance();
     }
+    waiting(&mut stream);
+    stream.handle().resync().await.expect("is signed");
+    assert_eq!(waiting(&mut stream).len(), MAX_DELTAS);
+    stream.handle().resync().await.expect("is signed");
     assert_eq!(stream.next().await, Some(Err(Ended::TooSlow)));
+}
+
+#[tokio::test]
+async fn a_stream_that_asks_for_snapshots_for_ever_is_cut() {
+    let authority = Authority::new();
+    let mut stream = authority.join(1).await.subscription;
+    for _ in 0..MAX_RESYNCS {
+        stream.handle().resync().await.expect("is signed");
+        assert_eq!(waiting(&mut stream), [Seen::Snapshot(1)]);
+    }
+    stream.handle().resync().await.expect("is signed");
+    assert_eq!(stream.next().await, Some(Err(Ended::Misbehaved)));
+}
+
+fn pong(stream: &mut Subscription) -> sync::Pong {
+    let message = stream.next().now_or_never().expect("waits").expect("goes on");
+    match said(&message.expect("goes on")) {
+        Message::Pong(pong) => pong,
+        Message::Update(_) => panic!("is an update"),
+    }
+}
+
+/// An acknowledgement that came before a ping counts for its answer, one that comes after it does not.
+#[tokio::test]
+async fn a_lease_is_asked_for_when_the_current_epoch_was_acknowledged() {
+    let mut authority = Authority::new();
+    let mut stream = authority.join(1).await.subscription;
+    let handle = stream.handle();
+    let lease = Duration::from_millis(10_500);
+    handle.answer(1, false, || Some(lease));
+    assert_eq!(pong(&mut stream).lease_ms, 10_500);
+    authority.advance();
+    assert_eq!(waiting(&mut stream), [Seen::Delta(2)]);
+    handle.answer(2, false, || panic!("nothing may be granted"));
+    let digest = *authority.current().digest();
+    handle.acknowledge(2, &digest).expect("was sent");
+    assert_eq!(pong(&mut stream).lease_ms, 0);
+    handle.answer(3, false, || Some(lease));
+    let pong = pong(&mut stream);
+    assert_eq!((pong.ping_sequence, pong.lease_ms), (3, 10_500));
+}
+
+/// Who is not in the register, or is in quarantine, is granted nothing; in quarantine nothing is confirmed either.
+#[tokio::test]
+async fn without_the_register_there_is_no_lease() {
+    let authority = Authority::new();
+    let mut stream = authority.join(1).await.subscription;
+    ping(&stream, 1);
+    let unknown = pong(&mut stream);
+    assert!(unknown.heartbeat.is_some() && !unknown.quarantined && unknown.lease_ms == 0);
+    stream
+        .handle()
+        .answer(2, true, || panic!("nothing may be granted"));
+    let quarantined = pong(&mut stream);
+    assert!(quarantined.heartbeat.is_none() && quarantined.quarantined && quarantined.lease_ms == 0);
+}
+
+/// I-08: there is no later epoch while a lease is granted, and nobody has a lease that is not written down.
+#[tokio::test]
+async fn a_lease_is_written_down_before_it_is_sent_and_before_another_epoch() {
+    let authority = Authority::new();
+    let mut stream = authority.join(1).await.subscription;
+    stream.handle().answer(1, false, || {
+        assert!(authority.feed.0.state.try_lock().is_err(), "an epoch could come");
+        assert!(waiting(&mut stream).is_empty(), "it is sent already");
+        Some(Duration::from_secs(10))
+    });
+    assert_eq!(pong(&mut stream).lease_ms, 10_000);
 }
 
 #[tokio::test]

@@ -4,15 +4,17 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use countersign_core::Timestamp;
+use countersign_core::claims::Claims;
 use countersign_core::client::Client;
 use countersign_core::key_set::KeySet;
-use countersign_core::names::{ClientId, KeyId};
-use countersign_core::revocation::{DigestSum, Revocation};
+use countersign_core::names::KeyId;
+use countersign_core::revocation::{DigestSum, Revocation, RevocationList, RevokedSubject};
 use countersign_core::trust::{Change, TrustState, Update, UpdateContent};
 use countersign_crypto::AwsLc;
 
 use crate::keyring::{KeyRing, RingKey};
 use crate::registry::Registry;
+use crate::roster::{Roster, RosterChange};
 use crate::store::keys::{self, KEYS, KeyRecord, SIGNERS};
 use crate::store::meta::Head;
 use crate::store::record::{RecordError, Vault};
@@ -24,15 +26,15 @@ pub enum Hold {
     /// Nobody's.
     #[default]
     Nobody,
-    /// This client's.
-    Client(ClientId),
+    /// These.
+    Tokens(RevokedSubject),
 }
 
 impl Hold {
-    /// Whether `client_id` has to wait.
+    /// Whether a token with these claims has to wait.
     #[must_use]
-    pub fn holds(&self, client_id: &ClientId) -> bool {
-        matches!(self, Self::Client(held) if held == client_id)
+    pub fn holds(&self, claims: &Claims) -> bool {
+        matches!(self, Self::Tokens(held) if held.concerns(claims))
     }
 }
 
@@ -47,6 +49,8 @@ pub struct Books {
     pub clients: Registry,
     /// The digests of their records, summed up: of those that could not be read, too.
     pub client_digests: DigestSum,
+    /// The verifiers.
+    pub roster: Roster,
     /// When they were committed.
     pub committed_at: Timestamp,
     /// Who waits.
@@ -63,22 +67,25 @@ pub(super) struct Plan<T> {
     /// A client as it will be.
     pub(super) client: Option<Client>,
     /// Revocations to add.
-    pub(super) revoked: Vec<Revocation>,
+    pub(super) revoked: RevocationList,
     /// Revocations to forget.
     pub(super) prune_before: Option<Timestamp>,
+    /// Changes of the roster of verifiers.
+    pub(super) roster: Vec<RosterChange>,
     /// Whether the time is to be committed, if nothing else is.
     pub(super) keeps_time: bool,
 }
 
 impl<T> Plan<T> {
     /// Changes nothing.
-    pub(super) const fn nothing(answer: T) -> Self {
+    pub(super) fn nothing(answer: T) -> Self {
         Self {
             answer,
             ring: None,
             client: None,
-            revoked: Vec::new(),
+            revoked: RevocationList::default(),
             prune_before: None,
+            roster: Vec::new(),
             keeps_time: false,
         }
     }
@@ -99,18 +106,26 @@ impl<T> Plan<T> {
         }
     }
 
+    /// Changes the roster of verifiers.
+    pub(super) fn roster(roster: Vec<RosterChange>, answer: T) -> Self {
+        Self {
+            roster,
+            ..Self::nothing(answer)
+        }
+    }
+
     /// And revokes.
     pub(super) fn and_revoke(mut self, revocation: Revocation) -> Self {
-        self.revoked.push(revocation);
+        self.revoked.add(revocation);
         self
     }
 
-    pub(super) const fn is_nothing(&self) -> bool {
-        !self.keeps_time && self.client.is_none() && !self.changes_trust()
+    pub(super) fn is_nothing(&self) -> bool {
+        !self.keeps_time && self.client.is_none() && self.roster.is_empty() && !self.changes_trust()
     }
 
     /// Whether verifiers have to hear of it.
-    const fn changes_trust(&self) -> bool {
+    fn changes_trust(&self) -> bool {
         self.ring.is_some() || !self.revoked.is_empty() || self.prune_before.is_some()
     }
 
@@ -146,6 +161,9 @@ impl Books {
         if let Some(ring) = &plan.ring {
             books.ring = Arc::new(ring.clone());
         }
+        for change in &plan.roster {
+            books.roster.change(change)?;
+        }
         let update = plan.changes_trust().then(|| {
             let change = plan.change();
             books.trust = self.trust.next(&change, &AwsLc);
@@ -170,6 +188,7 @@ impl Books {
             epoch: self.trust.epoch(),
             state_digest: *self.trust.digest(),
             clients: self.client_digests,
+            roster: self.roster.sum(),
             committed_at: self.committed_at,
         }
     }
@@ -206,7 +225,10 @@ pub(super) fn records<T>(
     if plan.ring.is_some() {
         key_records(&before.ring, &after.ring, vault, &mut commit)?;
     }
-    revocation_records(before, after, plan, &mut commit)?;
+    revocation_records(before, after, plan, vault, &mut commit)?;
+    for change in &plan.roster {
+        after.roster.record(change, &mut commit);
+    }
     Ok(commit)
 }
 
@@ -246,17 +268,54 @@ fn revocation_records<T>(
     before: &Books,
     after: &Books,
     plan: &Plan<T>,
+    vault: &Vault,
     commit: &mut Commit,
 ) -> Result<(), RecordError> {
-    for subject in plan.revoked.iter().map(|revocation| &revocation.subject) {
-        if let Some(in_force) = after.trust.revocations().find(subject) {
-            commit.put(revocations::name(subject), revocations::write(in_force)?);
-        }
+    let (before, after) = (before.trust.revocations(), after.trust.revocations());
+    chunk_records(before, after, vault, commit)?;
+    let revoked = plan.revoked.others();
+    for in_force in revoked.filter_map(|revocation| after.find(&revocation.subject)) {
+        commit.put(
+            revocations::name(&in_force.subject),
+            revocations::write(&in_force, vault)?,
+        );
     }
     if let Some(time) = plan.prune_before {
-        let expired = before.trust.revocations().iter();
-        for entry in expired.filter(|entry| entry.expires_at < time) {
+        for entry in before.others().filter(|entry| entry.expires_at < time) {
             commit.delete(revocations::name(&entry.subject));
+        }
+    }
+    Ok(())
+}
+
+fn chunk_records(
+    before: &RevocationList,
+    after: &RevocationList,
+    vault: &Vault,
+    commit: &mut Commit,
+) -> Result<(), RecordError> {
+    for (chunk, sequences) in after.chunks_changed_since(before) {
+        if sequences.is_empty() {
+            commit.delete(revocations::chunk_name(&chunk));
+        } else {
+            let record = revocations::write_chunk(&chunk, &sequences, vault)?;
+            commit.put(revocations::chunk_name(&chunk), record);
+        }
+    }
+    Ok(())
+}
+
+/// The records that lead from `before` to `after`, a list of the same subjects.
+pub(super) fn shortened_records(
+    before: &RevocationList,
+    after: &RevocationList,
+    vault: &Vault,
+    commit: &mut Commit,
+) -> Result<(), RecordError> {
+    chunk_records(before, after, vault, commit)?;
+    for entry in after.others() {
+        if before.find(&entry.subject).is_none_or(|held| held != entry) {
+            commit.put(revocations::name(&entry.subject), revocations::write(&entry, vault)?);
         }
     }
     Ok(())

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use countersign_core::Timestamp;
+use countersign_core::fleet::Gate;
 use countersign_core::jose::Algorithm;
 use countersign_core::key_set::{KeySet, KeyTimes, PublishedKey};
 use countersign_core::names::KeyId;
@@ -18,6 +19,15 @@ use crate::keyring::{KeyRing, RingKey};
 
 /// The most keys in the ring. A key set may have 64; some are left for a compromise.
 const MAX_KEYS: usize = 48;
+
+/// How a key comes to sign.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Activation {
+    /// How far ahead it is announced.
+    pub lead: Duration,
+    /// Whether verifiers that do not hold the key are not waited for.
+    pub forced: bool,
+}
 
 /// What a compromise came to.
 #[derive(Clone, Debug)]
@@ -46,6 +56,8 @@ impl Ledger {
             let key_id = key.key_id().clone();
             let times = KeyTimes {
                 prepared_at: now,
+                // Who holds the key accepts its tokens, whether he hears that it signs or not.
+                accepted_from: Some(now),
                 ..KeyTimes::default()
             };
             let ring = books.ring.with(ring_key(key, times, books.next_epoch())?);
@@ -54,18 +66,26 @@ impl Ledger {
         .await
     }
 
-    /// Lets a prepared key (the only one, when none is named) sign from `lead` after now. The one before signs until then.
+    /// Lets a prepared key (the only one, when none is named) sign from a moment ahead. The one before signs until then. When
+    /// nothing signs, nothing is waited for.
     ///
     /// # Errors
-    /// [`LedgerError`]: `KeyUnknown`, `KeyNotPrepared`, or the store's.
+    /// [`LedgerError`]: `KeyUnknown`, `KeyNotPrepared`, `VerifiersBehind`, or the store's.
     pub async fn activate_key(
         &self,
         key_id: Option<KeyId>,
-        lead: Duration,
+        activation: Activation,
     ) -> Result<Done<KeyId>, LedgerError> {
+        let fleet = self.0.fleet.clone();
         self.write(Hold::Nobody, move |books, now| {
-            let key_id = standby(books, key_id)?;
-            let ring = activated(&books.ring, &key_id, now.saturating_add(lead));
+            let key = standby(books, key_id)?;
+            // INVARIANT (held before signing): looked at by the only writer, right before the commit.
+            let waits = !activation.forced && books.ring.signing(now).is_some();
+            if waits && fleet.gate(key.published_in) != Gate::Open {
+                return Err(LedgerError::Refused(Failure::VerifiersBehind));
+            }
+            let key_id = key.key_id().clone();
+            let ring = activated(&books.ring, &key_id, now.saturating_add(activation.lead));
             Ok(Plan::ring(ring, key_id))
         })
         .await
@@ -157,7 +177,7 @@ fn find<'a>(books: &'a Books, key_id: &KeyId) -> Result<&'a RingKey, LedgerError
         .ok_or(LedgerError::Refused(Failure::KeyUnknown))
 }
 
-fn standby(books: &Books, key_id: Option<KeyId>) -> Result<KeyId, LedgerError> {
+fn standby(books: &Books, key_id: Option<KeyId>) -> Result<&RingKey, LedgerError> {
     let key = match &key_id {
         Some(key_id) => Some(find(books, key_id)?).filter(|key| rotation::is_standby(key.times())),
         None => books.ring.standby(),
@@ -167,7 +187,7 @@ fn standby(books: &Books, key_id: Option<KeyId>) -> Result<KeyId, LedgerError> {
     if key.signer.is_none() {
         return Err(LedgerError::Refused(Failure::KeyNotPrepared));
     }
-    Ok(key.key_id().clone())
+    Ok(key)
 }
 
 /// The ring in which the key that was told to sign soon does so at once, if nothing signs at `now`. The only time that is

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use countersign_core::Timestamp;
+use countersign_core::feed::Feed as FeedMachine;
 use countersign_core::jose::Algorithm;
 use countersign_core::jwk::{Jwk, write_set};
 use countersign_core::key_set::{KeyTimes, PublishedKey};
@@ -32,10 +33,11 @@ use crate::fleet::Fleet;
 use crate::keyring::{KeyRing, RingKey};
 use crate::metrics::Metrics;
 use crate::registry::Registry;
+use crate::roster::Roster;
 use crate::store::keys::{self, KEYS, KeyRecord, PUBLISHERS, SIGNERS};
 use crate::store::meta::{HEAD, Head, IDENTITY, Identity, SHARD, Shard};
 use crate::store::record::{RecordError, Vault};
-use crate::store::{Commit, Store, StoreError, Version, clients, find, read_all, revocations};
+use crate::store::{Commit, Store, StoreError, Version, clients, find, read_all, revocations, verifiers};
 use crate::timeline::Timeline;
 
 /// Why the authority does not start.
@@ -79,6 +81,9 @@ pub enum StartError {
     /// The clients' records are not those that were written last: one of them is an earlier one, or was deleted.
     #[error("the records of clients are not those of the last change: restore the store from a backup")]
     ClientsMismatch,
+    /// The records about verifiers are not those that were written last.
+    #[error("the records of verifiers are not those of the last change: restore the store from a backup")]
+    RosterMismatch,
     /// No publishing key can be read.
     #[error("the store holds no usable publishing key")]
     NoPublisher,
@@ -161,18 +166,14 @@ pub async fn open(opening: Opening) -> Result<Opened, StartError> {
     AwsLc.fill(&mut random)?;
     let shard = number << 32 | u64::from(u32::from_be_bytes(random));
     let books = found.books;
-    if number > FIRST_SHARD {
-        let end = opening.clock.elapsed().saturating_add(GATHERING);
-        opening.fleet.gather_until(end);
-    }
+    opening.fleet.restore(&books.roster);
 
     let timeline = Timeline::new(Arc::clone(&opening.clock), books.committed_at, opening.leeway);
     // Sequences of one opening have room for a heartbeat every millisecond for a hundred years. They grow within a stream,
     // and no stream outlives an opening.
     let feed = Feed::new(
         Publisher::new(publisher),
-        books.trust.clone(),
-        number << 42,
+        FeedMachine::new(books.trust.clone(), number << 42),
         Arc::clone(&opening.clock),
         opening.fleet.clone(),
         Arc::clone(&opening.metrics),
@@ -185,6 +186,7 @@ pub async fn open(opening: Opening) -> Result<Opened, StartError> {
         policy: opening.policy,
         timeline: Arc::new(timeline),
         feed: feed.clone(),
+        fleet: opening.fleet,
         metrics: opening.metrics,
         books: ArcSwap::from_pointee(books),
         changed: watch::Sender::new(0),
@@ -286,6 +288,7 @@ fn first_key(
         epoch: 1,
         state_digest: *trust.digest(),
         clients: DigestSum::default(),
+        roster: DigestSum::default(),
         committed_at: now,
     };
     commit.put(HEAD.to_owned(), head.write(vault)?);
@@ -350,7 +353,7 @@ async fn find_books(opening: &Opening, vault: &Vault) -> Result<Found, StartErro
 
 async fn read_books(opening: &Opening, vault: &Vault, head: &Head) -> Result<Books, StartError> {
     let ring = read_ring(opening, vault).await?;
-    let revocations = read_revocations(opening).await?;
+    let revocations = read_revocations(opening, vault).await?;
     let trust = state(opening, head.epoch, &ring, revocations);
     if *trust.digest() != head.state_digest {
         return Err(StartError::StateMismatch { epoch: head.epoch });
@@ -360,6 +363,7 @@ async fn read_books(opening: &Opening, vault: &Vault, head: &Head) -> Result<Boo
         ring: Arc::new(ring),
         clients: read_clients(opening, vault, &head.clients).await?,
         client_digests: head.clients,
+        roster: read_roster(opening, &head.roster).await?,
         committed_at: head.committed_at,
         hold: Hold::Nobody,
     })
@@ -386,6 +390,25 @@ async fn read_clients(opening: &Opening, vault: &Vault, sum: &DigestSum) -> Resu
         return Err(StartError::ClientsMismatch);
     }
     Ok(registry)
+}
+
+async fn read_roster(opening: &Opening, sum: &DigestSum) -> Result<Roster, StartError> {
+    let store = opening.store.as_ref();
+    let mut roster = Roster::default();
+    for record in read_all(store, verifiers::KNOWN).await? {
+        let known = verifiers::read_known(&record.name, &record.value)?;
+        roster.found_known(record.name, record.value, known);
+    }
+    for record in read_all(store, verifiers::QUARANTINED).await? {
+        let quarantine = verifiers::read_quarantine(&record.name, &record.value)?;
+        roster.found_quarantine(record.name, record.value, quarantine);
+    }
+    // Whoever is missing may hold a lease that nobody would wait for.
+    if roster.sum() == *sum {
+        Ok(roster)
+    } else {
+        Err(StartError::RosterMismatch)
+    }
 }
 
 async fn read_ring(opening: &Opening, vault: &Vault) -> Result<KeyRing, StartError> {
@@ -417,20 +440,13 @@ async fn read_ring(opening: &Opening, vault: &Vault) -> Result<KeyRing, StartErr
     Ok(KeyRing::new(ring))
 }
 
-async fn read_revocations(opening: &Opening) -> Result<RevocationList, StartError> {
+async fn read_revocations(opening: &Opening, vault: &Vault) -> Result<RevocationList, StartError> {
     let mut list = RevocationList::default();
     for record in read_all(opening.store.as_ref(), revocations::PREFIX).await? {
-        list = list.with(revocations::read(&record.name, &record.value)?, &AwsLc);
+        revocations::read(&mut list, &record.name, &record.value, vault)?;
     }
     Ok(list)
 }
-
-/// The number of a store's first opening: nobody was connected before it.
-const FIRST_SHARD: u64 = 1;
-
-/// How long after a restart a verifier that can come back may not be back: it tries at least every 15 s, and an attempt
-/// that nobody answers takes it 10 s.
-const GATHERING: Duration = Duration::from_secs(30);
 
 /// Counts this opening, durably, before anything is signed in it. The head is written anew, so that whoever opened the store
 /// before writes no more; its time stays, because an opening by a clock that is ahead has signed nothing yet.

@@ -15,7 +15,9 @@ impl Ledger {
     /// [`LedgerError`]: the store's.
     pub async fn enrol(&self, known: Vec<Known>, gone: Vec<VerifierKey>) -> Result<Done<()>, LedgerError> {
         let known = known.into_iter().map(RosterChange::Known);
-        let changes: Vec<_> = known.chain(gone.into_iter().map(RosterChange::Forgotten)).collect();
+        let changes: Vec<_> = known
+            .chain(gone.into_iter().map(RosterChange::Forgotten))
+            .collect();
         self.change_roster(changes).await
     }
 
@@ -25,8 +27,15 @@ impl Ledger {
     /// [`LedgerError`]: the store's.
     pub async fn quarantine(&self, spiffe_id: SpiffeId) -> Result<Done<()>, LedgerError> {
         self.write(Hold::Nobody, move |books, now| {
-            let change = RosterChange::Quarantined(Quarantine { spiffe_id, since: now });
-            let changes = if books.roster.has(&change) { vec![] } else { vec![change] };
+            let change = RosterChange::Quarantined(Quarantine {
+                spiffe_id,
+                since: now,
+            });
+            let changes = if books.roster.has(&change) {
+                vec![]
+            } else {
+                vec![change]
+            };
             Ok(Plan::roster(changes, ()))
         })
         .await

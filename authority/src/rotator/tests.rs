@@ -9,7 +9,7 @@ use countersign_core::names::KeyId;
 use super::*;
 use crate::store::Commit;
 use crate::store::keys::{self, SIGNERS};
-use crate::test_util::{Bench, Logs};
+use crate::test_util::{Bench, Logs, START, in_turn, introduction, verifier_key};
 
 fn policy() -> RotationPolicy {
     RotationPolicy {
@@ -17,6 +17,10 @@ fn policy() -> RotationPolicy {
         propagation: Duration::from_secs(100),
         retention: Duration::from_secs(300),
     }
+}
+
+fn at(seconds: u64) -> Timestamp {
+    Timestamp::from_seconds(seconds)
 }
 
 async fn rotator(bench: &Bench) -> Rotator {
@@ -133,43 +137,54 @@ async fn lose_private_half(bench: &Bench, key_id: &KeyId) {
     bench.store.commit(commit).await.expect("tampers");
 }
 
-/// I-01: a rotation that fell due while the authority was away waits for the verifiers to be back; unless nothing signs.
+/// F11, I-01, I-37: a key signs when every verifier that may decide holds it on disk, or has stopped; unless nothing signs.
 #[tokio::test]
-async fn no_key_takes_over_while_verifiers_are_on_their_way_back() {
+async fn a_key_waits_for_who_may_decide_without_it() {
     let bench = Bench::new();
-    let first = rotator(&bench).await;
-    let old = first.ledger.books().ring.keys()[0].key_id().clone();
+    let rotator = rotator(&bench).await;
+    let old = rotator.ledger.books().ring.keys()[0].key_id().clone();
+    let far = bench
+        .fleet
+        .join(verifier_key("far"), introduction("1"), at(START))
+        .expect("joins");
+    far.acknowledged(1, true, at(START));
+    bench.fleet.told(&bench.fleet.to_tell());
     bench.clock.advance(Duration::from_secs(900));
-    first.catch_up(None).await;
-    let standby = first.ledger.books().ring.standby().map(RingKeyId::id);
-    first.ledger.close().await;
+    rotator.catch_up(None).await;
+    assert!(rotator.ledger.books().ring.standby().is_some());
+    // Granted while the epoch before was current, and cut off then.
+    bench.fleet.advance(1);
+    assert!(far.grant().is_some());
+    bench.fleet.advance(2);
+    drop(far);
 
+    let waits = || rotator.ledger.books().ring.standby().is_some();
     bench.clock.advance(Duration::from_secs(500));
-    let second = rotator(&bench).await;
-    assert_eq!(second.catch_up(None).await, None);
-    let announced = || second.ledger.books().ring.standby().is_none();
-    bench.clock.advance(Duration::from_secs(29));
-    assert_eq!(second.catch_up(None).await, None);
-    assert!(!announced());
-    bench.clock.advance(Duration::from_secs(1));
-    second.catch_up(None).await;
-    assert!(announced());
-    bench.clock.advance(second.keys.activation_lead);
-    let now = second.ledger.timeline().now();
-    assert_eq!(
-        second.ledger.books().ring.signing(now).map(RingKeyId::id),
-        standby
-    );
+    assert_eq!(rotator.catch_up(None).await, None, "that it waits is no failure");
+    assert!(waits());
+    // Its longest budget is a day.
+    bench.clock.advance(Duration::from_secs(24 * 3600 - 500));
+    rotator.catch_up(None).await;
+    assert!(waits());
+    bench.clock.advance(Duration::from_secs(60));
+    rotator.catch_up(None).await;
+    assert!(!waits(), "it has stopped");
 
-    second.ledger.close().await;
-    for key_id in [&old, &standby.expect("was prepared")] {
+    bench.clock.advance(Duration::from_secs(60));
+    let successor = rotator.ledger.books().ring.keys()[1].key_id().clone();
+    rotator.ledger.close().await;
+    for key_id in [&old, &successor] {
         lose_private_half(&bench, key_id).await;
     }
-    let third = rotator(&bench).await;
-    third.catch_up(None).await;
-    bench.clock.advance(third.keys.activation_lead);
-    let now = third.ledger.timeline().now();
-    let signing = third.ledger.books().ring.signing(now).is_some();
+    let restarted = self::rotator(&bench).await;
+    bench
+        .fleet
+        .join(verifier_key("near"), introduction("2"), at(START))
+        .expect("joins");
+    restarted.catch_up(None).await;
+    bench.clock.advance(restarted.keys.activation_lead);
+    let now = restarted.ledger.timeline().now();
+    let signing = restarted.ledger.books().ring.signing(now).is_some();
     assert!(signing, "nobody waits when nothing signs");
 }
 
@@ -181,10 +196,9 @@ async fn an_operator_who_was_quicker_is_no_failure() {
     let key_id = key_id.expect("prepares").answer;
     assert!(rotator.make(&RotationStep::Prepare, false).await);
     let activate = RotationStep::Activate(key_id.clone());
-    let lead = rotator.keys.activation_lead;
     rotator
         .ledger
-        .activate_key(Some(key_id), lead)
+        .activate_key(Some(key_id), in_turn(2))
         .await
         .expect("activates");
     let logs = Logs::default();

@@ -97,7 +97,10 @@ impl Verifiers {
         })
     }
 
-    async fn release(self, request: v1::ReleaseVerifierRequest) -> Result<v1::ReleaseVerifierResponse, Status> {
+    async fn release(
+        self,
+        request: v1::ReleaseVerifierRequest,
+    ) -> Result<v1::ReleaseVerifierResponse, Status> {
         let spiffe_id = read_spiffe_id(&request.spiffe_id)?;
         let done = self.desk.ledger.release(spiffe_id.clone()).await;
         done.map_err(ledger_status)?;
@@ -216,7 +219,11 @@ fn write_usage((key_id, usage): (&KeyId, &KeyUsage)) -> v1::KeyUsage {
         kid: key_id.as_str().to_owned(),
         tokens: usage.tokens,
         last_used_at: Some(write_time(usage.last_used_at)),
-        clients: usage.clients.iter().map(|client| client.as_str().to_owned()).collect(),
+        clients: usage
+            .clients
+            .iter()
+            .map(|client| client.as_str().to_owned())
+            .collect(),
     }
 }
 
@@ -267,7 +274,8 @@ impl FleetService for Verifiers {
         &self,
         request: Request<v1::ReleaseVerifierRequest>,
     ) -> Result<Response<v1::ReleaseVerifierResponse>, Status> {
-        let action = |request: &v1::ReleaseVerifierRequest| Action::new("release_verifier", &request.spiffe_id);
+        let action =
+            |request: &v1::ReleaseVerifierRequest| Action::new("release_verifier", &request.spiffe_id);
         let verifiers = self.clone();
         self.desk
             .serve(request, action, |request| verifiers.release(request))

@@ -38,7 +38,12 @@ const MAX_NAMED: usize = 100;
 
 /// How far `epoch` has come. `ends` is when the last token concerned has expired: nothing is accepted after it, whoever has not
 /// heard.
-pub(super) fn write_reach(fleet: &Fleet, epoch: Epoch, reach: &Reach, ends: Option<Timestamp>) -> v1::EpochReach {
+pub(super) fn write_reach(
+    fleet: &Fleet,
+    epoch: Epoch,
+    reach: &Reach,
+    ends: Option<Timestamp>,
+) -> v1::EpochReach {
     let laggards = fleet.laggards(epoch, MAX_NAMED);
     v1::EpochReach {
         epoch,
@@ -46,7 +51,10 @@ pub(super) fn write_reach(fleet: &Fleet, epoch: Epoch, reach: &Reach, ends: Opti
         in_force: count(reach.in_force),
         durable: count(reach.durable),
         bounds: write_bounds(fleet, &reach.bounds, ends),
-        laggards: laggards.iter().map(|laggard| write_laggard(fleet, laggard)).collect(),
+        laggards: laggards
+            .iter()
+            .map(|laggard| write_laggard(fleet, laggard))
+            .collect(),
     }
 }
 

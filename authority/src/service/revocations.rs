@@ -5,22 +5,26 @@ use std::fmt;
 use countersign_core::claims::Claims;
 use countersign_core::jose::{decode_segment, encode_segment};
 use countersign_core::names::{ClientId, KeyId, TokenId};
+use countersign_core::revocation::RevokedSubject;
 use countersign_core::staleness::StalenessBudget;
 use countersign_core::verifying::{TrustView, authenticate};
 use countersign_core::{BearerToken, Rejection, Timestamp};
 use countersign_proto::admin::v1;
 use countersign_proto::admin::v1::revocation_service_server::RevocationService;
 use countersign_proto::admin::v1::revoke_request::Subject;
-use countersign_wire::admin::{read_client_id, read_key_id, read_token_id, write_revocation};
+use countersign_wire::admin::{
+    read_audience, read_client_id, read_key_id, read_subject_name, read_thumbprint, read_token_id,
+    write_revocation,
+};
 use countersign_wire::read_time;
 use countersign_wire::status::{self, Failure};
 use tonic::{Request, Response, Status};
 
-use super::issuing::TokenIds;
 use super::keys::KeyPolicy;
 use super::{Action, Desk, Ended, check_reason, ledger_status, page_size};
 use crate::fleet::Fleet;
 use crate::ledger::{Done, LedgerError, Revoked};
+use crate::store::revocations::{read_subject, write_subject};
 
 /// The service.
 #[derive(Clone, Debug)]
@@ -43,6 +47,8 @@ enum Wanted {
     TokenId(TokenId),
     /// A client's tokens.
     Client(ClientId),
+    /// The tokens of a subject, for an audience, or bound to a certificate, until now.
+    AllOf(RevokedSubject),
     /// A key.
     Key(KeyId),
     /// All tokens up to a time.
@@ -57,6 +63,7 @@ impl fmt::Display for Wanted {
             Self::UnderCompromisedKey => f.write_str("(a token under a compromised key)"),
             Self::TokenId(token_id) => token_id.fmt(f),
             Self::Client(client_id) => client_id.fmt(f),
+            Self::AllOf(subject) => f.write_str(&write_subject(subject)),
             Self::Key(key_id) => key_id.fmt(f),
             Self::Everything(time) => write!(f, "issued before {time}"),
         }
@@ -79,7 +86,7 @@ impl Revocations {
         match request.subject {
             Some(Subject::Token(token)) => self.presented(&token),
             Some(Subject::TokenId(token_id)) => read_token_id(&token_id)
-                .and_then(|token_id| if TokenIds::could_give(&token_id) {
+                .and_then(|token_id| if token_id.serial().is_some() {
                     Ok(Wanted::TokenId(token_id))
                 } else {
                     // Accepted, it would look as if a token had been revoked.
@@ -91,9 +98,17 @@ impl Revocations {
                 .filter(|time| *time <= self.desk.ledger.timeline().now())
                 .map(Wanted::Everything)
                 .ok_or_else(|| status::invalid("issued_before", "is no time in the past")),
-            Some(Subject::SubjectName(_) | Subject::Audience(_) | Subject::CertificateThumbprint(_)) | None => Err(status::invalid(
+            Some(Subject::SubjectName(subject)) => {
+                read_subject_name(&subject).map(|subject| Wanted::AllOf(RevokedSubject::Subject(subject)))
+            }
+            Some(Subject::Audience(audience)) => {
+                read_audience(&audience).map(|audience| Wanted::AllOf(RevokedSubject::Audience(audience)))
+            }
+            Some(Subject::CertificateThumbprint(thumbprint)) => read_thumbprint(&thumbprint)
+                .map(|thumbprint| Wanted::AllOf(RevokedSubject::Certificate(thumbprint))),
+            None => Err(status::invalid(
                 "subject",
-                "is missing: name a token, a token id, a client, a key or a time",
+                "is missing: name a token, a token id, a client, a subject, an audience, a certificate, a key or a time",
             )),
         }
     }
@@ -113,17 +128,27 @@ impl Revocations {
 
     async fn take_back(&self, wanted: Wanted) -> Result<v1::RevokeResponse, Status> {
         let ledger = &self.desk.ledger;
+        let expires_at = match &wanted {
+            Wanted::Token(claims) => Some(claims.expires_at),
+            Wanted::UnderCompromisedKey
+            | Wanted::TokenId(_)
+            | Wanted::Client(_)
+            | Wanted::AllOf(_)
+            | Wanted::Key(_)
+            | Wanted::Everything(_) => None,
+        };
         let (done, token_id) = match wanted {
             Wanted::Token(claims) => (ledger.revoke_token(&claims).await, Some(claims.token_id)),
             Wanted::UnderCompromisedKey => (Ok(self.nothing_to_do()), None),
             Wanted::TokenId(token_id) => (ledger.revoke_token_id(token_id.clone()).await, Some(token_id)),
             Wanted::Client(client_id) => (ledger.revoke_client(client_id).await, None),
+            Wanted::AllOf(subject) => (ledger.revoke_all_of(subject).await, None),
             Wanted::Key(key_id) => (self.revoke_key(key_id).await, None),
             Wanted::Everything(time) => (ledger.revoke_everything(time).await, None),
         };
         let done = done.map_err(ledger_status)?;
         let token_id = token_id.map_or_else(String::new, |token_id| token_id.as_str().to_owned());
-        Ok(self.answer(&done, token_id).await)
+        Ok(self.answer(&done, token_id, expires_at).await)
     }
 
     async fn revoke_key(&self, key_id: KeyId) -> Result<Done<Revoked>, LedgerError> {
@@ -148,16 +173,18 @@ impl Revocations {
     }
 
     /// Says how far it has come.
-    async fn answer(&self, done: &Done<Revoked>, token_id: String) -> v1::RevokeResponse {
+    async fn answer(
+        &self,
+        done: &Done<Revoked>,
+        token_id: String,
+        expires_at: Option<Timestamp>,
+    ) -> v1::RevokeResponse {
         let epoch = done.books.trust.epoch();
-        let reach = self.fleet.reach_soon(epoch).await;
         v1::RevokeResponse {
             epoch,
-            verifiers: reach.connected,
-            in_force: reach.acknowledged,
+            reach: Some(self.desk.reach_soon(&self.fleet, epoch, expires_at).await),
             token_id,
             already: done.answer == Revoked::Already,
-            reach: None,
         }
     }
 
@@ -167,35 +194,35 @@ impl Revocations {
             "" => None,
             token => Some(read_page_token(token)?),
         };
-        let page = self.desk.ledger.list_revocations(after, size).await;
-        let page = page.map_err(ledger_status)?;
+        let page = self.desk.ledger.list_revocations(after.as_ref(), size);
         let books = self.desk.ledger.books();
         Ok(v1::ListRevocationsResponse {
             revocations: page.revocations.iter().map(write_revocation).collect(),
-            next_page_token: page
-                .next
-                .map_or_else(String::new, |name| encode_segment(name.as_bytes())),
+            next_page_token: page.next.map_or_else(String::new, |last| {
+                encode_segment(write_subject(&last).as_bytes())
+            }),
             total: u64::try_from(books.trust.revocations().len()).unwrap_or(u64::MAX),
         })
     }
 }
 
-fn read_page_token(token: &str) -> Result<String, Status> {
+fn read_page_token(token: &str) -> Result<RevokedSubject, Status> {
     decode_segment(token.as_bytes())
-        .and_then(|name| String::from_utf8(name).ok())
-        .filter(|name| name.len() <= 128)
+        .and_then(|last| String::from_utf8(last).ok())
+        .and_then(|last| read_subject(&last))
         .ok_or_else(|| status::invalid("page_token", "is not one that was given out here"))
 }
 
 /// What is written to the audit trail when it is not found out what is meant: never a token.
 fn action(request: &v1::RevokeRequest) -> Action {
     let (name, subject) = match &request.subject {
-        None | Some(Subject::SubjectName(_) | Subject::Audience(_) | Subject::CertificateThumbprint(_)) => {
-            ("revoke", "")
-        }
+        None => ("revoke", ""),
         Some(Subject::Token(_)) => ("revoke_token", "(a token)"),
         Some(Subject::TokenId(token_id)) => ("revoke_token", token_id.as_str()),
         Some(Subject::ClientId(client_id)) => ("revoke_client", client_id.as_str()),
+        Some(Subject::SubjectName(subject)) => ("revoke_subject", subject.as_str()),
+        Some(Subject::Audience(audience)) => ("revoke_audience", audience.as_str()),
+        Some(Subject::CertificateThumbprint(_)) => ("revoke_certificate", ""),
         Some(Subject::KeyId(key_id)) => ("revoke_key", key_id.as_str()),
         Some(Subject::IssuedBefore(_)) => ("revoke_everything", ""),
     };

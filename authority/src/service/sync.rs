@@ -3,6 +3,7 @@
 //! What is sent is the feed's; here the verifier is let in, and what it says is judged. Everything that it can send is
 //! bounded: how often it comes, how much it says, how long it may say nothing.
 
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -10,8 +11,12 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use countersign_core::feed::{Held, JoinRefused};
+use countersign_core::fleet::{Introduction, VerifierKey, assumed_budgets};
 use countersign_core::jwk::KeySetError;
-use countersign_core::trust::{StateDigest, UpdateRefused};
+use countersign_core::names::{ClassName, ClientId, KeyId, VerifierId};
+use countersign_core::staleness::{ClassBudget, MAX_BUDGET, MAX_CLASSES, StalenessBudget};
+use countersign_core::trust::UpdateRefused;
 use countersign_mtls::Peer;
 use countersign_proto::sync::v1;
 use countersign_proto::sync::v1::sync_request::Message;
@@ -29,7 +34,7 @@ use tower::Service;
 
 use crate::audit::{self, Actor, Event, Outcome};
 use crate::authorize::Roles;
-use crate::feed::{Ended, Feed, Handle, JoinRefused, Subscription};
+use crate::feed::{Ended, Feed, Handle, NotJoined, Subscription};
 use crate::fleet::{Fleet, Membership};
 use crate::limits::{Limits, Meter, Rate};
 use crate::metrics::Metrics;
@@ -41,8 +46,9 @@ const SILENCE: Duration = Duration::from_secs(60);
 /// How much a stream may say: an acknowledgement for each epoch, in a storm of revocations.
 const MESSAGES: Rate = Rate::new(1000, 5000);
 
-/// How often a stream may ask for a snapshot after it refused an update. Whoever needs more has another problem.
-const MAX_RESYNCS: u32 = 3;
+/// The most keys, and clients of a key, whose use is told of at once.
+const MAX_USES: usize = 64;
+const MAX_USERS: usize = 16;
 
 /// The one method.
 const SYNC: &str = "/countersign.sync.v1.SyncService/Sync";
@@ -83,10 +89,9 @@ impl Streams {
 
 /// What opens a stream, checked.
 struct Opening {
-    instance_id: String,
-    version: String,
-    epoch: u64,
-    digest: StateDigest,
+    verifier_id: VerifierId,
+    introduction: Introduction,
+    held: Held,
 }
 
 fn read_hello(message: Option<Message>) -> Result<Opening, Status> {
@@ -111,11 +116,61 @@ fn read_hello(message: Option<Message>) -> Result<Opening, Status> {
         _ => read_digest(&hello.state_digest)
             .map_err(|_length| status::invalid("hello.state_digest", "is 32 bytes"))?,
     };
+    let verifier_id = match hello.verifier_id.as_str() {
+        "" => &hello.instance_id,
+        verifier_id => verifier_id,
+    };
     Ok(Opening {
-        instance_id: hello.instance_id,
-        version: hello.version,
-        epoch: hello.epoch,
-        digest,
+        verifier_id: VerifierId::parse(verifier_id)
+            .map_err(|invalid| status::invalid("hello.verifier_id", invalid.expected))?,
+        introduction: Introduction {
+            budgets: read_budgets(&hello.budgets)?,
+            instance_id: hello.instance_id,
+            version: hello.version,
+            decides: hello.epoch != 0,
+        },
+        held: Held {
+            epoch: hello.epoch,
+            digest,
+            highest_epoch: hello.highest_epoch,
+        },
+    })
+}
+
+fn read_budgets(budgets: &[v1::ClassBudget]) -> Result<Arc<[ClassBudget]>, Status> {
+    if budgets.is_empty() {
+        return Ok(assumed_budgets());
+    }
+    if budgets.len() > MAX_CLASSES {
+        return Err(status::invalid("hello.budgets", "are more than 16"));
+    }
+    let mut seen = BTreeSet::new();
+    let read = |wire: &v1::ClassBudget| {
+        let class = ClassName::parse(&wire.class)
+            .map_err(|invalid| status::invalid("hello.budgets.class", invalid.expected))?;
+        if !seen.insert(class.clone()) {
+            return Err(status::invalid("hello.budgets.class", "is there twice"));
+        }
+        let budget = StalenessBudget {
+            revocations: Duration::from_millis(wire.revocations_ms),
+            keys: Duration::from_millis(wire.keys_ms),
+        };
+        // Whoever decides for longer cannot be waited for.
+        if budget.shortest() > MAX_BUDGET {
+            return Err(status::invalid("hello.budgets", "are over 7 days"));
+        }
+        Ok(ClassBudget { class, budget })
+    };
+    budgets.iter().map(read).collect()
+}
+
+fn read_uses(uses: v1::KeyUses) -> impl Iterator<Item = (KeyId, u64, Vec<ClientId>)> {
+    uses.uses.into_iter().take(MAX_USES).filter_map(|key| {
+        let clients = key.clients.iter().take(MAX_USERS);
+        let clients = clients
+            .filter_map(|client| ClientId::parse(client).ok())
+            .collect();
+        Some((KeyId::parse(&key.kid).ok()?, key.tokens, clients))
     })
 }
 
@@ -132,35 +187,36 @@ impl StreamParts {
             .map_err(|_wait| status::failed(Failure::TooManyStreams))?;
         let first = requests.message().await?.and_then(|request| request.message);
         let hello = read_hello(first)?;
+        let key = VerifierKey {
+            spiffe_id: spiffe_id.clone(),
+            verifier_id: hello.verifier_id,
+        };
         let membership = self
             .fleet
-            .join(spiffe_id, hello.instance_id, hello.version, now)
+            .join(key, hello.introduction, now)
             .map_err(status::failed)?;
-        let joined = self
-            .feed
-            .join(hello.epoch, hello.digest)
-            .await
-            .map_err(not_joined)?;
+        let joined = self.feed.join(&hello.held).await.map_err(not_joined)?;
         if joined.holds {
-            membership.acknowledged(hello.epoch, false, now);
+            membership.acknowledged(hello.held.epoch, false, now);
         }
         let reader = Reader {
             parts: Arc::clone(self),
             meter: Meter::new(MESSAGES, Arc::clone(self.timeline.clock())),
             handle: joined.subscription.handle(),
             membership,
-            resyncs: 0,
         };
         tokio::spawn(reader.run(requests));
         Ok(Outgoing(joined.subscription))
     }
 }
 
-fn not_joined(refused: JoinRefused) -> Status {
+fn not_joined(refused: NotJoined) -> Status {
+    let never_reached = "is one that was never reached here";
     match refused {
-        JoinRefused::Ahead => status::invalid("hello.epoch", "is one that was never reached here"),
-        JoinRefused::Draining => status::failed(Failure::Draining),
-        JoinRefused::Unpublished => status::failed(Failure::Internal),
+        NotJoined::Refused(JoinRefused::Ahead) => status::invalid("hello.epoch", never_reached),
+        NotJoined::Refused(JoinRefused::SeenLater) => status::invalid("hello.highest_epoch", never_reached),
+        NotJoined::Refused(JoinRefused::Draining) => status::failed(Failure::Draining),
+        NotJoined::Unpublished => status::failed(Failure::Internal),
     }
 }
 
@@ -170,7 +226,6 @@ struct Reader {
     meter: Meter,
     handle: Handle,
     membership: Membership,
-    resyncs: u32,
 }
 
 impl Reader {
@@ -183,6 +238,7 @@ impl Reader {
             let next = tokio::select! {
                 biased;
                 () = self.handle.ended() => return,
+                () = self.membership.superseded() => break Ended::Superseded,
                 () = tokio::time::sleep_until(renewal) => break Ended::Aged,
                 next = tokio::time::timeout(SILENCE, requests.message()) => next,
             };
@@ -215,11 +271,22 @@ impl Reader {
             }
             Some(Message::Ping(ping)) => {
                 self.membership.seen(now);
-                self.handle.answer(ping.sequence);
+                let member = &self.membership;
+                self.handle
+                    .answer(ping.sequence, member.is_quarantined(), || member.grant());
                 Ok(())
             }
             Some(Message::Nack(nack)) => self.refused(&nack).await,
-            Some(Message::KeyUses(_) | Message::Leave(_)) => Ok(()),
+            Some(Message::KeyUses(uses)) => {
+                for (key_id, tokens, clients) in read_uses(uses) {
+                    self.membership.used(key_id, tokens, clients, now);
+                }
+                Ok(())
+            }
+            Some(Message::Leave(_)) => {
+                self.membership.left();
+                Err(Ended::ByVerifier)
+            }
             Some(Message::Hello(_)) | None => Err(Ended::Misbehaved),
         }
     }
@@ -230,20 +297,16 @@ impl Reader {
         parts.metrics.count_nack(reason);
         self.membership.refused(reason, parts.timeline.now());
         tracing::warn!(
-            verifier = %self.membership.spiffe_id(),
+            verifier = %self.membership.key(),
             epoch = nack.epoch,
             in_force = nack.in_force_epoch,
             reason,
             "a verifier refused an update"
         );
-        if !nack.resync {
-            return Ok(());
+        if nack.resync {
+            self.handle.resync().await.map_err(|_failed| Ended::Unpublished)?;
         }
-        self.resyncs += 1;
-        if self.resyncs > MAX_RESYNCS {
-            return Err(Ended::Misbehaved);
-        }
-        self.handle.resync().await.map_err(|_refused| Ended::Unpublished)
+        Ok(())
     }
 }
 

@@ -41,7 +41,11 @@ pub struct Quarantine {
 /// The name of a verifier's record. Identities are longer than names may be.
 #[must_use]
 pub fn known_name(key: &VerifierKey, sha256: &dyn Sha256) -> String {
-    let parts = [key.spiffe_id.as_str().as_bytes(), b"\0", key.verifier_id.as_str().as_bytes()];
+    let parts = [
+        key.spiffe_id.as_str().as_bytes(),
+        b"\0",
+        key.verifier_id.as_str().as_bytes(),
+    ];
     format!("{KNOWN}{}", encode_segment(&sha256.sha256(&parts)))
 }
 

@@ -8,7 +8,7 @@ use countersign_core::key_set::KeyState;
 use countersign_core::revocation::RevokedSubject;
 
 use super::*;
-use crate::test_util::{Bench, Logs, START, client_id, registration};
+use crate::test_util::{Bench, Logs, START, client_id, in_turn, registration};
 
 const YEAR: u64 = 365 * 86_400;
 
@@ -66,7 +66,7 @@ async fn after_a_year_ahead(bench: &Bench) -> u64 {
     bench.clock.set(START + YEAR);
     ledger.prepare_key(Algorithm::Es256).await.expect("prepares");
     ledger
-        .activate_key(None, Duration::from_secs(2))
+        .activate_key(None, in_turn(2))
         .await
         .expect("activates");
     ledger.revoke_client(client_id("billing")).await.expect("revokes");
@@ -139,7 +139,7 @@ async fn an_accepted_clock_signs_again_and_un_revokes_nothing() {
     let list = books.trust.revocations();
     assert!(
         list.iter()
-            .all(|entry| entry.expires_at <= at(now + 3600 + 5 + 900))
+            .all(|entry| entry.expires_at <= at(now + 3600 + 5 + 900 + 300))
     );
     let billing = list.find(&RevokedSubject::Client(client_id("billing")));
     assert_eq!(billing.map(|entry| entry.issued_before), Some(at(now)));

@@ -8,7 +8,7 @@ use countersign_core::key_set::KeyState;
 use countersign_wire::status::Failure;
 
 use super::*;
-use crate::test_util::{Bench, START};
+use crate::test_util::{Bench, START, in_turn};
 
 fn states(books: &Books, now: u64) -> Vec<KeyState> {
     let now = Timestamp::from_seconds(now);
@@ -31,14 +31,14 @@ async fn activation_hands_over_at_one_moment() {
         Failure::KeyAlreadyPrepared
     );
     let done = ledger
-        .activate_key(None, Duration::from_secs(2))
+        .activate_key(None, in_turn(2))
         .await
         .expect("activates");
     assert_eq!(done.answer, prepared);
     use KeyState::{Active, Prepared, Retired};
     assert_eq!(states(&done.books, START + 1), [Active, Prepared]);
     assert_eq!(states(&done.books, START + 2), [Retired, Active]);
-    let again = ledger.activate_key(Some(prepared.clone()), Duration::ZERO).await;
+    let again = ledger.activate_key(Some(prepared.clone()), in_turn(0)).await;
     assert_eq!(refused(again), Failure::KeyNotPrepared);
     assert_eq!(
         refused(ledger.retire_key(prepared.clone()).await),
@@ -96,8 +96,8 @@ async fn a_compromise_between_announcement_and_activation_leaves_a_signer() {
         .await
         .expect("prepares")
         .answer;
-    let lead = Duration::from_secs(10);
-    ledger.activate_key(None, lead).await.expect("activates");
+
+    ledger.activate_key(None, in_turn(10)).await.expect("activates");
     let done = ledger
         .compromise_key(first, Algorithm::Es256)
         .await
@@ -110,7 +110,7 @@ async fn a_compromise_between_announcement_and_activation_leaves_a_signer() {
         .await
         .expect("prepares")
         .answer;
-    ledger.activate_key(None, lead).await.expect("activates");
+    ledger.activate_key(None, in_turn(10)).await.expect("activates");
     let done = ledger
         .compromise_key(third, Algorithm::Es256)
         .await

@@ -1,6 +1,5 @@
 //! A store that somebody changed, or that is another's.
 
-use std::time::Duration;
 
 use countersign_core::jose::Algorithm;
 use countersign_core::names::Issuer;
@@ -9,7 +8,7 @@ use countersign_wire::status::Failure;
 use super::*;
 use crate::store::meta::IDENTITY;
 use crate::store::{Commit, read_all};
-use crate::test_util::{Bench, client_id, registration};
+use crate::test_util::{Bench, client_id, in_turn, registration};
 
 /// C16: the wrong key-encryption key changes nothing.
 #[tokio::test]
@@ -69,12 +68,13 @@ async fn records_that_do_not_add_up_to_the_published_state_stop_the_start() {
     let resurrected = String::from_utf8(key.value.clone())
         .expect("text")
         .replace("\"retired_from\":null", "\"retired_from\":1800000000");
+    let made_up = br#"{"format":1,"record":{"issued_before":0,"expires_at":9}}"#;
+    replace(&bench, &revocation.name, Some(made_up.to_vec())).await;
+    let error = open(bench.opening()).await.expect_err("is refused");
+    assert!(matches!(error, StartError::Record(_)), "it is not sealed: {error:?}");
+    replace(&bench, &revocation.name, Some(revocation.value.clone())).await;
     for (record, value) in [
         (&revocation, None),
-        (
-            &revocation,
-            Some(br#"{"format":1,"record":{"issued_before":0,"expires_at":9}}"#.to_vec()),
-        ),
         (&key, None),
         (&key, Some(resurrected.into_bytes())),
     ] {
@@ -164,7 +164,7 @@ async fn swapped_private_keys_do_not_sign() {
     assert_eq!(books.ring.keys().len(), 2);
     assert!(books.ring.keys().iter().all(|key| key.signer.is_none()));
     assert_eq!(bench.alarms(Alarm::RecordRefused), 2);
-    let activated = ledger.activate_key(None, Duration::ZERO).await;
+    let activated = ledger.activate_key(None, in_turn(0)).await;
     assert_eq!(refused(activated), Failure::KeyNotPrepared);
     // The way out: let another sign, and withdraw the useless one.
     assert!(books.ring.signing(ledger.timeline().now()).is_none());
@@ -176,7 +176,7 @@ async fn swapped_private_keys_do_not_sign() {
     let useless = useless.key_id().clone();
     ledger.retire_key(useless).await.expect("retires");
     ledger
-        .activate_key(None, Duration::ZERO)
+        .activate_key(None, in_turn(0))
         .await
         .expect("activates");
     let now = ledger.timeline().now();

@@ -6,7 +6,7 @@ use countersign_proto::admin::v1;
 use tonic::Code;
 
 use super::stage::{OPERATOR, ORDERS, Stage, refusal};
-use crate::test_util::{Logs, spiffe_id};
+use crate::test_util::{Logs, introduction, spiffe_id, verifier_key};
 
 pub(super) fn create(client_id: &str) -> v1::CreateClientRequest {
     v1::CreateClientRequest {
@@ -265,11 +265,14 @@ async fn an_answer_waits_a_moment_for_the_verifiers_and_counts_them() {
     }
     let now = stage.opened.ledger.timeline().now();
     let fleet = stage.bench.fleet.clone();
-    let join = |name: &str| fleet.join(&spiffe_id(name), name.to_owned(), "1".to_owned(), now);
-    let (near, far) = (
-        join("verifier/near").expect("joins"),
-        join("verifier/far").expect("joins"),
-    );
+    let join = |name: &str| {
+        let member = fleet.join(verifier_key(name), introduction("1"), now).expect("joins");
+        member.acknowledged(1, true, now);
+        fleet.told(&fleet.to_tell());
+        assert!(member.grant().is_some());
+        member
+    };
+    let (near, far) = (join("verifier/near"), join("verifier/far"));
     let disable = v1::DisableClientRequest {
         client_id: "quick".to_owned(),
     };
@@ -279,7 +282,9 @@ async fn an_answer_waits_a_moment_for_the_verifiers_and_counts_them() {
         far.acknowledged(2, true, now);
     });
     let disabled = disabled.expect("disables").into_inner();
-    assert_eq!((disabled.epoch, disabled.verifiers, disabled.in_force), (2, 2, 2));
+    let reach = disabled.reach.expect("is told");
+    assert_eq!((disabled.epoch, reach.live, reach.in_force), (2, 2, 2));
+    assert_eq!((reach.bounds.len(), reach.laggards.len()), (0, 0));
     let delete = v1::DeleteClientRequest {
         client_id: "slow".to_owned(),
     };
@@ -288,5 +293,7 @@ async fn an_answer_waits_a_moment_for_the_verifiers_and_counts_them() {
         near.acknowledged(3, true, now);
     });
     let deleted = deleted.expect("deletes").into_inner();
-    assert_eq!((deleted.epoch, deleted.verifiers, deleted.in_force), (3, 2, 1));
+    let reach = deleted.reach.expect("is told");
+    assert_eq!((deleted.epoch, reach.live, reach.in_force), (3, 2, 1));
+    assert_eq!(reach.laggards[0].spiffe_id, spiffe_id("verifier/far").as_str());
 }

@@ -24,7 +24,7 @@ use super::stage::{NOBODY, ORDERS, Setting, SlowStore, Stage, ask, reason, refus
 use crate::alarm::Alarm;
 use crate::limits::Rate;
 use crate::store::memory::MemoryStore;
-use crate::test_util::{Bench, START, client_id, peer, registration};
+use crate::test_util::{Bench, START, client_id, in_turn, peer, registration};
 
 /// `orders` by certificate; `billing` by the secret returned.
 async fn furnished(stage: &Stage) -> String {
@@ -465,7 +465,7 @@ async fn a_slow_store_spoils_no_token_of_the_key_that_it_retires() {
     let ledger = stage.opened.ledger.clone();
     ledger.prepare_key(Algorithm::Es256).await.expect("prepares");
     let mut tokens = stage.tokens(ORDERS).await;
-    let activating = tokio::spawn(async move { ledger.activate_key(None, Duration::from_secs(2)).await });
+    let activating = tokio::spawn(async move { ledger.activate_key(None, in_turn(2)).await });
     let mut issued = Vec::new();
     while !activating.is_finished() || issued.len() < 80 {
         let token = tokens.issue_token(ask()).await.expect("issues");

@@ -38,7 +38,7 @@ async fn a_token_is_revoked_by_showing_it() {
         (done.epoch, done.token_id.as_str(), done.already),
         (2, format!("{:x}.0", stage.opened.shard).as_str(), false)
     );
-    assert_eq!((done.verifiers, done.in_force), (0, 0));
+    assert_eq!(done.reach.map(|reach| (reach.live, reach.in_force)), Some((0, 0)));
     let again = by_token(&token).await.expect("is done").into_inner();
     assert_eq!((again.epoch, again.already), (2, true));
 
@@ -99,6 +99,11 @@ async fn revocations_name_a_subject_of_the_right_form() {
         Subject::TokenId("11112222333344445.1".to_owned()),
         Subject::ClientId("*".to_owned()),
         Subject::KeyId("x".to_owned()),
+        Subject::SubjectName("orders".to_owned()),
+        Subject::SubjectName("client:example.org/*".to_owned()),
+        Subject::Audience("*".to_owned()),
+        Subject::Audience(String::new()),
+        Subject::CertificateThumbprint(vec![1; 31]),
         at(now + 1),
         at(-1),
         at(0),
@@ -158,4 +163,39 @@ async fn revocations_are_listed_a_page_at_a_time() {
         let refused = refusal(revocations.list_revocations(request).await);
         assert_eq!(refused.0, Code::InvalidArgument, "{page_token}");
     }
+}
+
+/// Each of the other kinds is revoked by its own name, and listed as that.
+#[tokio::test]
+async fn subjects_audiences_and_certificates_are_revoked_and_listed() {
+    use v1::revocation_record::Subject as Listed;
+    let stage = Stage::new().await;
+    let mut revocations = stage.revocations().await;
+    let subject = "client:example.org/orders".to_owned();
+    for wanted in [
+        Subject::SubjectName(subject.clone()),
+        Subject::Audience("inventory".to_owned()),
+        Subject::CertificateThumbprint(vec![7; 32]),
+    ] {
+        let done = revocations.revoke(revoke(wanted.clone())).await.expect("revokes");
+        assert!(!done.into_inner().already, "{wanted:?}");
+        let again = revocations.revoke(revoke(wanted.clone())).await.expect("is done");
+        assert!(again.into_inner().already, "{wanted:?}");
+    }
+    let listed = revocations
+        .list_revocations(v1::ListRevocationsRequest::default())
+        .await
+        .expect("lists")
+        .into_inner();
+    let named: Vec<_> = listed
+        .revocations
+        .into_iter()
+        .map(|record| (record.subject, record.issued_before.is_some()))
+        .collect();
+    let expected = [
+        Listed::SubjectName(subject),
+        Listed::Audience("inventory".to_owned()),
+        Listed::CertificateThumbprint(vec![7; 32]),
+    ];
+    assert_eq!(named, expected.map(|subject| (Some(subject), true)));
 }

@@ -31,6 +31,7 @@ use tonic_types::StatusExt as _;
 use crate::authorize::{Identities, Roles};
 use crate::ledger::Opened;
 use crate::limits::{Limits, Rate};
+use crate::registrar;
 use crate::server::{self, ServerLimits, Services};
 use crate::service::Desk;
 use crate::service::clients::Clients;
@@ -227,6 +228,11 @@ impl Stage {
             connection_age: Duration::from_secs(1800),
             drain: Duration::from_secs(1),
         };
+        tokio::spawn(registrar::run(
+            bench.fleet.clone(),
+            opened.ledger.clone(),
+            stop.clone(),
+        ));
         let reflection = setting.reflection;
         tokio::spawn(async move {
             let incoming = ReceiverStream::new(incoming);

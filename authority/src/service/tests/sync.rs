@@ -16,6 +16,7 @@ use tonic::{Code, Status, Streaming};
 
 use super::stage::{NOBODY, OPERATOR, ORDERS, Stage, VERIFIER, eventually, reason, refusal};
 use crate::alarm::Alarm;
+use crate::test_util::START;
 
 /// A verifier's end of a stream.
 struct Verifier {
@@ -64,6 +65,29 @@ impl Verifier {
         next.expect("goes on").message.expect("a message")
     }
 
+    /// The lease that a ping is answered with. It may take the store a moment to know the verifier.
+    async fn lease(&mut self) -> u64 {
+        loop {
+            self.send(Message::Ping(v1::Ping::default())).await;
+            let Answer::Pong(pong) = self.next().await else {
+                panic!("a pong")
+            };
+            if pong.lease_ms > 0 {
+                return pong.lease_ms;
+            }
+        }
+    }
+
+    /// The same of one that is sent an update first.
+    async fn lease_behind(&mut self) -> u64 {
+        self.send(Message::Ping(v1::Ping::default())).await;
+        self.update().await;
+        let Answer::Pong(pong) = self.next().await else {
+            panic!("a pong")
+        };
+        pong.lease_ms
+    }
+
     /// The epoch of the next message, which is an update.
     async fn update(&mut self) -> (u64, Vec<u8>) {
         let Answer::Update(signed) = self.next().await else {
@@ -109,12 +133,9 @@ async fn a_verifier_is_told_everything_and_its_acknowledgement_is_known() {
     revoke(&stage, "1.1").await;
     let (epoch, digest) = verifier.update().await;
     assert_eq!(epoch, 2);
-    assert_eq!(stage.bench.fleet.reach(2).acknowledged, 0);
+    assert_eq!(stage.bench.fleet.lacking(2), 1);
     verifier.acknowledge(epoch, digest).await;
-    eventually("the acknowledgement", || {
-        stage.bench.fleet.reach(2).acknowledged == 1
-    })
-    .await;
+    eventually("the acknowledgement", || stage.bench.fleet.lacking(2) == 0).await;
 
     let ping = v1::Ping {
         sequence: 77,
@@ -143,18 +164,21 @@ async fn a_verifier_is_told_everything_and_its_acknowledgement_is_known() {
     );
     assert!(found.connected && found.durable && found.acknowledged_epoch == 2);
     drop(verifier);
-    eventually("the end", || stage.bench.fleet.reach(2).connected == 0).await;
+    eventually("the end", || stage.bench.fleet.connected() == 0).await;
 }
 
-/// The answer to `Revoke` waits for a moment, so that it can say that the verifiers have it.
+/// The answer to `Revoke` waits for a moment, so that it can say that the verifiers have it; and it says by when those refuse
+/// that do not.
 #[tokio::test]
 async fn a_revocation_says_how_many_verifiers_have_it() {
     let stage = Stage::new().await;
     let mut verifier = join(&stage, VERIFIER).await;
     let mut deaf = join(&stage, "spiffe://example.org/verifier/deaf").await;
-    deaf.update().await;
-    let (epoch, digest) = verifier.update().await;
-    verifier.acknowledge(epoch, digest).await;
+    for verifier in [&mut verifier, &mut deaf] {
+        let (epoch, digest) = verifier.update().await;
+        verifier.acknowledge(epoch, digest).await;
+        assert_eq!(verifier.lease().await, 10_000);
+    }
     let following = tokio::spawn(async move {
         let (epoch, digest) = verifier.update().await;
         verifier.acknowledge(epoch, digest).await;
@@ -166,7 +190,19 @@ async fn a_revocation_says_how_many_verifiers_have_it() {
         reason: String::new(),
     };
     let revoked = revocations.revoke(request).await.expect("revokes").into_inner();
-    assert_eq!((revoked.epoch, revoked.verifiers, revoked.in_force), (2, 2, 1));
+    let reach = revoked.reach.expect("is told");
+    assert_eq!((revoked.epoch, reach.live, reach.in_force), (2, 2, 1));
+    let by = |class: &str| {
+        let bound = reach.bounds.iter().find(|bound| bound.class == class);
+        bound
+            .and_then(|bound| bound.by)
+            .map(|by| by.seconds - i64::try_from(START).expect("small"))
+    };
+    // A lease, and what clocks may be apart; a token ends before the tolerant class does.
+    assert_eq!((by("strict"), by("normal")), (Some(11), Some(911)));
+    assert_eq!(by("tolerant"), Some(3600 + 60));
+    assert_eq!(reach.laggards[0].spiffe_id, "spiffe://example.org/verifier/deaf");
+    assert_eq!(deaf.lease_behind().await, 0, "it has not acknowledged the epoch");
     following.await.expect("follows");
 }
 
@@ -216,31 +252,126 @@ async fn a_stream_begins_with_a_hello_of_the_right_form() {
         assert_eq!(refused.0, Code::InvalidArgument, "{first:?}");
     }
     assert_eq!(stage.bench.alarms(Alarm::VerifierAhead), 2);
-    assert_eq!(stage.bench.fleet.reach(0).connected, 0);
+    assert_eq!(stage.bench.fleet.connected(), 0);
     // One that holds the current state is sent nothing, and counts as being there.
     let first = message(Message::Hello(hello(1, &digest)));
     let _verifier = open(&stage, VERIFIER, Some(first)).await.expect("opens");
-    assert_eq!(stage.bench.fleet.reach(1).acknowledged, 1);
+    assert_eq!(stage.bench.fleet.lacking(1), 0);
 }
 
 /// G46: two streams for one identity, and not too many in a row.
 #[tokio::test]
 async fn one_identity_has_two_streams() {
     let stage = Stage::new().await;
-    let first = join(&stage, VERIFIER).await;
-    let _second = join(&stage, VERIFIER).await;
-    let request = || Some(message(Message::Hello(hello(0, &[]))));
-    let refused = refusal(open(&stage, VERIFIER, request()).await.map(drop));
+    let request = |instance: &str| {
+        Some(message(Message::Hello(v1::Hello {
+            instance_id: instance.to_owned(),
+            ..hello(0, &[])
+        })))
+    };
+    let first = open(&stage, VERIFIER, request("1")).await.expect("opens");
+    let _second = open(&stage, VERIFIER, request("2")).await.expect("opens");
+    let refused = refusal(open(&stage, VERIFIER, request("3")).await.map(drop));
     assert_eq!(refused, (Code::ResourceExhausted, "TOO_MANY_STREAMS".to_owned()));
     drop(first);
-    eventually("a free place", || stage.bench.fleet.reach(0).connected == 1).await;
+    eventually("a free place", || stage.bench.fleet.connected() == 1).await;
     let mut opened = 0;
-    while let Ok(verifier) = open(&stage, VERIFIER, request()).await {
+    while let Ok(verifier) = open(&stage, VERIFIER, request("3")).await {
         opened += 1;
         assert!(opened < 100, "is limited");
         drop(verifier);
-        eventually("a free place", || stage.bench.fleet.reach(0).connected == 1).await;
+        eventually("a free place", || stage.bench.fleet.connected() == 1).await;
     }
+}
+
+/// Nobody comes twice: of two streams of one verifier the second holds, and the first is told.
+#[tokio::test]
+async fn a_second_stream_of_one_verifier_takes_the_place_of_the_first() {
+    let stage = Stage::new().await;
+    let mut first = join(&stage, VERIFIER).await;
+    first.update().await;
+    let mut second = join(&stage, VERIFIER).await;
+    let ended = first.end().await.expect("is ended");
+    assert_eq!(
+        (ended.code(), reason(&ended).as_str()),
+        (Code::Aborted, "STREAM_SUPERSEDED")
+    );
+    second.update().await;
+    assert_eq!(stage.bench.fleet.connected(), 1);
+}
+
+/// What a verifier declares of itself is checked; who takes leave is waited for no more.
+#[tokio::test]
+async fn a_verifier_declares_its_budgets_and_takes_leave() {
+    let stage = Stage::new().await;
+    let budget = |class: &str, millis| v1::ClassBudget {
+        class: class.to_owned(),
+        revocations_ms: millis,
+        keys_ms: millis,
+    };
+    let with = |budgets| {
+        message(Message::Hello(v1::Hello {
+            budgets,
+            ..hello(0, &[])
+        }))
+    };
+    for (n, budgets) in [
+        vec![budget("Strict", 0)],
+        vec![budget("a", 0), budget("a", 0)],
+        vec![budget("a", 7 * 24 * 3600 * 1000 + 1)],
+        (0..17).map(|n| budget(&format!("c{n}"), 0)).collect(),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let refused = refusal(
+            open(&stage, &format!("{VERIFIER}{n}"), Some(with(budgets)))
+                .await
+                .map(drop),
+        );
+        assert_eq!(refused.0, Code::InvalidArgument, "{n}");
+    }
+    let first = Some(with(vec![budget("batch", 3_600_000)]));
+    let mut verifier = open(&stage, VERIFIER, first).await.expect("opens");
+    let (epoch, digest) = verifier.update().await;
+    verifier.acknowledge(epoch, digest).await;
+    verifier.lease().await;
+    let reach = stage.bench.fleet.reach(2);
+    let classes: Vec<&str> = reach.bounds.keys().map(|class| class.as_str()).collect();
+    assert_eq!((reach.live, classes), (1, vec!["batch"]));
+    verifier.send(Message::Leave(v1::Leave {})).await;
+    eventually("it is gone", || stage.bench.fleet.reach(2).live == 0).await;
+}
+
+/// Who still accepts tokens under which key, and of whom.
+#[tokio::test]
+async fn the_use_of_keys_is_told_and_listed() {
+    let stage = Stage::new().await;
+    let verifier = join(&stage, VERIFIER).await;
+    let kid = stage.opened.ledger.books().ring.keys()[0]
+        .key_id()
+        .as_str()
+        .to_owned();
+    let used = |kid: &str| v1::KeyUse {
+        kid: kid.to_owned(),
+        tokens: 5,
+        clients: vec!["orders".to_owned(), "no client\n".to_owned()],
+    };
+    let uses = vec![used(&kid), used("no key")];
+    verifier.send(Message::KeyUses(v1::KeyUses { uses })).await;
+    let usage = || stage.bench.fleet.page(0, None, 1).verifiers[0].usage.clone();
+    eventually("it is known", || !usage().is_empty()).await;
+    let listed = stage
+        .fleet()
+        .await
+        .list_verifiers(admin::ListVerifiersRequest::default())
+        .await;
+    let listed = listed.expect("lists").into_inner();
+    let [usage] = listed.verifiers[0].key_usage.as_slice() else {
+        panic!("one: {listed:?}")
+    };
+    assert_eq!((usage.kid.as_str(), usage.tokens), (kid.as_str(), 5));
+    assert_eq!(usage.clients, ["orders"]);
 }
 
 /// G47: an acknowledgement of what was never sent changes nothing and is alarmed; the stream goes on.
@@ -253,9 +384,9 @@ async fn an_acknowledgement_of_what_was_not_sent_is_ignored() {
     verifier.acknowledge(u64::MAX, vec![]).await;
     verifier.acknowledge(epoch, vec![9; 32]).await;
     eventually("the alarms", || stage.bench.alarms(Alarm::AckNotSent) == 3).await;
-    assert_eq!(stage.bench.fleet.reach(1).acknowledged, 0);
+    assert_eq!(stage.bench.fleet.lacking(1), 1);
     verifier.acknowledge(epoch, digest).await;
-    eventually("the right one", || stage.bench.fleet.reach(1).acknowledged == 1).await;
+    eventually("the right one", || stage.bench.fleet.lacking(1) == 0).await;
 }
 
 #[tokio::test]
@@ -271,7 +402,7 @@ async fn a_refusal_is_remembered_and_a_snapshot_sent_when_asked_for() {
     };
     verifier.send(Message::Nack(nack("update_digest"))).await;
     assert_eq!(verifier.update().await.0, 1);
-    let nacked = || stage.bench.fleet.page(0, None, 1).verifiers[0].last_nack;
+    let nacked = || stage.bench.fleet.page(0, None, 1).verifiers[0].verifier.last_nack;
     assert_eq!(nacked(), "update_digest");
     // H10: what is in no table is no label.
     verifier.send(Message::Nack(nack("\"}\nevil 1"))).await;
