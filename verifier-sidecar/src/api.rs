@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use countersign_core::Rejection;
 use countersign_core::bearer;
-use countersign_core::freshness::Freshness;
-use countersign_core::names::CertificateThumbprint;
+use countersign_core::freshness::StalenessRules;
+use countersign_core::names::{CertificateThumbprint, ClassName};
 use countersign_core::requirements::MethodPath;
+use countersign_core::staleness::ClassBudget;
 use countersign_proto::verify::v1;
 use countersign_proto::verify::v1::verify_response::Verdict;
 use countersign_proto::verify::v1::verify_service_server::{VerifyService, VerifyServiceServer};
@@ -74,15 +75,16 @@ impl Serve for ApiService {
 /// How often health looks at the clock. Trust grows old by time passing, which nobody announces.
 const HEALTH_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Keeps gRPC health in step with the trust: serving while decisions are made. Tells in the log when the trust begins to
-/// be too old, and when it no longer is.
+/// Keeps gRPC health in step with the trust: serving while calls of the default class are decided. Tells in the log when the
+/// trust begins to be too old for a class, and when it no longer is.
 pub(crate) async fn report_health(reporter: HealthReporter, trust: Arc<TrustStore>) {
     let mut epochs = trust.changed();
     let mut told = None;
     loop {
         let status = trust.status();
-        if told != Some(status.freshness) {
-            tell(&status);
+        let news = News::of(&status, trust.staleness());
+        if told.as_ref() != Some(&news) {
+            news.tell(&status);
             let serving = if status.decides() {
                 ServingStatus::Serving
             } else {
@@ -92,7 +94,7 @@ pub(crate) async fn report_health(reporter: HealthReporter, trust: Arc<TrustStor
             reporter
                 .set_service_status(VerifyServiceServer::<VerifyApi>::NAME, serving)
                 .await;
-            told = Some(status.freshness);
+            told = Some(news);
         }
         tokio::select! {
             changed = epochs.changed() => if changed.is_err() { return },
@@ -101,23 +103,66 @@ pub(crate) async fn report_health(reporter: HealthReporter, trust: Arc<TrustStor
     }
 }
 
-fn tell(status: &TrustStatus) {
-    let epoch = status.epoch;
-    let age = status.age.map(tracing::field::debug);
-    let refuses_in = status.refuses_in.map(tracing::field::debug);
-    match status.freshness {
-        None => tracing::warn!("there is no trust yet: calls are refused"),
-        Some(Freshness::Fresh) => tracing::info!(epoch, "the authority confirms the trust in force"),
-        Some(Freshness::Stale) => {
-            tracing::warn!(
-                epoch,
-                age,
-                refuses_in,
-                "the authority no longer confirms the trust in force"
-            );
+/// What the log says of the trust in force, whenever it is something else than before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum News {
+    Cold,
+    /// It is not known what time it is.
+    ClockInDoubt,
+    Confirmed,
+    Unconfirmed,
+    /// It is too old for these classes.
+    Refusing(Vec<ClassName>),
+}
+
+impl News {
+    fn of(status: &TrustStatus, staleness: &StalenessRules) -> Self {
+        let refused = |class: &&Arc<ClassBudget>| !status.decides_within(&class.budget);
+        let refused: Vec<_> = staleness.classes.iter().filter(refused).collect();
+        if status.freshness.is_none() {
+            Self::Cold
+        } else if !status.time_known {
+            Self::ClockInDoubt
+        } else if !refused.is_empty() {
+            Self::Refusing(refused.iter().map(|class| class.class.clone()).collect())
+        } else if status.age.is_some_and(|age| age >= staleness.warn_after) {
+            Self::Unconfirmed
+        } else {
+            Self::Confirmed
         }
-        Some(Freshness::Expired) => {
-            tracing::error!(epoch, age, "the trust in force is too old: calls are refused");
+    }
+
+    fn tell(&self, status: &TrustStatus) {
+        let epoch = status.epoch;
+        let age = status.age.map(tracing::field::debug);
+        match self {
+            Self::Cold => tracing::warn!("there is no trust yet: calls are refused"),
+            Self::ClockInDoubt => {
+                tracing::error!("the clock reads earlier than times seen here before: calls are refused");
+            }
+            Self::Confirmed => tracing::info!(epoch, "the authority confirms the trust in force"),
+            Self::Unconfirmed => {
+                let refuses_in = status.refuses_in().map(tracing::field::debug);
+                tracing::warn!(
+                    epoch,
+                    age,
+                    refuses_in,
+                    "the authority no longer confirms the trust in force"
+                );
+            }
+            Self::Refusing(classes) => {
+                let classes = classes
+                    .iter()
+                    .map(ClassName::as_str)
+                    .collect::<Vec<_>>()
+                    .join(" ");
+                tracing::error!(
+                    epoch,
+                    age,
+                    classes,
+                    "the trust in force is too old: calls of these classes are refused"
+                );
+            }
         }
     }
 }
@@ -137,7 +182,7 @@ impl VerifyService for VerifyApi {
             Err(rejection) => {
                 self.verifier.count_refused(rejection);
                 Decision {
-                    verdict: Err(rejection),
+                    verdict: Err(rejection.into()),
                     epoch: self.verifier.trust().epoch(),
                 }
             }
@@ -150,9 +195,9 @@ impl VerifyService for VerifyApi {
                 self.verifier.decide_patiently(&question).await
             }
         };
-        if let Err(rejection) = decision.verdict {
+        if let Err(denied) = &decision.verdict {
             self.log.tell(&Refused {
-                rejection,
+                denied,
                 method: method.ok().flatten(),
                 remote: None,
                 epoch: decision.epoch,
@@ -167,6 +212,7 @@ impl VerifyService for VerifyApi {
     ) -> Result<tonic::Response<v1::GetStatusResponse>, tonic::Status> {
         let status = self.verifier.trust().status();
         let expected = self.verifier.expected();
+        let classes = self.verifier.trust().staleness().classes.iter();
         Ok(tonic::Response::new(v1::GetStatusResponse {
             issuer: expected.issuer.as_str().to_owned(),
             audience: expected.audience.as_str().to_owned(),
@@ -177,11 +223,12 @@ impl VerifyService for VerifyApi {
                 status.digest.to_vec()
             },
             freshness: status.freshness_name().to_owned(),
-            age_ms: status.age.map(millis),
-            refuses_in_ms: status.refuses_in.map(millis),
+            age_ms: status.age.map(verify::write_millis),
+            refuses_in_ms: status.refuses_in().map(verify::write_millis),
             connected: self.sync.connected.get() != 0,
             keys: u32::try_from(status.keys).unwrap_or(u32::MAX),
             revocations: u64::try_from(status.revocations).unwrap_or(u64::MAX),
+            classes: classes.map(|class| write_class(class, &status)).collect(),
         }))
     }
 }
@@ -197,7 +244,7 @@ impl VerifyApi {
                 let audience = self.verifier.expected().audience.as_str();
                 Verdict::Allowed(verify::write_allowed(admitted.claims(), audience))
             }
-            Err(rejection) => Verdict::Refused(verify::write_refused(rejection)),
+            Err(denied) => Verdict::Refused(verify::write_refused(denied.rejection, denied.stale.as_ref())),
         };
         v1::VerifyResponse {
             verdict: Some(verdict),
@@ -206,8 +253,15 @@ impl VerifyApi {
     }
 }
 
-fn millis(duration: Duration) -> i64 {
-    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+fn write_class(class: &ClassBudget, status: &TrustStatus) -> v1::ClassStatus {
+    let millis = |budget: Duration| u64::try_from(budget.as_millis()).unwrap_or(u64::MAX);
+    v1::ClassStatus {
+        class: class.class.as_str().to_owned(),
+        revocations_ms: millis(class.budget.revocations),
+        keys_ms: millis(class.budget.keys),
+        refuses_in_ms: status.refuses_within(&class.budget).map(verify::write_millis),
+        decides: status.decides_within(&class.budget),
+    }
 }
 
 /// The credential asked about, in one of its two forms.

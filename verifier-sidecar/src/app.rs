@@ -11,6 +11,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use countersign_core::names::VerifierId;
 use countersign_core::ports::{Clock, Entropy as _, EntropyFailed};
 use countersign_crypto::AwsLc;
 use countersign_mtls::files::read_public;
@@ -222,7 +223,7 @@ impl TrustSource {
     ) -> Result<Self, StartError> {
         let trust = Arc::new(TrustStore::new(
             config.rules.clone(),
-            config.budget,
+            Arc::clone(&config.staleness),
             Arc::clone(clock),
         ));
         metrics::register_trust(registry, Arc::clone(&trust));
@@ -231,10 +232,10 @@ impl TrustSource {
         let authority = authority_tls(config, Arc::clone(clock))?;
         let dial = dial(&authority, &config.authority.uri)?;
         let publishers = Publishers::new(config.authority.publishers.clone(), Arc::new(AwsLc));
-        let cache = open_cache(config, &trust, publishers.clone(), Arc::clone(clock)).await?;
+        let (cache, verifier_id) = open_cache(config, &trust, publishers.clone(), Arc::clone(clock)).await?;
         let settings = SyncSettings {
             heartbeat_period: config.heartbeat,
-            ..SyncSettings::new(instance_id()?)
+            ..SyncSettings::new(random_name()?, verifier_id)
         };
         let supervisor = Supervisor::new(
             settings,
@@ -279,14 +280,15 @@ async fn open_cache(
     trust: &TrustStore,
     publishers: Publishers,
     clock: Arc<dyn Clock>,
-) -> Result<Arc<TrustCache>, StartError> {
+) -> Result<(Arc<TrustCache>, VerifierId), StartError> {
     let identity = CacheIdentity {
         issuer: config.expectations.issuer.as_str().to_owned(),
         trust_domain: config.expectations.trust_domain.as_str().to_owned(),
         audience: config.expectations.audience.as_str().to_owned(),
         sidecar: own_spiffe_id(config)?,
     };
-    let settings = CacheSettings::new(config.state_dir.clone(), identity);
+    let fresh_id = VerifierId::parse(&random_name()?).map_err(|_malformed| EntropyFailed)?;
+    let settings = CacheSettings::new(config.state_dir.clone(), identity, fresh_id);
     let what = format!("the state directory `{}`", config.state_dir.display());
     let opened = retry_while_busy(what, async || {
         let (settings, publishers) = (settings.clone(), publishers.clone());
@@ -297,7 +299,7 @@ async fn open_cache(
     if let Err(refused) = opened.restore(trust) {
         tracing::warn!(reason = refused.reason(), "the trust on disk is not used");
     }
-    Ok(Arc::new(opened.cache))
+    Ok((Arc::new(opened.cache), opened.verifier_id))
 }
 
 /// The largest certificate file that is read, as for TLS.
@@ -332,7 +334,8 @@ fn dial(tls: &Arc<ClientTls>, uri: &str) -> Result<Dial, StartError> {
     }))
 }
 
-fn instance_id() -> Result<String, EntropyFailed> {
+/// Nobody else's, for all that anybody knows.
+fn random_name() -> Result<String, EntropyFailed> {
     let mut random = [0; 16];
     AwsLc.fill(&mut random)?;
     Ok(random.iter().map(|byte| format!("{byte:02x}")).collect())
@@ -390,6 +393,7 @@ fn admin_endpoints(trust: &Arc<TrustStore>, shutdown: &Shutdown, registry: Arc<R
         let status = trust.status();
         Readiness::ready()
             .unless(status.freshness.is_none(), "trust_cold")
+            .unless(!status.time_known, "verifier_clock")
             .unless(status.freshness.is_some() && !status.decides(), "trust_stale")
             .unless(shutdown.is_requested(), "draining")
     };

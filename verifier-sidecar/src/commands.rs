@@ -53,7 +53,11 @@ pub fn run(args: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> ExitC
         return exit::code(exit::CONFIG);
     }
     if args.check {
-        let _unread = writeln!(std::io::stdout().lock(), "the configuration is good");
+        let _unread = writeln!(
+            std::io::stdout().lock(),
+            "the configuration is good\n{}",
+            config.implied()
+        );
         return exit::code(exit::SUCCESS);
     }
     match serve(config) {
@@ -98,6 +102,9 @@ fn serve(config: Config) -> Result<(), Failure> {
         &config.telemetry,
     )?;
     panics::install();
+    for sentence in config.implied().to_string().lines() {
+        tracing::info!("{sentence}");
+    }
     let calls = countersign_runtime::build(config.workers)?;
     let control = countersign_runtime::build(1)?;
     let handle = calls.handle().clone();

@@ -6,13 +6,16 @@ mod access;
 mod addresses;
 mod defaults;
 mod file;
+mod implied;
+mod staleness;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
-use countersign_core::freshness::StalenessBudget;
-use countersign_core::names::{Audience, Issuer};
+use countersign_core::freshness::StalenessRules;
+use countersign_core::names::{Audience, ClassName, Issuer};
 use countersign_core::requirements::MethodTable;
 use countersign_core::spiffe::{SpiffeId, TrustDomain};
 use countersign_core::trust::UpdateRules;
@@ -25,6 +28,7 @@ use countersign_runtime::config::environment::Environment;
 use countersign_runtime::config::{Complaints, PeriodOrZero};
 use countersign_runtime::telemetry::TelemetryConfig;
 use countersign_wire::status::Disclosure;
+pub use implied::Implied;
 
 use crate::proxy::{TokenForwarding, UpstreamAddress};
 use crate::server::Limits;
@@ -43,7 +47,9 @@ pub struct Config {
     /// How trust is taken over.
     pub rules: UpdateRules,
     /// How long it is used without the authority.
-    pub budget: StalenessBudget,
+    pub staleness: Arc<StalenessRules>,
+    /// Classes that the file has a budget for and no method belongs to.
+    pub unused_classes: Vec<ClassName>,
     /// How often a heartbeat is asked for.
     pub heartbeat: Duration,
     /// Where callers connect.
@@ -164,9 +170,10 @@ impl Checker {
     fn config(&mut self, file: &File) -> Option<Config> {
         let expectations = self.expectations(file);
         let authority = self.authority(file);
-        let budget = self.budget(&file.trust);
         let listeners = self.listeners(&file.listener);
-        let methods = self.methods(file);
+        let classes = self.classes(&file.staleness);
+        let methods = self.methods(file, &classes);
+        let staleness = self.staleness(file, &classes);
         let upstream = self.upstream(&file.upstream);
         let verify = self.verify(&file.verify);
         let admin = self.loopback("admin", &file.admin);
@@ -189,7 +196,8 @@ impl Checker {
             authority: authority?,
             state_dir: self.path(&file.state_dir),
             rules: rules?,
-            budget,
+            staleness: Arc::new(staleness),
+            unused_classes: classes.unused(file),
             heartbeat: file.trust.heartbeat.map_or(HEARTBEAT_PERIOD, Into::into),
             listeners,
             methods,
@@ -274,27 +282,6 @@ impl Checker {
         let read = read_public(&self.path(path), MAX_KEYS_BYTES);
         let jwks = self.complaints.accept(key, read)?;
         self.complaints.accept(key, PinnedKeys::read(&jwks, &AwsLc))
-    }
-
-    fn budget(&mut self, trust: &file::Trust) -> StalenessBudget {
-        let budget = StalenessBudget {
-            warn_after: trust.warn_after.map_or(defaults::BUDGET.warn_after, Into::into),
-            refuse_after: trust
-                .refuse_after
-                .map_or(defaults::BUDGET.refuse_after, Into::into),
-        };
-        let heartbeat: Duration = trust.heartbeat.map_or(HEARTBEAT_PERIOD, Into::into);
-        if heartbeat.saturating_mul(3) > budget.warn_after {
-            self.complaints.push(
-                "trust.warn_after",
-                "is less than three times `trust.heartbeat`: one lost heartbeat would be an alarm",
-            );
-        }
-        if budget.warn_after >= budget.refuse_after {
-            self.complaints
-                .push("trust.refuse_after", "is not over `trust.warn_after`");
-        }
-        budget
     }
 
     fn rules(&mut self, file: &File, expectations: &Expectations) -> UpdateRules {

@@ -9,14 +9,13 @@ mod state;
 use std::fmt;
 use std::sync::Arc;
 
-use countersign_core::Rejection;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-use crate::verifier::Admission;
+use crate::verifier::{Admission, Denied};
 
 pub use state::{TlsParts, register_sync, register_tls, register_trust};
 
@@ -82,15 +81,15 @@ impl DecisionMetrics {
     }
 
     /// Counts a verdict.
-    pub fn count(&self, verdict: &Result<Admission, Rejection>) {
+    pub fn count(&self, verdict: &Result<Admission, Denied>) {
         match verdict {
             Ok(Admission::Token(_)) => self.allowed.inc(),
             Ok(Admission::Open) => self.open.inc(),
-            Err(rejection) => self
+            Err(denied) => self
                 .decisions
                 .get_or_create_owned(&DecisionLabels {
                     decision: "refused",
-                    reason: rejection.reason(),
+                    reason: denied.rejection.reason(),
                 })
                 .inc(),
         };

@@ -7,10 +7,11 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use countersign_core::Rejection;
 use countersign_core::requirements::MethodPath;
 use countersign_core::trust::Epoch;
 use tokio::time::Instant;
+
+use crate::verifier::Denied;
 
 /// The refusals told in one second.
 const TOLD: u64 = 20;
@@ -19,7 +20,7 @@ const TOLD: u64 = 20;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Refused<'a> {
     /// Why.
-    pub(crate) rejection: Rejection,
+    pub(crate) denied: &'a Denied,
     /// Of what, if that was a method at all.
     pub(crate) method: Option<MethodPath<'a>>,
     /// Whose call, if it has an address.
@@ -51,8 +52,12 @@ impl RefusalLog {
         if !self.has_room(self.start.elapsed()) {
             return;
         }
+        let stale = refused.denied.stale.as_ref();
         tracing::info!(
-            reason = %refused.rejection,
+            reason = %refused.denied.rejection,
+            stale = stale.map(|stale| stale.data.name()),
+            class = stale.map(|stale| stale.class.as_str()),
+            age = stale.and_then(|stale| stale.age).map(tracing::field::debug),
             method = refused.method.map(MethodPath::as_str),
             remote = refused.remote.map(tracing::field::display),
             epoch = refused.epoch,

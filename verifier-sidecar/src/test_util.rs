@@ -9,15 +9,15 @@ use std::time::Duration;
 
 use countersign_core::Timestamp;
 use countersign_core::claims::{Claims, Confirmation, Subject};
-use countersign_core::freshness::StalenessBudget;
 use countersign_core::jose::{access_token_header, encode_segment};
 use countersign_core::key_set::{KeySet, KeyTimes, PublishedKey};
 use countersign_core::names::{Audience, CertificateThumbprint, ClientId, Issuer, Scope, TokenId};
 use countersign_core::ports::{Clock, KeyReader as _, Signer as _};
 use countersign_core::requirements::MethodTable;
-use countersign_core::revocation::{Revocation, RevocationList, RevokedSubject};
+use countersign_core::revocation::{Revocation, RevokedSubject};
 use countersign_core::spiffe::TrustDomain;
 use countersign_core::trust::{Epoch, TrustState, UpdateRules};
+use countersign_core::verifier::Grant;
 use countersign_core::verifying::Expectations;
 use countersign_crypto::AwsLc;
 use countersign_crypto::test_util::DeterministicSigner;
@@ -43,11 +43,11 @@ pub const AUDIENCE: &str = "demo";
 /// The scope that tokens of tests have.
 pub const SCOPE: &str = "demo.call";
 
-/// The staleness budget of tests.
-pub const BUDGET: StalenessBudget = StalenessBudget {
-    warn_after: Duration::from_secs(60),
-    refuse_after: Duration::from_secs(900),
-};
+/// From this age on, trust is warned of in tests.
+pub const WARN_AFTER: Duration = Duration::from_secs(60);
+
+/// How long after the end of a lease the default class is decided in tests.
+pub const REFUSE_AFTER: Duration = Duration::from_secs(900);
 
 /// A clock that stands still until it is moved.
 #[derive(Debug)]
@@ -103,8 +103,7 @@ impl TestIssuer {
             key_times: KeyTimes {
                 prepared_at: Timestamp::from_seconds(START - 3600),
                 active_from: Some(Timestamp::from_seconds(START - 3600)),
-                retired_from: None,
-                compromised_at: None,
+                ..KeyTimes::default()
             },
         }
     }
@@ -153,10 +152,7 @@ pub fn trust_state(
     keys: Vec<PublishedKey>,
     revoked: impl IntoIterator<Item = Revocation>,
 ) -> TrustState {
-    let list = RevocationList::default();
-    let revoked = revoked
-        .into_iter()
-        .fold(list, |list, entry| list.with(entry, &AwsLc));
+    let revoked = revoked.into_iter().collect();
     TrustState::new(issuer(), epoch, Arc::new(KeySet::new(keys)), revoked, &AwsLc)
 }
 
@@ -239,12 +235,22 @@ pub fn empty_store(clock: Arc<dyn Clock>) -> Arc<TrustStore> {
         max_revocation_life: Duration::from_secs(90_000),
         leeway: Duration::from_secs(5),
     };
-    Arc::new(TrustStore::new(rules, BUDGET, clock))
+    Arc::new(TrustStore::new(rules, Arc::default(), clock))
 }
 
-/// Puts `state` in `store`, confirmed at this moment.
+/// Puts `state` in `store`, confirmed at this moment, without a lease.
 pub fn trust(store: &TrustStore, state: TrustState) {
     store.install_cached(state, Some(Duration::ZERO)).unwrap();
+}
+
+/// The authority confirms what `store` has in force, and grants a lease of this length from this moment on.
+pub fn confirm(store: &TrustStore, lease: Duration) {
+    let status = store.status();
+    let grant = Grant {
+        sent_at: store.clock().elapsed(),
+        lease,
+    };
+    store.confirm(status.epoch, &status.digest, grant);
 }
 
 /// A verifier on `store`, with a memory for tokens of so many bytes.

@@ -13,20 +13,22 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use countersign_core::Rejection;
 use countersign_core::claims::Claims;
 use countersign_core::names::CertificateThumbprint;
 use countersign_core::requirements::{Access, MethodPath, MethodTable, Requirements, Rule};
+use countersign_core::staleness::{ClassBudget, Stale, StalenessBudget};
 use countersign_core::trust::Epoch;
+use countersign_core::verifier::ClockInDoubt;
 use countersign_core::verifying::{
     Expectations, Presentation, TrustView, VerifiedToken, authenticate, judge,
 };
+use countersign_core::{Rejection, Timestamp};
 use tokio::sync::Semaphore;
 
 use crate::identity::Identity;
 use crate::metrics::DecisionMetrics;
 use crate::token_cache::{KnownToken, TokenCache};
-use crate::trust::TrustStore;
+use crate::trust::{Current, TrustStore};
 
 /// The longest that a request waits for a newer epoch: a caller's patience is worth one round trip, not more.
 pub const LONGEST_WAIT: Duration = Duration::from_millis(200);
@@ -49,9 +51,27 @@ pub struct Question<'a> {
 #[derive(Debug)]
 pub struct Decision {
     /// Let it pass, or why not.
-    pub verdict: Result<Admission, Rejection>,
+    pub verdict: Result<Admission, Denied>,
     /// The epoch.
     pub epoch: Epoch,
+}
+
+/// Why a request may not pass.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Denied {
+    /// The reason.
+    pub rejection: Rejection,
+    /// What is too old, where that is the reason.
+    pub stale: Option<Stale>,
+}
+
+impl From<Rejection> for Denied {
+    fn from(rejection: Rejection) -> Self {
+        Self {
+            rejection,
+            stale: None,
+        }
+    }
 }
 
 /// Why a request may pass.
@@ -96,8 +116,51 @@ pub struct Verifier {
     token_only: Requirements,
 }
 
+/// One look at the trust in force and at the clocks: all that a decision is made on.
+struct Look {
+    current: Current,
+    elapsed: Duration,
+    now: Result<Timestamp, Rejection>,
+}
+
+impl Look {
+    /// What to decide on. Without the time, its age cannot be known, nor what of it has expired.
+    fn trust(&self) -> Result<TrustView<'_>, Rejection> {
+        let view = self.current.view(self.elapsed).ok_or(Rejection::TrustCold)?;
+        self.now.map(|_known| view)
+    }
+
+    fn epoch(&self) -> Epoch {
+        self.current.in_force().map_or(0, |trust| trust.state.epoch())
+    }
+
+    fn refuses_in(&self, budget: &StalenessBudget) -> Duration {
+        let trust = self.current.in_force();
+        trust.map_or(Duration::ZERO, |trust| {
+            budget.refuses_in(trust.lease_left(self.elapsed), trust.overdue(self.elapsed))
+        })
+    }
+
+    /// What there is to say to a request of `class` that is refused.
+    fn denied(&self, rejection: Rejection, class: &ClassBudget) -> Denied {
+        let trust = self
+            .current
+            .in_force()
+            .filter(|_| rejection == Rejection::TrustStale);
+        let stale = trust.and_then(|trust| {
+            Some(Stale {
+                class: class.class.clone(),
+                data: class.budget.too_old(trust.overdue(self.elapsed))?,
+                age: trust.age(self.elapsed),
+            })
+        });
+        Denied { rejection, stale }
+    }
+}
+
 impl Verifier {
-    /// A verifier of `expected` on what `trust` holds, which asks for what `methods` say.
+    /// A verifier of `expected` on what `trust` holds, which asks for what `methods` say. Questions without a method are of the
+    /// default class.
     #[must_use]
     pub fn new(
         trust: Arc<TrustStore>,
@@ -107,13 +170,16 @@ impl Verifier {
         metrics: DecisionMetrics,
     ) -> Self {
         Self {
-            trust,
             expected,
             methods,
             tokens,
             metrics,
             waiting: Semaphore::new(MOST_WAITING),
-            token_only: Requirements::default(),
+            token_only: Requirements {
+                class: Arc::clone(&trust.staleness().default_class),
+                ..Requirements::default()
+            },
+            trust,
         }
     }
 
@@ -137,29 +203,29 @@ impl Verifier {
 
     /// Counts a request that has not even the form of a question.
     pub fn count_refused(&self, rejection: Rejection) {
-        self.metrics.count(&Err(rejection));
+        self.metrics.count(&Err(rejection.into()));
     }
 
     /// Decides on what is known now.
     #[must_use]
     pub fn decide(&self, question: &Question<'_>) -> Decision {
-        let decision = self.look(question);
+        let decision = self.decide_now(question);
         self.metrics.count(&decision.verdict);
         decision
     }
 
     /// Decides, and waits up to [`LONGEST_WAIT`] where a newer epoch may change the verdict.
     pub async fn decide_patiently(&self, question: &Question<'_>) -> Decision {
-        let first = self.look(question);
-        let decision = match first.verdict {
-            Err(rejection) if may_be_early(rejection) => self.look_again(question, first).await,
+        let first = self.decide_now(question);
+        let decision = match &first.verdict {
+            Err(denied) if may_be_early(denied.rejection) => self.decide_later(question, first).await,
             Ok(_) | Err(_) => first,
         };
         self.metrics.count(&decision.verdict);
         decision
     }
 
-    async fn look_again(&self, question: &Question<'_>, first: Decision) -> Decision {
+    async fn decide_later(&self, question: &Question<'_>, first: Decision) -> Decision {
         let Ok(_place) = self.waiting.try_acquire() else {
             return first;
         };
@@ -168,19 +234,19 @@ impl Verifier {
         let newer = epochs.wait_for(|epoch| *epoch > first.epoch);
         let came = matches!(tokio::time::timeout(LONGEST_WAIT, newer).await, Ok(Ok(_)));
         self.metrics.waited(came);
-        if came { self.look(question) } else { first }
+        if came { self.decide_now(question) } else { first }
     }
 
     /// Whether a request that was let in would be let in now.
     ///
     /// # Errors
-    /// The [`Rejection`] that it would meet.
+    /// What it would be [`Denied`] for.
     pub fn judge_again(
         &self,
         admitted: &Admitted,
         method: MethodPath<'_>,
         peer_certificate: Option<CertificateThumbprint>,
-    ) -> Result<(), Rejection> {
+    ) -> Result<(), Denied> {
         let Access::Protected(requirements) = &self.rule(method).access else {
             return Ok(());
         };
@@ -188,14 +254,34 @@ impl Verifier {
             peer_certificate,
             requirements,
         };
-        let current = self.trust.current();
-        let view = current.view(self.trust.clock().elapsed());
-        let view = view.ok_or(Rejection::TrustCold)?;
-        self.judge(Arc::clone(&admitted.known), view, &presentation)?;
-        Ok(())
+        let look = self.look();
+        let judged = look
+            .trust()
+            .and_then(|trust| self.judge(Arc::clone(&admitted.known), trust, &presentation, look.now?));
+        match judged {
+            Ok(_) => Ok(()),
+            Err(rejection) => Err(look.denied(rejection, &requirements.class)),
+        }
     }
 
-    fn look(&self, question: &Question<'_>) -> Decision {
+    /// Time until calls of `method` are refused because trust is too old, if the authority stays away.
+    #[must_use]
+    pub fn refuses_in(&self, method: MethodPath<'_>) -> Duration {
+        match &self.rule(method).access {
+            Access::Open => Duration::MAX,
+            Access::Protected(requirements) => self.look().refuses_in(&requirements.class.budget),
+        }
+    }
+
+    fn look(&self) -> Look {
+        Look {
+            current: self.trust.current(),
+            elapsed: self.trust.clock().elapsed(),
+            now: self.trust.now().map_err(|ClockInDoubt| Rejection::VerifierClock),
+        }
+    }
+
+    fn decide_now(&self, question: &Question<'_>) -> Decision {
         let requirements = match question.method.map(|method| &self.rule(method).access) {
             None => &self.token_only,
             Some(Access::Protected(requirements)) => requirements,
@@ -210,36 +296,36 @@ impl Verifier {
             peer_certificate: question.peer_certificate,
             requirements,
         };
-        let current = self.trust.current();
-        let view = current
-            .view(self.trust.clock().elapsed())
-            .ok_or(Rejection::TrustCold);
+        let look = self.look();
         let verdict = question
             .token
-            .and_then(|token| self.verify(token, view, &presentation));
+            .and_then(|token| self.verify(token, &look, &presentation));
         Decision {
-            verdict: verdict.map(Admission::Token),
-            epoch: view.map_or(0, |view| view.state.epoch()),
+            verdict: verdict
+                .map(Admission::Token)
+                .map_err(|rejection| look.denied(rejection, &requirements.class)),
+            epoch: look.epoch(),
         }
     }
 
     fn verify(
         &self,
         token: &[u8],
-        view: Result<TrustView<'_>, Rejection>,
+        look: &Look,
         presentation: &Presentation<'_>,
     ) -> Result<Admitted, Rejection> {
         if let Some(known) = self.tokens.find(token) {
             self.metrics.recognized();
-            return self.judge(known, view?, presentation);
+            return self.judge(known, look.trust()?, presentation, look.now?);
         }
         self.metrics.new_token();
-        let (view, authentic) = authenticate(token, view, &presentation.requirements.class.budget)?;
+        let budget = &presentation.requirements.class.budget;
+        let (trust, authentic) = authenticate(token, look.trust(), budget)?;
         let known = Arc::new(KnownToken {
             identity: Identity::of(authentic.claims()).ok_or(Rejection::TokenMalformed)?,
             authentic,
         });
-        let admitted = self.judge(known, view, presentation)?;
+        let admitted = self.judge(known, trust, presentation, look.now?)?;
         self.tokens.remember(token, Arc::clone(&admitted.known));
         Ok(admitted)
     }
@@ -247,12 +333,12 @@ impl Verifier {
     fn judge(
         &self,
         known: Arc<KnownToken>,
-        view: TrustView<'_>,
+        trust: TrustView<'_>,
         presentation: &Presentation<'_>,
+        now: Timestamp,
     ) -> Result<Admitted, Rejection> {
         let authentic = known.authentic.clone();
-        let now = self.trust.clock().now();
-        let token = judge(authentic, view, &self.expected, presentation, now)?;
+        let token = judge(authentic, trust, &self.expected, presentation, now)?;
         Ok(Admitted { token, known })
     }
 }

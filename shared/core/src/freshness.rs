@@ -9,16 +9,6 @@ use std::time::Duration;
 
 use crate::staleness::ClassBudget;
 
-/// How long a verifier goes on without the authority.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StalenessBudget {
-    /// From this age on, the verifier decides and warns.
-    pub warn_after: Duration,
-    /// From this age on, the verifier refuses: the bound on how long a revocation can go unnoticed by a verifier that is
-    /// cut off.
-    pub refuse_after: Duration,
-}
-
 /// What the age of the trust means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Freshness {
@@ -42,7 +32,25 @@ pub struct StalenessRules {
     pub classes: Vec<Arc<ClassBudget>>,
 }
 
+/// `normal` is the only class, and a missed minute is worth a look.
+impl Default for StalenessRules {
+    fn default() -> Self {
+        let normal = Arc::new(ClassBudget::normal());
+        Self {
+            warn_after: Duration::from_secs(60),
+            default_class: Arc::clone(&normal),
+            classes: vec![normal],
+        }
+    }
+}
+
 impl StalenessRules {
+    /// The budgets that the authority is told of.
+    #[must_use]
+    pub fn budgets(&self) -> Vec<ClassBudget> {
+        self.classes.iter().map(|class| (**class).clone()).collect()
+    }
+
     /// What it means that the lease ended `overdue` ago; nothing: that the trust was never confirmed.
     #[must_use]
     pub fn freshness(&self, overdue: Option<Duration>) -> Freshness {
@@ -54,12 +62,6 @@ impl StalenessRules {
         } else {
             Freshness::Expired
         }
-    }
-
-    /// Whether calls of the default class are decided.
-    #[must_use]
-    pub fn decides(&self, overdue: Option<Duration>) -> bool {
-        self.default_class.budget.too_old(overdue).is_none()
     }
 }
 
@@ -75,32 +77,11 @@ impl Freshness {
     }
 }
 
-impl StalenessBudget {
-    /// What `age` means.
-    #[must_use]
-    pub fn judge(&self, age: Duration) -> Freshness {
-        if age >= self.refuse_after {
-            Freshness::Expired
-        } else if age >= self.warn_after {
-            Freshness::Stale
-        } else {
-            Freshness::Fresh
-        }
-    }
-
-    /// What is left of the budget at `age`.
-    #[must_use]
-    pub const fn left(&self, age: Duration) -> Duration {
-        self.refuse_after.saturating_sub(age)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// I-14: the lease makes it fresh, any class that decides keeps it from being expired, and the default class alone is what
-    /// readiness goes by.
+    /// I-14: the lease makes it fresh, and any class that decides keeps it from being expired.
     #[test]
     fn trust_is_stale_between_the_end_of_its_lease_and_the_last_budget() {
         let classes = [
@@ -115,32 +96,14 @@ mod tests {
             classes: classes.to_vec(),
         };
         let minutes = |minutes: u64| Some(Duration::from_secs(60 * minutes));
-        for (overdue, freshness, decides) in [
-            (Some(Duration::ZERO), Freshness::Fresh, true),
-            (Some(Duration::from_nanos(1)), Freshness::Stale, true),
-            (minutes(15), Freshness::Stale, false),
-            (minutes(24 * 60), Freshness::Expired, false),
-            (None, Freshness::Expired, false),
+        for (overdue, freshness) in [
+            (Some(Duration::ZERO), Freshness::Fresh),
+            (Some(Duration::from_nanos(1)), Freshness::Stale),
+            (minutes(15), Freshness::Stale),
+            (minutes(24 * 60), Freshness::Expired),
+            (None, Freshness::Expired),
         ] {
-            assert_eq!(
-                (rules.freshness(overdue), rules.decides(overdue)),
-                (freshness, decides),
-                "{overdue:?}"
-            );
+            assert_eq!(rules.freshness(overdue), freshness, "{overdue:?}");
         }
-    }
-
-    #[test]
-    fn the_bounds_are_inclusive() {
-        let second = Duration::from_secs(1);
-        let budget = StalenessBudget {
-            warn_after: 60 * second,
-            refuse_after: 900 * second,
-        };
-        assert_eq!(budget.judge(59 * second), Freshness::Fresh);
-        assert_eq!(budget.judge(60 * second), Freshness::Stale);
-        assert_eq!(budget.judge(899 * second), Freshness::Stale);
-        assert_eq!(budget.judge(900 * second), Freshness::Expired);
-        assert_eq!(budget.left(901 * second), Duration::ZERO);
     }
 }

@@ -96,6 +96,14 @@ impl StalenessBudget {
     pub fn left(&self, overdue: Duration) -> Duration {
         self.shortest().saturating_sub(overdue)
     }
+
+    /// Time until calls are refused if nothing is confirmed any more: the lease still lasts `lease_left`, or ended `overdue` ago.
+    #[must_use]
+    pub fn refuses_in(&self, lease_left: Duration, overdue: Option<Duration>) -> Duration {
+        overdue.map_or(Duration::ZERO, |overdue| {
+            lease_left.saturating_add(self.left(overdue))
+        })
+    }
 }
 
 /// The budget of a class, as a verifier declares it.

@@ -33,7 +33,7 @@ use std::path::Path;
 use serde::de::DeserializeOwned;
 
 pub use complaints::{Complaint, Complaints};
-pub use duration::{InvalidDuration, MAX_DURATION, Period, PeriodOrZero, parse_duration};
+pub use duration::{InvalidDuration, MAX_DURATION, Period, PeriodOrZero, Written, parse_duration};
 pub use reader::parse;
 
 /// The largest configuration file that is read.

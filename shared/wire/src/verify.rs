@@ -1,11 +1,20 @@
 //! `countersign.verify.v1`: decisions out.
 
+use std::time::Duration;
+
 use countersign_core::Rejection;
 use countersign_core::claims::{Claims, Confirmation};
 use countersign_core::names::Scope;
+use countersign_core::staleness::Stale;
 use countersign_proto::verify::v1;
 
 use crate::{status, write_time};
+
+/// A length of time in whole milliseconds.
+#[must_use]
+pub fn write_millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
 
 /// A token that passed.
 #[must_use]
@@ -27,9 +36,10 @@ pub fn write_allowed(claims: &Claims, audience: &str) -> v1::Allowed {
     }
 }
 
-/// A request that did not. The caller is the protected service itself, so it is told precisely.
+/// A request that did not, with what is too old where that is the reason. The caller is the protected service itself, so it is
+/// told precisely.
 #[must_use]
-pub fn write_refused(rejection: Rejection) -> v1::Refused {
+pub fn write_refused(rejection: Rejection, stale: Option<&Stale>) -> v1::Refused {
     let outcome = rejection.outcome();
     v1::Refused {
         reason: rejection.reason().to_owned(),
@@ -39,5 +49,10 @@ pub fn write_refused(rejection: Rejection) -> v1::Refused {
             .unwrap_or_default(),
         grpc_code: status::code(outcome).into(),
         http_status: i32::from(status::http_status(outcome)),
+        stale: stale.map(|stale| v1::Stale {
+            class: stale.class.as_str().to_owned(),
+            data: stale.data.name().to_owned(),
+            age_ms: stale.age.map(write_millis),
+        }),
     }
 }

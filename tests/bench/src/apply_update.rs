@@ -6,13 +6,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use countersign_core::freshness::StalenessBudget;
 use countersign_core::jose::Algorithm;
 use countersign_core::jwk::write_set;
 use countersign_core::names::TokenId;
 use countersign_core::ports::Clock;
 use countersign_core::requirements::{MethodPath, MethodTable};
-use countersign_core::revocation::{Revocation, RevokedSubject};
+use countersign_core::revocation::{Revocation, RevocationList, RevokedSubject};
 use countersign_core::time::Timestamp;
 use countersign_core::trust::{Change, Update, UpdateContent, UpdateRules};
 use countersign_crypto::publishing::{Context, PinnedKeys, sign};
@@ -130,7 +129,7 @@ struct Delta {
 impl Delta {
     fn make(fixture: &Fixture, now: Timestamp, count: u32) -> Result<Self, Failure> {
         let expires_at = now.saturating_add(Duration::from_secs(3_600));
-        let revoked: Vec<Revocation> = (0..count)
+        let revoked: RevocationList = (0..count)
             .map(|number| {
                 Ok(Revocation {
                     subject: RevokedSubject::Token(TokenId::parse(&format!("3.{number:x}"))?),
@@ -194,11 +193,7 @@ fn verifier(fixture: &Fixture, clock: &Arc<dyn Clock>) -> Result<(Arc<TrustStore
         max_revocation_life: 3 * hour,
         leeway: fixture.expected.leeway,
     };
-    let budget = StalenessBudget {
-        warn_after: hour,
-        refuse_after: 2 * hour,
-    };
-    let trust = Arc::new(TrustStore::new(rules, budget, Arc::clone(clock)));
+    let trust = Arc::new(TrustStore::new(rules, Arc::default(), Arc::clone(clock)));
     trust.install_cached(fixture.state.clone(), Some(Duration::ZERO))?;
     let verifier = Verifier::new(
         Arc::clone(&trust),

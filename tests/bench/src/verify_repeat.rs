@@ -6,7 +6,6 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Duration;
 
-use countersign_core::freshness::StalenessBudget;
 use countersign_core::ports::Clock;
 use countersign_core::requirements::{MethodPath, MethodTable};
 use countersign_core::trust::UpdateRules;
@@ -128,11 +127,7 @@ fn verifier(fixture: &Fixture, clock: &Arc<dyn Clock>) -> Result<Verifier, Failu
         max_revocation_life: 3 * hour,
         leeway: fixture.expected.leeway,
     };
-    let budget = StalenessBudget {
-        warn_after: hour,
-        refuse_after: 2 * hour,
-    };
-    let trust = TrustStore::new(rules, budget, Arc::clone(clock));
+    let trust = TrustStore::new(rules, Arc::default(), Arc::clone(clock));
     trust.install_cached(fixture.state.clone(), Some(Duration::ZERO))?;
     Ok(Verifier::new(
         Arc::new(trust),

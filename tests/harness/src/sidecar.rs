@@ -13,7 +13,9 @@ use countersign_core::jwk::write_set;
 use countersign_core::names::CertificateThumbprint;
 use countersign_core::ports::Clock as _;
 use countersign_core::spiffe::SpiffeId;
+use countersign_core::staleness::MAX_LEASE;
 use countersign_core::trust::TrustState;
+use countersign_core::verifier::Grant;
 use countersign_crypto::SigningKey;
 use countersign_mtls::{ClientTls, ExpectedServer, TlsFiles};
 use countersign_runtime::{Shutdown, SystemClock};
@@ -105,7 +107,11 @@ impl RunningSidecar {
     pub fn trust_now(&self, state: TrustState) {
         let (epoch, digest) = (state.epoch(), *state.digest());
         self.trust.install(state).expect("the state is new");
-        self.trust.confirm(epoch, &digest, SystemClock.elapsed());
+        let grant = Grant {
+            sent_at: SystemClock.elapsed(),
+            lease: MAX_LEASE,
+        };
+        self.trust.confirm(epoch, &digest, grant);
     }
 
     /// A connection with the holder's certificate.
@@ -240,8 +246,9 @@ address = "127.0.0.1:0"
 plaintext = true
 disclose_reasons = true
 
-[trust]
-refuse_after = "{budget}s"
+[staleness.class.normal]
+revocations = "{budget}s"
+keys = "{budget}s"
 
 [verify]
 grpc = "127.0.0.1:0"

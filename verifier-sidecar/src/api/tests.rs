@@ -1,11 +1,10 @@
 use std::io;
 use std::sync::Mutex;
 
-use countersign_core::ports::Clock as _;
 use tracing_subscriber::fmt::MakeWriter;
 
 use super::*;
-use crate::test_util::{BUDGET, SetClock, TestIssuer, empty_store, trust};
+use crate::test_util::{REFUSE_AFTER, SetClock, TestIssuer, WARN_AFTER, confirm, empty_store, trust};
 
 /// A log that can be read.
 #[derive(Clone, Default)]
@@ -60,12 +59,11 @@ async fn trust_that_grows_old_is_told_in_the_log() {
     assert_eq!(told().await, ["WARN"]);
     trust(&store, TestIssuer::new("issuer").state(1, []));
     assert_eq!(told().await, ["INFO"]);
-    clock.advance(BUDGET.warn_after);
+    clock.advance(WARN_AFTER);
     assert_eq!(told().await, ["WARN"]);
     assert_eq!(told().await, [""; 0]);
-    clock.advance(BUDGET.refuse_after - BUDGET.warn_after);
+    clock.advance(REFUSE_AFTER - WARN_AFTER);
     assert_eq!(told().await, ["ERROR"]);
-    let status = store.status();
-    store.confirm(status.epoch, &status.digest, clock.elapsed());
+    confirm(&store, Duration::from_secs(10));
     assert_eq!(told().await, ["INFO"]);
 }

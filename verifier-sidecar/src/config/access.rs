@@ -1,12 +1,14 @@
 //! What methods ask for. Whoever lists nothing allows nobody: an empty list is a complaint, never "anybody" (C04).
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use countersign_core::names::Scope;
 use countersign_core::requirements::{Access, MethodTable, Requirements};
 
 use super::Checker;
 use super::file::{File, Method};
+use super::staleness::Classes;
 
 const HEALTH: &[&str] = &["/grpc.health.v1.Health/*"];
 
@@ -16,15 +18,16 @@ const REFLECTION: &[&str] = &[
 ];
 
 impl Checker {
-    pub(super) fn methods(&mut self, file: &File) -> MethodTable {
-        let default = self.scopes("default_scopes", file.default_scopes.as_deref());
-        let mut table = MethodTable::new(Requirements {
-            scopes: default,
-            ..Requirements::default()
-        });
+    pub(super) fn methods(&mut self, file: &File, classes: &Classes) -> MethodTable {
+        let default = Requirements {
+            scopes: self.scopes("default_scopes", file.default_scopes.as_deref()),
+            bound: false,
+            class: Arc::clone(&classes.default),
+        };
+        let mut table = MethodTable::new(default.clone());
         for (index, method) in file.method.iter().enumerate() {
             let key = format!("method.{index}");
-            if let Some(access) = self.access(&key, method) {
+            if let Some(access) = self.access(&key, method, &default, classes) {
                 self.set(&mut table, (&format!("{key}.path"), &method.path), access);
             }
         }
@@ -50,26 +53,36 @@ impl Checker {
         }
     }
 
-    fn access(&mut self, key: &str, method: &Method) -> Option<Access> {
+    fn access(
+        &mut self,
+        key: &str,
+        method: &Method,
+        default: &Requirements,
+        classes: &Classes,
+    ) -> Option<Access> {
         let asks = method.scopes.is_some() || method.bound;
-        match (method.open, asks) {
-            (true, false) => Some(Access::Open),
-            (false, true) => {
-                let scopes = self.scopes(&format!("{key}.scopes"), method.scopes.as_deref());
-                Some(Access::Protected(Requirements {
-                    scopes,
-                    bound: method.bound,
-                    ..Requirements::default()
-                }))
-            }
-            (true, true) => {
+        // Outer: whether one is named. Inner: whether there is such a class.
+        let class = method.class.as_deref();
+        let class = class.map(|name| self.class(&format!("{key}.class"), name, classes));
+        match (method.open, asks, class) {
+            (true, false, None) => Some(Access::Open),
+            (false, true, class) => Some(Access::Protected(Requirements {
+                scopes: self.scopes(&format!("{key}.scopes"), method.scopes.as_deref()),
+                bound: method.bound,
+                class: class.unwrap_or_else(|| Some(Arc::clone(&default.class)))?,
+            })),
+            (false, false, Some(class)) => Some(Access::Protected(Requirements {
+                class: class?,
+                ..default.clone()
+            })),
+            (true, _, _) => {
                 self.complaints
                     .push(key, "has `open = true` and asks for something: remove one");
                 None
             }
-            (false, false) => {
+            (false, false, None) => {
                 self.complaints
-                    .push(key, "needs `open = true`, `scopes` or `bound = true`");
+                    .push(key, "needs `open = true`, `scopes`, `bound = true` or `class`");
                 None
             }
         }

@@ -2,16 +2,10 @@
 
 use std::time::Duration;
 
-use countersign_core::freshness::StalenessBudget;
-
 use crate::server::Limits;
 
-/// A missed minute is worth a look; a quarter of an hour is the life of a token, so that a verifier which is cut off is not
-/// the first to fail.
-pub(super) const BUDGET: StalenessBudget = StalenessBudget {
-    warn_after: Duration::from_secs(60),
-    refuse_after: Duration::from_secs(15 * 60),
-};
+/// A missed minute is worth a look.
+pub(super) const WARN_AFTER: Duration = Duration::from_secs(60);
 
 /// The ceiling of every authority.
 pub(super) const MAX_LIFETIME: Duration = Duration::from_secs(60 * 60);
@@ -27,8 +21,8 @@ pub(super) const MAX_LEEWAY: Duration = Duration::from_secs(60);
 /// good (K22).
 pub(super) const MAX_REVOCATION_LIFE: Duration = Duration::from_secs(25 * 60 * 60);
 
-/// As many as one snapshot can carry ([`countersign_wire::MAX_UPDATE_LENGTH`]).
-pub(super) const MAX_REVOCATIONS: usize = 500_000;
+/// As many as an authority can have: about six bytes for each single token.
+pub(super) const MAX_REVOCATIONS: usize = countersign_wire::MAX_REVOCATIONS;
 
 /// About two thousand tokens: more than have valid tokens for one service at most places.
 pub(super) const TOKEN_CACHE_BYTES: u64 = 4 * 1024 * 1024;

@@ -1,10 +1,12 @@
 //! The configuration file as the operator wrote it. What is optional here has its default in [`super::defaults`].
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use countersign_runtime::config::{Period, PeriodOrZero};
 use countersign_runtime::telemetry::TelemetryConfig;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -29,6 +31,8 @@ pub(super) struct File {
     pub(super) method: Vec<Method>,
     #[serde(default)]
     pub(super) trust: Trust,
+    #[serde(default)]
+    pub(super) staleness: Staleness,
     #[serde(default)]
     pub(super) tokens: Tokens,
     #[serde(default)]
@@ -77,15 +81,34 @@ pub(super) struct Method {
     pub(super) scopes: Option<Vec<String>>,
     #[serde(default)]
     pub(super) bound: bool,
+    pub(super) class: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Trust {
     pub(super) heartbeat: Option<Period>,
-    pub(super) warn_after: Option<Period>,
-    pub(super) refuse_after: Option<Period>,
     pub(super) max_revocations: Option<usize>,
+    /// Gone; there to say where it went.
+    pub(super) warn_after: Option<IgnoredAny>,
+    /// Gone; there to say what replaced it.
+    pub(super) refuse_after: Option<IgnoredAny>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Staleness {
+    pub(super) warn_after: Option<Period>,
+    pub(super) default_class: Option<String>,
+    #[serde(default)]
+    pub(super) class: BTreeMap<String, Class>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Class {
+    pub(super) revocations: PeriodOrZero,
+    pub(super) keys: PeriodOrZero,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -4,6 +4,8 @@ use countersign_crypto::{SigningKey, publishing};
 
 use super::*;
 
+mod staleness;
+
 const EXAMPLE: &str = include_str!("../../config.example.toml");
 
 /// A folder with publishing keys in it, as the name of a configuration file there.
@@ -92,11 +94,16 @@ fn the_defaults_that_the_example_shows_are_the_defaults() {
             {
                 line
             }
+            Some(table) if table.starts_with("[staleness.") => table,
             Some(setting) if setting.split_once(" = ").is_some_and(|(key, _)| is_key(key)) => setting,
             Some(_) | None => line,
         })
         .fold(String::new(), |text, line| text + line + "\n");
     assert!(uncommented.contains("\nheartbeat = \"2s\"\n"), "{uncommented}");
+    assert!(
+        uncommented.contains("\n[staleness.class.tolerant]\nrevocations = \"1d\"\n"),
+        "{uncommented}"
+    );
     let (shown, silent) = (
         parse(&uncommented).expect("shown"),
         parse(EXAMPLE).expect("silent"),
@@ -106,7 +113,7 @@ fn the_defaults_that_the_example_shows_are_the_defaults() {
         let Config {
             expectations,
             rules,
-            budget,
+            staleness,
             heartbeat,
             limits,
             longest_timeout,
@@ -118,7 +125,7 @@ fn the_defaults_that_the_example_shows_are_the_defaults() {
             ..
         } = config;
         format!(
-            "{expectations:?} {rules:?} {budget:?} {heartbeat:?} {limits:?} {longest_timeout:?} {token_cache_bytes} {tokens:?} {workers} {upstream:?} {telemetry:?}"
+            "{expectations:?} {rules:?} {staleness:?} {heartbeat:?} {limits:?} {longest_timeout:?} {token_cache_bytes} {tokens:?} {workers} {upstream:?} {telemetry:?}"
         )
     };
     assert_eq!(comparable(shown), comparable(silent));
@@ -135,7 +142,7 @@ fn the_least_is_enough_and_paths_are_relative_to_the_file() {
     let config = Config::load(&file).expect("the least");
     assert_eq!(config.state_dir, folder.path().join("state"));
     assert_eq!(config.authority.files.certificate, folder.path().join("tls.crt"));
-    assert_eq!(config.budget.refuse_after, Duration::from_secs(900));
+    assert_eq!(*config.staleness, StalenessRules::default());
     assert!(config.verify.grpc.is_none() && config.verify.unix.is_none());
 }
 
@@ -237,14 +244,6 @@ fn durations_are_strict() {
 #[test]
 fn contradictions_are_refused() {
     for (more, needles) in [
-        (
-            "[trust]\nheartbeat = \"30s\"\n",
-            ["trust.warn_after", "three times `trust.heartbeat`"],
-        ),
-        (
-            "[trust]\nrefuse_after = \"1m\"\n",
-            ["trust.refuse_after", "not over `trust.warn_after`"],
-        ),
         (
             "[tokens]\nmax_lifetime = \"2h\"\n",
             ["tokens.max_lifetime", "over 1h"],
@@ -456,7 +455,7 @@ fn methods_are_named_exactly_and_say_what_they_ask_for() {
         ("path = \"/*\"\nopen = true", "a method is written"),
         (
             "path = \"/a.B/C\"",
-            "needs `open = true`, `scopes` or `bound = true`",
+            "needs `open = true`, `scopes`, `bound = true` or `class`",
         ),
         ("path = \"/a.B/C\"\nopen = true\nbound = true", "remove one"),
         ("path = \"/a.B/C\"\nopen = true\nscopes = [\"x\"]", "remove one"),

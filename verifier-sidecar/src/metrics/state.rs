@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use countersign_mtls::{ClientTls, ListenerStats, ServerTls, TlsHealth};
 use prometheus_client::collector::Collector;
@@ -12,7 +13,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
 use crate::sync::SyncMetrics;
-use crate::trust::{TrustAlarm, TrustStore};
+use crate::trust::{TrustAlarm, TrustStatus, TrustStore};
 
 /// Shows the trust in force in `registry`.
 pub fn register_trust(registry: &mut Registry, trust: Arc<TrustStore>) {
@@ -34,12 +35,20 @@ impl Collector for TrustGauges {
             let help = "Time since the authority confirmed the trust in force, absent when it never did";
             show(encoder, "trust_age_seconds", help, age.as_secs_f64())?;
         }
-        if let Some(left) = status.refuses_in {
-            let help = "Time until calls are refused if the authority stays away, absent without trust";
-            show(encoder, "trust_refuses_in_seconds", help, left.as_secs_f64())?;
-        }
-        let ready = "1 while calls are decided, 0 while they are refused for want of trust";
+        self.show_classes(encoder, &status)?;
+        let ready =
+            "1 while calls of the default class are decided, 0 while they are refused for want of trust";
         show(encoder, "ready", ready, i64::from(status.decides()))?;
+        let known = "1 while it is known what time it is, 0 while calls are refused because it is not";
+        show(encoder, "clock_known", known, i64::from(status.time_known))?;
+        let ahead = Duration::from_millis(status.wall_ahead_millis.unsigned_abs()).as_secs_f64();
+        let ahead = if status.wall_ahead_millis < 0 {
+            -ahead
+        } else {
+            ahead
+        };
+        let help = "How much the wall clock is ahead of the authority's time, as far as it was told";
+        show(encoder, "clock_wall_ahead_seconds", help, ahead)?;
         let help = "1 while the authority contradicts itself in this way";
         let mut family = encoder.encode_descriptor("trust_alarm", help, None, MetricType::Gauge)?;
         for alarm in TrustAlarm::ALL {
@@ -53,6 +62,26 @@ impl Collector for TrustGauges {
             "Revocations in force",
             whole(status.revocations),
         )
+    }
+}
+
+impl TrustGauges {
+    fn show_classes(
+        &self,
+        encoder: &mut DescriptorEncoder<'_>,
+        status: &TrustStatus,
+    ) -> Result<(), fmt::Error> {
+        let name = "trust_refuses_in_seconds";
+        let help =
+            "Time until calls of the class are refused if the authority stays away, absent without trust";
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for class in &self.0.staleness().classes {
+            if let Some(left) = status.refuses_within(&class.budget) {
+                let gauge = ConstGauge::new(left.as_secs_f64());
+                gauge.encode(family.encode_family(&[("class", class.class.as_str())])?)?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -177,6 +206,11 @@ fn register_streams(registry: &mut Registry, sync: &SyncMetrics) {
         streams.sessions_ended,
     );
     registry.register("sync_connected", "1 while a stream is open", streams.connected);
+    registry.register(
+        "clock_steps",
+        "Times that somebody set the wall clock",
+        streams.clock_steps,
+    );
     let cache = sync.clone();
     registry.register(
         "cache_saves",

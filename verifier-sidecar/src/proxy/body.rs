@@ -91,7 +91,7 @@ impl Relayed {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Frame<Bytes>>> {
         // First the end: a service that always has something to send does not get round it.
         if let Poll::Ready(refusal) = self.over.poll_unpin(cx) {
-            return Poll::Ready(Some(self.end(refusal)));
+            return Poll::Ready(Some(self.end(&refusal)));
         }
         match Pin::new(&mut self.incoming).poll_frame(cx) {
             Poll::Pending => Poll::Pending,
@@ -107,12 +107,12 @@ impl Relayed {
             }
             Poll::Ready(Some(Err(error))) => {
                 tracing::debug!(%error, "the service broke a call off");
-                Poll::Ready(Some(self.end(Failure::UpstreamUnavailable.into())))
+                Poll::Ready(Some(self.end(&Failure::UpstreamUnavailable.into())))
             }
         }
     }
 
-    fn end(&mut self, refusal: Refusal) -> Frame<Bytes> {
+    fn end(&mut self, refusal: &Refusal) -> Frame<Bytes> {
         self.call.ended_with(refusal.code());
         Frame::trailers(refusal.trailers(self.disclosure))
     }

@@ -1,7 +1,7 @@
 //! When a call must end although neither side has ended it: at the caller's deadline, or when its token is no longer good.
 //!
 //! The decision about a long call is made again at the token's expiry, whenever the trust changes, and when the trust is
-//! about to be too old; so a stream outlives its revocation no longer than a new call would (I-29, G31, G32). In its first
+//! about to be too old for the method's class; so a stream outlives its revocation no longer than a new call would (I-29, G31, G32). In its first
 //! second a call is not looked at again, whatever happens: a stream that has just begun may go on for that much longer.
 
 use std::future::{Future, pending};
@@ -19,7 +19,7 @@ use http::Uri;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::respond::Refusal;
-use crate::verifier::{Admitted, Verifier};
+use crate::verifier::{Admitted, Denied, Verifier};
 
 /// How long a call goes on before its token is looked at again. Nearly every call ends within that, and costs no more
 /// than one timer.
@@ -53,7 +53,7 @@ impl Lifetime {
         };
         tokio::select! {
             biased;
-            rejection = refused => rejection.into(),
+            denied = refused => denied.into(),
             () = at(self.deadline) => Failure::DeadlineExceeded.into(),
         }
     }
@@ -81,39 +81,40 @@ pub(crate) struct TokenWatch {
 
 impl TokenWatch {
     /// Waits until the token is no longer good for the call.
-    async fn refused(self) -> Rejection {
+    async fn refused(self) -> Denied {
         sleep(self.good_for().min(SHORT_CALL)).await;
         let mut epochs = self.verifier.trust().changed();
         loop {
-            if let Err(rejection) = self.judge_again() {
-                return rejection;
+            if let Err(denied) = self.judge_again() {
+                return denied;
             }
             tokio::select! {
                 () = sleep(self.good_for()) => {}
                 changed = epochs.changed() => if changed.is_err() {
                     // The store is gone, and with it whatever could still be known.
-                    return Rejection::TrustCold;
+                    return Rejection::TrustCold.into();
                 }
             }
         }
     }
 
-    fn judge_again(&self) -> Result<(), Rejection> {
-        let path = self.uri.path_and_query().map_or("", |path| path.as_str());
-        let method = MethodPath::parse(path)?;
+    fn judge_again(&self) -> Result<(), Denied> {
         self.verifier
-            .judge_again(&self.admitted, method, self.peer_certificate)
+            .judge_again(&self.admitted, self.method()?, self.peer_certificate)
     }
 
-    /// How long the token is good if nothing changes: until it expires or the trust does.
+    fn method(&self) -> Result<MethodPath<'_>, Rejection> {
+        MethodPath::parse(self.uri.path_and_query().map_or("", |path| path.as_str()))
+    }
+
+    /// How long the token is good if nothing changes: until it expires, or the trust is too old for the method's class.
     fn good_for(&self) -> Duration {
-        let trust = self.verifier.trust();
-        let clock = trust.clock();
-        let expires_in = self.admitted.claims().expires_at.since(clock.now());
-        let current = trust.current();
-        let trusted_for = current
-            .in_force()
-            .map_or(Duration::ZERO, |trust| trust.refuses_in(clock.elapsed()));
+        let expires_at = self.admitted.claims().expires_at;
+        let now = self.verifier.trust().now();
+        let expires_in = now.map_or(Duration::ZERO, |now| expires_at.since(now));
+        let trusted_for = self
+            .method()
+            .map_or(Duration::ZERO, |method| self.verifier.refuses_in(method));
         // Never nothing: should a clock be a little behind, this is not to spin.
         expires_in.min(trusted_for).max(Duration::from_millis(20))
     }

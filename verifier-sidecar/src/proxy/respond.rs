@@ -6,11 +6,13 @@ use http::header::{ALLOW, HeaderMap, HeaderValue, WWW_AUTHENTICATE};
 use http::{Response, StatusCode};
 use tonic::{Code, Status};
 
+use crate::verifier::Denied;
+
 /// Why a call is not served.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
     /// It is refused.
-    Rejected(Rejection),
+    Rejected(Denied),
     /// It failed.
     Failed(Failure),
     /// It is no call of a method.
@@ -21,7 +23,13 @@ pub(crate) enum Refusal {
 
 impl From<Rejection> for Refusal {
     fn from(rejection: Rejection) -> Self {
-        Self::Rejected(rejection)
+        Self::Rejected(rejection.into())
+    }
+}
+
+impl From<Denied> for Refusal {
+    fn from(denied: Denied) -> Self {
+        Self::Rejected(denied)
     }
 }
 
@@ -33,35 +41,38 @@ impl From<Failure> for Refusal {
 
 impl Refusal {
     /// The stable reason, for the log.
-    pub(crate) const fn reason(self) -> &'static str {
+    pub(crate) const fn reason(&self) -> &'static str {
         match self {
-            Self::Rejected(rejection) => rejection.reason(),
+            Self::Rejected(denied) => denied.rejection.reason(),
             Self::Failed(failure) => failure.reason(),
             Self::NotACall => "not_a_call",
             Self::NotGrpc => "not_grpc",
         }
     }
 
-    fn status(self, disclosure: Disclosure) -> Status {
+    fn status(&self, disclosure: Disclosure) -> Status {
         match self {
-            Self::Rejected(rejection) => status::refused(rejection, disclosure),
-            Self::Failed(failure) => status::failed(failure),
+            Self::Rejected(Denied {
+                stale: Some(stale), ..
+            }) => status::stale(stale, disclosure),
+            Self::Rejected(denied) => status::refused(denied.rejection, disclosure),
+            Self::Failed(failure) => status::failed(*failure),
             Self::NotACall | Self::NotGrpc => status::failed(Failure::MethodUnknown),
         }
     }
 
     /// The name of the gRPC code that the caller sees.
-    pub(crate) fn code(self) -> &'static str {
+    pub(crate) fn code(&self) -> &'static str {
         code_name(self.status(Disclosure::Coarse).code())
     }
 
     /// The answer as a response.
-    pub(crate) fn respond<B: Default>(self, disclosure: Disclosure) -> Response<B> {
+    pub(crate) fn respond<B: Default>(&self, disclosure: Disclosure) -> Response<B> {
         let mut response: Response<B> = self.status(disclosure).into_http();
         let headers = response.headers_mut();
         match self {
-            Self::Rejected(rejection) => {
-                if let Some(challenge) = status::challenge(rejection) {
+            Self::Rejected(denied) => {
+                if let Some(challenge) = status::challenge(denied.rejection) {
                     headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
                 }
             }
@@ -77,7 +88,7 @@ impl Refusal {
     }
 
     /// The answer as the trailers of a response that has begun.
-    pub(crate) fn trailers(self, disclosure: Disclosure) -> HeaderMap {
+    pub(crate) fn trailers(&self, disclosure: Disclosure) -> HeaderMap {
         let mut trailers = HeaderMap::new();
         let written = self.status(disclosure).add_header(&mut trailers);
         if written.is_err() {

@@ -131,16 +131,17 @@ impl Proxy {
             .map(|timeout| timeout.min(self.settings.longest_timeout));
         let deadline = timeout.map(|timeout| Instant::now() + timeout);
         let fields = parts.headers.get_all(AUTHORIZATION);
-        let peer_certificate = peer.certificate(self.verifier.trust().clock().now());
+        let now = self.verifier.trust().now().ok();
+        let peer_certificate = now.and_then(|now| peer.certificate(now));
         let question = Question {
             token: bearer::from_authorization(fields.iter().map(HeaderValue::as_bytes)),
             method: Some(form.method),
             peer_certificate,
         };
         let decision = within(deadline, self.verifier.decide_patiently(&question)).await?;
-        let admission = decision.verdict.inspect_err(|rejection| {
+        let admission = decision.verdict.inspect_err(|denied| {
             self.log.tell(&Refused {
-                rejection: *rejection,
+                denied,
                 method: Some(form.method),
                 remote: peer.remote,
                 epoch: decision.epoch,
@@ -165,10 +166,10 @@ impl Proxy {
 
     /// Counts and tells of a request without the form of a call.
     fn malformed(&self, refusal: Refusal, peer: &Peer) -> Refusal {
-        if let Refusal::Rejected(rejection) = refusal {
-            self.verifier.count_refused(rejection);
+        if let Refusal::Rejected(denied) = &refusal {
+            self.verifier.count_refused(denied.rejection);
             let refused = Refused {
-                rejection,
+                denied,
                 method: None::<MethodPath<'_>>,
                 remote: peer.remote,
                 epoch: self.verifier.trust().epoch(),

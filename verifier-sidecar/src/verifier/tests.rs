@@ -1,6 +1,8 @@
 use countersign_core::key_set::KeyTimes;
 use countersign_core::names::Scope;
 use countersign_core::ports::Clock as _;
+use countersign_core::staleness::Data;
+use countersign_core::verifier::ClockMark;
 use countersign_core::{Claim, Timestamp};
 use proptest::prelude::*;
 
@@ -25,6 +27,14 @@ fn methods() -> MethodTable {
     methods
         .set("/a.A/Bound", Access::Protected(bound))
         .expect("a method");
+    for class in [ClassBudget::strict(), ClassBudget::tolerant()] {
+        let path = format!("/a.A/{}", class.class);
+        let asks = Requirements {
+            class: Arc::new(class),
+            ..Requirements::default()
+        };
+        methods.set(&path, Access::Protected(asks)).expect("a method");
+    }
     methods.set("/a.A/Open", Access::Open).expect("a method");
     methods
 }
@@ -62,7 +72,14 @@ fn ask_with(
         method: Some(MethodPath::parse(path).expect("a method")),
         peer_certificate,
     };
-    verifier.decide(&question).verdict.map(|_| ())
+    verdict(verifier.decide(&question))
+}
+
+fn verdict(decision: Decision) -> Result<(), Rejection> {
+    match decision.verdict {
+        Ok(_) => Ok(()),
+        Err(denied) => Err(denied.rejection),
+    }
 }
 
 #[test]
@@ -109,8 +126,7 @@ fn a_remembered_token_is_refused_once_revoked_or_expired() {
     it.clock.advance(Duration::from_secs(1));
     assert_eq!(ask(&it.verifier, &three, "/a.A/Do"), Ok(()));
     it.clock.advance(Duration::from_secs(899));
-    let status = it.store.status();
-    it.store.confirm(status.epoch, &status.digest, it.clock.elapsed());
+    confirm(&it.store, Duration::from_secs(10));
     assert_eq!(ask(&it.verifier, &three, "/a.A/Do"), Err(Rejection::TokenExpired));
 }
 
@@ -170,12 +186,98 @@ fn without_trust_that_may_be_used_only_open_methods_pass() {
     assert_eq!(ask(&it.verifier, &token, "/a.A/Open"), Ok(()));
     trust(&it.store, it.issuer.state(1, []));
     assert_eq!(ask(&it.verifier, &token, "/a.A/Do"), Ok(()));
-    it.clock.advance(BUDGET.refuse_after);
+    it.clock.advance(REFUSE_AFTER);
     // Remembered or new, the answer is the same.
     for token in [&token, &it.issuer.token(&claims("1.2"))] {
         assert_eq!(ask(&it.verifier, token, "/a.A/Do"), Err(Rejection::TrustStale));
     }
     assert_eq!(ask(&it.verifier, &token, "/a.A/Open"), Ok(()));
+}
+
+/// I-14, F42: calls go on for the budget of their method's class after the lease, to the instant, for a token that is remembered
+/// as for one that is new; who asks without a method is of the default class. The refusal says what is too old.
+#[test]
+fn each_class_goes_on_for_its_own_budget() {
+    const MOMENT: Duration = Duration::from_millis(1);
+    let it = fixture();
+    trust(&it.store, it.issuer.state(1, []));
+    let lease = Duration::from_secs(10);
+    confirm(&it.store, lease);
+    let started = it.clock.elapsed();
+    let day = Duration::from_secs(86_400);
+    let mut remembered = it.issuer.token(&claims("1.1"));
+    for (age, decides) in [
+        (Duration::ZERO, [true, true, true]),
+        (lease - MOMENT, [true, true, true]),
+        (lease, [false, true, true]),
+        (lease + REFUSE_AFTER - MOMENT, [false, true, true]),
+        (lease + REFUSE_AFTER, [false, false, true]),
+        (lease + day - MOMENT, [false, false, true]),
+        (lease + day, [false, false, false]),
+    ] {
+        it.clock.advance(started + age - it.clock.elapsed());
+        let now = it.clock.now();
+        let fresh = it.issuer.token(&Claims {
+            issued_at: now,
+            not_before: None,
+            expires_at: now.saturating_add(Duration::from_secs(3600)),
+            ..claims("1.2")
+        });
+        if age > lease + REFUSE_AFTER {
+            remembered.clone_from(&fresh);
+        }
+        for (path, decides) in ["/a.A/strict", "/a.A/Do", "/a.A/tolerant"]
+            .into_iter()
+            .zip(decides)
+        {
+            let answer = if decides {
+                Ok(())
+            } else {
+                Err(Rejection::TrustStale)
+            };
+            assert_eq!(ask(&it.verifier, &fresh, path), answer, "{path} at {age:?}");
+            if age < Duration::from_secs(900) || !decides {
+                assert_eq!(ask(&it.verifier, &remembered, path), answer, "{path} at {age:?}");
+            }
+        }
+        let question = Question {
+            token: Ok(fresh.as_bytes()),
+            method: None,
+            peer_certificate: None,
+        };
+        let decision = it.verifier.decide(&question);
+        let stale = decision.verdict.err().and_then(|denied| denied.stale);
+        let expected = (!decides[1]).then(|| Stale {
+            class: ClassBudget::normal().class,
+            data: Data::Revocations,
+            age: Some(age),
+        });
+        assert_eq!(stale, expected, "{age:?}");
+    }
+}
+
+/// I-17, X04: without the time nothing is decided, whatever the trust; the form of a token still comes first.
+#[test]
+fn without_the_time_nothing_is_decided() {
+    let it = fixture();
+    trust(&it.store, it.issuer.state(1, []));
+    let token = it.issuer.token(&claims("1.1"));
+    assert_eq!(ask(&it.verifier, &token, "/a.A/Do"), Ok(()));
+    it.store.resume_clock(&ClockMark {
+        moment: it.store.moment(),
+        time_millis: (START + 86_400) * 1000,
+        boot: None,
+    });
+    // Remembered or new, the answer is the same.
+    for token in [&token, &it.issuer.token(&claims("1.2"))] {
+        assert_eq!(ask(&it.verifier, token, "/a.A/Do"), Err(Rejection::VerifierClock));
+    }
+    assert_eq!(
+        ask(&it.verifier, "a.b", "/a.A/Do"),
+        Err(Rejection::TokenMalformed)
+    );
+    assert_eq!(ask(&it.verifier, &token, "/a.A/Open"), Ok(()));
+    assert!(!it.store.status().decides());
 }
 
 /// T85, T86, T94: what the method asks for, of remembered tokens too.
@@ -237,7 +339,7 @@ async fn ask_patiently(verifier: &Verifier, token: &str) -> Result<(), Rejection
         method: None,
         peer_certificate: None,
     };
-    verifier.decide_patiently(&question).await.verdict.map(|_| ())
+    verdict(verifier.decide_patiently(&question).await)
 }
 
 /// K16: the first token of a new key may come before the key.
@@ -362,8 +464,7 @@ proptest! {
                     continue;
                 }
                 Event::Confirm => {
-                    let status = it.store.status();
-                    it.store.confirm(status.epoch, &status.digest, it.clock.elapsed());
+                    confirm(&it.store, Duration::from_secs(10));
                     continue;
                 }
                 Event::Revoke(token) => revoked.push(revoke_token(&format!("1.{token}"))),

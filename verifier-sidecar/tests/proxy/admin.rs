@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use countersign_proto::demo::v1::EchoRequest;
-use countersign_sidecar::test_util::{self, BUDGET};
+use countersign_sidecar::test_util::{self, REFUSE_AFTER};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -38,7 +38,7 @@ async fn readiness_follows_the_trust_and_liveness_does_not() {
     assert_eq!((status, body.trim()), (503, "trust_cold"));
     test_util::trust(&sidecar.trust, sidecar.issuer.state(1, []));
     assert_eq!(get(&sidecar, "/ready").await.0, 200);
-    sidecar.clock.advance(BUDGET.refuse_after);
+    sidecar.clock.advance(REFUSE_AFTER);
     let (status, body) = get(&sidecar, "/ready").await;
     assert_eq!((status, body.trim()), (503, "trust_stale"));
     assert_eq!(get(&sidecar, "/live").await.0, 200);

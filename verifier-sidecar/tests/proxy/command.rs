@@ -63,7 +63,13 @@ fn text(bytes: &[u8]) -> String {
 fn a_good_configuration_is_called_good() {
     let output = run(GOOD, &["--check"]);
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
-    assert_eq!(text(&output.stdout), "the configuration is good\n");
+    assert_eq!(
+        text(&output.stdout),
+        "the configuration is good\n\
+         with leases of 10s, which are the authority's to grant (at most 1m is believed):\n\
+         class `normal` (default): goes on for 15m10s after the last contact; if this sidecar is cut off, a revocation is unnoticed \
+         for at most 15m10s\n"
+    );
 }
 
 /// C01, C06: every complaint on stderr, with file and line, and 64.

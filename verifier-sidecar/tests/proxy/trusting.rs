@@ -7,11 +7,12 @@ use countersign_core::Timestamp;
 use countersign_core::ports::Clock as _;
 use countersign_proto::demo::v1::{EchoRequest, ExpandRequest};
 use countersign_runtime::TimerClock;
-use countersign_sidecar::test_util::{self, BUDGET, START};
+use countersign_sidecar::test_util::{self, REFUSE_AFTER, START};
+use tokio::time::Instant;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
-use crate::support::{Setup, Sidecar, claims_with, eventually, reason, with_token, within};
+use crate::support::{METHODS, Setup, Sidecar, claims_with, eventually, reason, with_token, within};
 
 async fn echo(sidecar: &Sidecar, token: &str) -> Result<(), Status> {
     let echoed = sidecar
@@ -44,7 +45,7 @@ async fn a_stale_sidecar_is_unavailable_until_it_is_confirmed() {
     assert!(echo(&sidecar, &token).await.is_ok());
     sidecar
         .clock
-        .advance(BUDGET.refuse_after - Duration::from_secs(1));
+        .advance(REFUSE_AFTER - Duration::from_secs(1));
     // The token has a second to live yet, and so has the trust.
     assert!(echo(&sidecar, &token).await.is_ok());
     sidecar.clock.advance(Duration::from_secs(1));
@@ -58,10 +59,7 @@ async fn a_stale_sidecar_is_unavailable_until_it_is_confirmed() {
         (status.code(), reason(&status).as_str()),
         (Code::Unavailable, "trust_stale")
     );
-    let told = sidecar.trust.status();
-    sidecar
-        .trust
-        .confirm(told.epoch, &told.digest, sidecar.clock.elapsed());
+    test_util::confirm(&sidecar.trust, Duration::from_secs(10));
     assert!(echo(&sidecar, &token).await.is_ok());
 }
 
@@ -176,6 +174,38 @@ async fn a_stream_ends_when_its_token_expires() {
         (Code::Unauthenticated, "token_expired")
     );
 }
+
+/// G31, I-14, I-29: a stream of a strict method ends with the lease, although its token is good and other classes go on. Here a
+/// second of the clock is one of the test.
+#[tokio::test]
+async fn a_stream_ends_when_the_trust_is_too_old_for_its_class() {
+    let setup = Setup {
+        clock: Some(Arc::new(TimerClock::starting_at(Timestamp::from_seconds(START)))),
+        more: METHODS.to_owned() + STRICT,
+        ..Setup::default()
+    };
+    let sidecar = Sidecar::with(setup).await;
+    test_util::confirm(&sidecar.trust, Duration::from_secs(2));
+    let begun = Instant::now();
+    let status = end_of_stream(&sidecar, &sidecar.token(), async {}).await;
+    assert_eq!(
+        (status.code(), reason(&status).as_str()),
+        (Code::Unavailable, "trust_stale")
+    );
+    let info = status.get_details_error_info().expect("an ErrorInfo");
+    let told = ["stale", "class", "age"].map(|name| info.metadata[name].as_str());
+    assert_eq!(told, ["revocations", "strict", "2s"]);
+    assert!(status.get_details_retry_info().is_some());
+    assert!(begun.elapsed() >= Duration::from_millis(1900), "not before");
+    assert!(echo(&sidecar, &sidecar.token()).await.is_ok(), "a method of another class");
+}
+
+/// The stream of the demo, in a class that is decided on nothing without a lease.
+const STRICT: &str = r#"
+[[method]]
+path = "/countersign.demo.v1.DemoService/Expand"
+class = "strict"
+"#;
 
 /// A stream of another client goes on when a client is revoked.
 #[tokio::test]

@@ -163,6 +163,16 @@ impl<T> Visitor<'_> for Text<T> {
     }
 }
 
+/// A length of time, shown as it is written in a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Written(pub Duration);
+
+impl fmt::Display for Written {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_duration(self.0, f)
+    }
+}
+
 fn write_duration(duration: Duration, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let mut left = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     if left == 0 {

@@ -1,6 +1,7 @@
 use http::Request;
 
 use super::*;
+use crate::verifier::Denied;
 
 fn form(
     build: impl FnOnce(http::request::Builder) -> http::request::Builder,
@@ -15,7 +16,10 @@ fn form(
     Ok((form.method.as_str().to_owned(), form.timeout))
 }
 
-const MALFORMED: Refusal = Refusal::Rejected(Rejection::RequestMalformed);
+const MALFORMED: Refusal = Refusal::Rejected(Denied {
+    rejection: Rejection::RequestMalformed,
+    stale: None,
+});
 
 #[test]
 fn a_plain_call_is_read() {
