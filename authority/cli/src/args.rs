@@ -80,7 +80,7 @@ pub(crate) enum Talk {
     /// Take tokens back
     #[command(subcommand)]
     Revoke(RevokeCommand),
-    /// Show the verifiers, and at which epoch each is
+    /// Show the verifiers and how far each is; put one out of service
     Fleet(FleetArgs),
     /// Show whether the parts of an environment run and agree
     Status(StatusArgs),

@@ -6,6 +6,7 @@ pub(crate) mod fleet;
 pub(crate) mod inspect;
 pub(crate) mod key;
 pub(crate) mod pages;
+pub(crate) mod reach;
 pub(crate) mod revoke;
 pub(crate) mod run;
 pub(crate) mod status;

@@ -188,7 +188,10 @@ pub(crate) type Calls = InterceptedService<Channel, Trace>;
 pub(crate) struct Connection {
     /// The environment that it leads to, if one.
     pub(crate) environment: Option<Environment>,
-    calls: Calls,
+    /// How long one answer may take.
+    pub(crate) timeout: Duration,
+    channel: Channel,
+    trace: Trace,
 }
 
 impl Connection {
@@ -210,7 +213,9 @@ impl Connection {
         let channel = channel(&target.authority, target.files).await?;
         Ok(Self {
             environment,
-            calls: InterceptedService::new(channel, Trace::start(args.timeout)?),
+            timeout: args.timeout,
+            channel,
+            trace: Trace::start(args.timeout)?,
         })
     }
 
@@ -222,38 +227,65 @@ impl Connection {
         let channel = channel(authority, files).await?;
         Ok(Self {
             environment: None,
-            calls: InterceptedService::new(channel, Trace::start(timeout)?),
+            timeout,
+            channel,
+            trace: Trace::start(timeout)?,
         })
+    }
+
+    /// Talks to a server of a test, without TLS.
+    #[cfg(test)]
+    pub(crate) fn plain(address: std::net::SocketAddr, timeout: Duration) -> Self {
+        let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{address}"));
+        Self {
+            environment: None,
+            timeout,
+            channel: endpoint.expect("an address").connect_lazy(),
+            trace: Trace::start(timeout).expect("a trace"),
+        }
+    }
+
+    fn calls(&self) -> Calls {
+        InterceptedService::new(self.channel.clone(), self.trace.clone())
     }
 
     /// Issues tokens.
     #[must_use]
     pub(crate) fn tokens(&self) -> TokenServiceClient<Calls> {
-        TokenServiceClient::new(self.calls.clone())
+        TokenServiceClient::new(self.calls())
     }
 
     /// Registers clients.
     #[must_use]
     pub(crate) fn clients(&self) -> ClientServiceClient<Calls> {
-        ClientServiceClient::new(self.calls.clone())
+        ClientServiceClient::new(self.calls())
     }
 
     /// Moves keys.
     #[must_use]
     pub(crate) fn keys(&self) -> KeyServiceClient<Calls> {
-        KeyServiceClient::new(self.calls.clone())
+        KeyServiceClient::new(self.calls())
     }
 
     /// Revokes.
     #[must_use]
     pub(crate) fn revocations(&self) -> RevocationServiceClient<Calls> {
-        RevocationServiceClient::new(self.calls.clone())
+        RevocationServiceClient::new(self.calls())
     }
 
     /// Shows verifiers.
     #[must_use]
     pub(crate) fn fleet(&self) -> FleetServiceClient<Calls> {
-        FleetServiceClient::new(self.calls.clone())
+        FleetServiceClient::new(self.calls())
+    }
+
+    /// Follows an epoch, for as long as that takes.
+    #[must_use]
+    pub(crate) fn watching(&self) -> FleetServiceClient<Calls> {
+        FleetServiceClient::new(InterceptedService::new(
+            self.channel.clone(),
+            self.trace.endless(),
+        ))
     }
 }
 

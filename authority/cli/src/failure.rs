@@ -221,6 +221,14 @@ fn advice_for_reason(reason: &str) -> Option<&'static str> {
             "see `countersign key list`"
         }
         "key_already_prepared" => "go on with `countersign key activate` or `countersign key rotate`",
+        "verifiers_behind" => {
+            "wait for them with `countersign key rotate`, see who they are with `countersign fleet`, or go on without them: \
+             `--force REASON`"
+        }
+        "verifier_unknown" => "see `countersign fleet`",
+        "verifier_connected" => {
+            "stop it first; for one that goes on running there is `countersign fleet quarantine`"
+        }
         "version_moved" => "somebody changed it at the same time: look at it, then repeat",
         "token_not_ours" => "see what it is: `countersign token inspect`",
         "store_unavailable" => "see the authority's log and disk",

@@ -6,12 +6,16 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::time::Instant;
 
 use crate::output::Output;
+use crate::present;
 
 /// From when on a wait is shown.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// How often the display moves.
 const FRAME: Duration = Duration::from_millis(100);
+
+/// What a countdown looks like beside how many have done something.
+const TALLY: &str = "{spinner} {bar:20} {pos}/{len} {msg} ({elapsed})";
 
 /// The first and the longest pause between two questions to the authority.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
@@ -61,16 +65,81 @@ impl Waiting {
         if !self.watched || waited < PATIENCE {
             return;
         }
-        let display = self.display.get_or_insert_with(|| {
-            let display = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-            // The template is a constant; should it not parse, the default style does as well.
-            if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} ({elapsed})") {
-                display.set_style(style.tick_chars("|/-\\ "));
-            }
-            display.enable_steady_tick(FRAME);
-            display
-        });
+        let display = self
+            .display
+            .get_or_insert_with(|| display(None, "{spinner} {msg} ({elapsed})"));
         display.set_message(what.to_owned());
+    }
+}
+
+fn display(length: Option<u64>, template: &str) -> ProgressBar {
+    let display = ProgressBar::with_draw_target(length, ProgressDrawTarget::stderr());
+    // The templates are constants; should one not parse, the default style does as well.
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        display.set_style(style.tick_chars("|/-\\ ").progress_chars("=> "));
+    }
+    display.enable_steady_tick(FRAME);
+    display
+}
+
+/// How many of all have done something: a bar with a countdown on a terminal, a line at each change where there is none, and
+/// nothing for programs. What is over within a second is not shown.
+#[derive(Debug)]
+pub(crate) struct Tally {
+    output: Output,
+    started: Instant,
+    display: Option<ProgressBar>,
+    line: String,
+}
+
+impl Tally {
+    /// Nothing yet.
+    #[must_use]
+    pub(crate) fn new(output: Output) -> Self {
+        Self {
+            output,
+            started: Instant::now(),
+            display: None,
+            line: String::new(),
+        }
+    }
+
+    /// Shows that `done` of `all` have done it, what is to be said of that, and how long it may still take.
+    pub(crate) fn show(&mut self, (done, all): (u32, u32), line: &str, left: Option<Duration>) {
+        if self.started.elapsed() < PATIENCE {
+            return;
+        }
+        if self.output.is_watched() {
+            let display = self.display.get_or_insert_with(|| display(Some(0), TALLY));
+            display.set_length(all.into());
+            display.set_position(done.into());
+            display.set_message(counted_down(line, left));
+        } else if self.is_news(line) && !self.output.is_json() {
+            self.output.note(line);
+        }
+    }
+
+    fn is_news(&mut self, line: &str) -> bool {
+        let news = self.line != line;
+        if news {
+            line.clone_into(&mut self.line);
+        }
+        news
+    }
+}
+
+fn counted_down(line: &str, left: Option<Duration>) -> String {
+    match left {
+        Some(left) => format!("{line}, in {} at the latest", present::duration(left)),
+        None => line.to_owned(),
+    }
+}
+
+impl Drop for Tally {
+    fn drop(&mut self) {
+        if let Some(display) = &self.display {
+            display.finish_and_clear();
+        }
     }
 }
 
@@ -96,6 +165,15 @@ mod tests {
         }
         assert_eq!(turns, 3);
         assert_eq!(waiting.started.elapsed(), Duration::from_secs(5));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn where_nobody_watches_a_line_is_said_once() {
+        let mut tally = Tally::new(Output::new(true, ColourChoice::Never));
+        assert!(tally.is_news("1 of 2") && !tally.is_news("1 of 2") && tally.is_news("2 of 2"));
+        assert_eq!(counted_down("1 of 2", None), "1 of 2");
+        let left = Some(Duration::from_secs(90));
+        assert_eq!(counted_down("1 of 2", left), "1 of 2, in 1m 30s at the latest");
     }
 
     /// Each question is an event in the audit trail of the authority.

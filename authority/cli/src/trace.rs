@@ -19,7 +19,7 @@ use crate::present;
 #[derive(Clone, Debug)]
 pub(crate) struct Trace {
     parent: MetadataValue<Ascii>,
-    timeout: Duration,
+    timeout: Option<Duration>,
 }
 
 impl Trace {
@@ -37,14 +37,28 @@ impl Trace {
         let parent = parent
             .parse()
             .map_err(|_not_ascii| Failure::new(Exit::Failure, "cannot start a trace"))?;
-        Ok(Self { parent, timeout })
+        Ok(Self {
+            parent,
+            timeout: Some(timeout),
+        })
+    }
+
+    /// The same, for a stream that lasts until one side has had enough of it.
+    #[must_use]
+    pub(crate) fn endless(&self) -> Self {
+        Self {
+            parent: self.parent.clone(),
+            timeout: None,
+        }
     }
 }
 
 impl Interceptor for Trace {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
         request.metadata_mut().insert("traceparent", self.parent.clone());
-        request.set_timeout(self.timeout);
+        if let Some(timeout) = self.timeout {
+            request.set_timeout(timeout);
+        }
         // The span of this command takes the place of ours, if there is one.
         let mut headers = std::mem::take(request.metadata_mut()).into_headers();
         trace_context::inject(&mut headers);
@@ -60,6 +74,8 @@ mod tests {
     #[test]
     fn every_call_of_a_command_is_of_one_trace_and_has_a_deadline() {
         let mut trace = Trace::start(Duration::from_secs(3)).expect("a trace");
+        let endless = trace.endless().call(Request::new(())).expect("a request");
+        assert!(endless.metadata().get("grpc-timeout").is_none());
         let mut sent = || {
             let request = trace.call(Request::new(())).expect("a request");
             let field = |name: &str| {
@@ -86,6 +102,8 @@ mod tests {
         );
         assert_eq!(timeout, "3000000u");
         assert_eq!(sent().0, parent);
+        let followed = endless.metadata().get("traceparent").expect("there");
+        assert_eq!(followed.to_str().expect("text"), parent);
         let other = Trace::start(Duration::from_secs(3)).expect("a trace");
         assert_ne!(other.parent, parent);
     }

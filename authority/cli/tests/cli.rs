@@ -53,7 +53,7 @@ Commands:
   client       Register the clients that may ask for tokens
   key          Move signing keys through their life
   revoke       Take tokens back
-  fleet        Show the verifiers, and at which epoch each is
+  fleet        Show the verifiers and how far each is; put one out of service
   status       Show whether the parts of an environment run and agree
   completions  Write a completion script for a shell
   help         Print this message or the help of the given subcommand(s)
@@ -108,9 +108,21 @@ fn every_command_explains_itself() {
             &["--grant", "--spiffe-id", "--certificate", "--with-secret"],
         ),
         (&["client", "secret", "retire"], &["<CLIENT>", "<SECRET_ID>"]),
-        (&["key", "rotate"], &["--wait", "--algorithm"]),
-        (&["key", "compromise"], &["--reason", "--yes"]),
-        (&["revoke", "token"], &["--id", "--reason", "--wait"]),
+        (&["key", "rotate"], &["--wait", "--algorithm", "--force <REASON>"]),
+        (&["key", "activate"], &["--force <REASON>"]),
+        (
+            &["key", "compromise"],
+            &["--reason", "--yes", "--wait [<DURATION>]"],
+        ),
+        (&["key", "users"], &["<KID>"]),
+        (&["revoke", "token"], &["--id", "--reason", "--wait [<DURATION>]"]),
+        (&["client", "disable"], &["--wait [<DURATION>]"]),
+        (&["fleet", "watch"], &["[EPOCH]", "--wait <DURATION>"]),
+        (&["fleet", "quarantine"], &["<SPIFFE_ID>", "--reason <REASON>"]),
+        (
+            &["fleet", "forget"],
+            &["<SPIFFE_ID>", "[VERIFIER_ID]", "--reason <REASON>"],
+        ),
         (&["revoke", "issued-before"], &["<TIME>"]),
         (
             &["fleet"],
@@ -151,8 +163,17 @@ fn a_senseless_command_line_exits_with_2() {
         &["fleet", "--cert", "x"],
         &["revoke", "token"],
         &["revoke", "issued-before", "yesterday"],
+        // What is done in spite of something, or to somebody, has a reason.
+        &["key", "rotate", "--force"],
+        &["key", "rotate", "--force", ""],
+        &["key", "activate", "--force", ""],
+        &["fleet", "quarantine", "spiffe://dev.test/a"],
+        &["fleet", "forget", "spiffe://dev.test/a"],
+        // An option of the list is none of another command.
+        &["fleet", "--timeout", "1s", "release", "spiffe://dev.test/a"],
         &["client", "create", "x"],
         &["fleet"],
+        &["fleet", "list"],
         &["fleet", "--authority", "127.0.0.1:1"],
     ] {
         let output = run(arguments);

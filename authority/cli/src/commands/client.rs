@@ -10,11 +10,11 @@ use countersign_proto::admin::v1;
 use serde::Serialize;
 
 use super::pages;
+use super::reach::{self, WaitArgs};
 use crate::connection::{Connection, ConnectionArgs};
 use crate::failure::{Exit, Failure};
 use crate::files::SecretFile;
 use crate::output::Output;
-use crate::present;
 use registration::RegistrationArgs;
 use view::{Client, Secret, table};
 
@@ -31,7 +31,7 @@ pub(crate) enum ClientCommand {
     /// replace all there were
     Update(UpdateArgs),
     /// Stop a client: it gets no tokens, and those it has are revoked
-    Disable(OneArgs),
+    Disable(DisableArgs),
     /// Let a disabled client ask for tokens again. Those revoked stay revoked
     Enable(OneArgs),
     /// Remove a client for good, and revoke its tokens
@@ -114,10 +114,23 @@ pub(crate) struct UpdateArgs {
 
 /// Which client.
 #[derive(Debug, Args)]
+pub(crate) struct DisableArgs {
+    #[command(flatten)]
+    wait: WaitArgs,
+
+    #[command(flatten)]
+    one: OneArgs,
+}
+
+/// Which client.
+#[derive(Debug, Args)]
 pub(crate) struct DeleteArgs {
     /// Do not ask
     #[arg(long)]
     yes: bool,
+
+    #[command(flatten)]
+    wait: WaitArgs,
 
     #[command(flatten)]
     one: OneArgs,
@@ -332,19 +345,19 @@ async fn update(args: UpdateArgs, output: Output) -> Result<(), Failure> {
     output.data(&client, |paint| client.details(paint))
 }
 
-async fn disable(args: OneArgs, output: Output) -> Result<(), Failure> {
-    let connection = Connection::operator(&args.connection).await?;
-    let client_id = args.client_id.clone();
+async fn disable(args: DisableArgs, output: Output) -> Result<(), Failure> {
+    let connection = Connection::operator(&args.one.connection).await?;
+    let client_id = args.one.client_id.clone();
     let answer = connection
         .clients()
         .disable_client(v1::DisableClientRequest { client_id })
         .await;
-    let doing = format!("cannot disable `{}`", args.client_id);
-    let answer = answer
-        .map_err(|status| Failure::answered(&doing, &status))?
-        .into_inner();
-    let reach = (answer.epoch, answer.verifiers, answer.in_force);
-    stopped("disabled", &args.client_id, reach, output)
+    let doing = format!("cannot disable `{}`", args.one.client_id);
+    let answer = answer.map_err(|status| Failure::answered(&doing, &status))?;
+    let done = serde_json::json!({ "client_id": args.one.client_id, "disabled": true });
+    let told = format!("disabled `{}`; its tokens are revoked", args.one.client_id);
+    let reach = answer.into_inner().reach;
+    reach::tell(&connection, &done, &told, reach, args.wait, output).await
 }
 
 async fn enable(args: OneArgs, output: Output) -> Result<(), Failure> {
@@ -371,33 +384,11 @@ async fn delete(args: DeleteArgs, output: Output) -> Result<(), Failure> {
         .delete_client(v1::DeleteClientRequest { client_id })
         .await;
     let doing = format!("cannot delete `{}`", args.one.client_id);
-    let answer = answer
-        .map_err(|status| Failure::answered(&doing, &status))?
-        .into_inner();
-    let reach = (answer.epoch, answer.verifiers, answer.in_force);
-    stopped("deleted", &args.one.client_id, reach, output)
-}
-
-/// Tells that a client was stopped, in which epoch, and on how many verifiers that is in force.
-fn stopped(
-    what: &str,
-    client_id: &str,
-    (epoch, verifiers, in_force): (u64, u32, u32),
-    output: Output,
-) -> Result<(), Failure> {
-    let value = serde_json::json!({
-        "client_id": client_id, what: true, "epoch": epoch, "verifiers": verifiers, "in_force": in_force,
-    });
-    output.data(&value, |_| {
-        let reach = match verifiers {
-            0 => "no verifier is connected".to_owned(),
-            verifiers => format!(
-                "in force on {in_force} of {}",
-                present::count(verifiers, "verifier")
-            ),
-        };
-        format!("{what} `{client_id}`; its tokens are revoked\nepoch {epoch}: {reach}")
-    })
+    let answer = answer.map_err(|status| Failure::answered(&doing, &status))?;
+    let done = serde_json::json!({ "client_id": args.one.client_id, "deleted": true });
+    let told = format!("deleted `{}`; its tokens are revoked", args.one.client_id);
+    let reach = answer.into_inner().reach;
+    reach::tell(&connection, &done, &told, reach, args.wait, output).await
 }
 
 async fn add_secret(args: AddSecretArgs, output: Output) -> Result<(), Failure> {

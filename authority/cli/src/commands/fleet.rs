@@ -1,22 +1,109 @@
-//! `countersign fleet`: who verifies, and at which epoch.
+//! `countersign fleet`: who verifies, at which epoch, until when; and what an operator does about one that does not follow.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, Subcommand};
+use countersign_core::Timestamp;
+use countersign_core::ports::Clock as _;
 use countersign_proto::admin::v1;
+use countersign_runtime::SystemClock;
 use serde::Serialize;
 
 use super::pages;
+use super::reach::{self, Reach};
+use crate::args::duration;
 use crate::connection::{Connection, ConnectionArgs};
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
 use crate::output::{Output, Paint, Text, Tone};
-use crate::present;
-use crate::progress::Waiting;
+use crate::present::{self, At};
+
+/// What to do; without a command, the verifiers are shown.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct FleetArgs {
+    #[command(subcommand)]
+    command: Option<FleetCommand>,
+
+    #[command(flatten)]
+    connection: ConnectionArgs,
+}
+
+/// What to do with verifiers.
+#[derive(Debug, Subcommand)]
+pub(crate) enum FleetCommand {
+    /// Show the verifiers, at which epoch each is and until when it decides
+    List(ListArgs),
+    /// Wait until an epoch is in force everywhere
+    Watch(WatchArgs),
+    /// Grant the verifiers of an identity no more leases: they stop deciding, each class when its budget ends
+    Quarantine(QuarantineArgs),
+    /// End a quarantine
+    Release(ReleaseArgs),
+    /// Take a verifier for gone that was killed and will not come back: nothing waits for it any more
+    Forget(ForgetArgs),
+}
 
 /// Where.
 #[derive(Debug, Args)]
-pub(crate) struct FleetArgs {
+pub(crate) struct ListArgs {
+    #[command(flatten)]
+    connection: ConnectionArgs,
+}
+
+/// For what.
+#[derive(Debug, Args)]
+pub(crate) struct WatchArgs {
+    /// The epoch. Left out: the current one
+    #[arg(default_value_t = 0, hide_default_value = true)]
+    epoch: u64,
+
+    /// How long to wait at most. Left out: until it is everywhere
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    wait: Option<Duration>,
+
+    #[command(flatten)]
+    connection: ConnectionArgs,
+}
+
+/// Whom, and why.
+#[derive(Debug, Args)]
+pub(crate) struct QuarantineArgs {
+    /// The verifiers' identity
+    spiffe_id: String,
+
+    /// Why; goes into the audit record
+    #[arg(long)]
+    reason: String,
+
+    #[command(flatten)]
+    connection: ConnectionArgs,
+}
+
+/// Whom.
+#[derive(Debug, Args)]
+pub(crate) struct ReleaseArgs {
+    /// The verifiers' identity
+    spiffe_id: String,
+
+    #[command(flatten)]
+    connection: ConnectionArgs,
+}
+
+/// Whom, and why.
+#[derive(Debug, Args)]
+pub(crate) struct ForgetArgs {
+    /// The verifier's identity
+    spiffe_id: String,
+
+    /// Which of this identity: as much of its identifier as tells it from others. Left out: the only one that there is
+    verifier_id: Option<String>,
+
+    /// Why; goes into the audit record
+    #[arg(long)]
+    reason: String,
+
     #[command(flatten)]
     connection: ConnectionArgs,
 }
@@ -25,47 +112,105 @@ pub(crate) struct FleetArgs {
 struct Fleet {
     epoch: u64,
     state_digest: String,
-    gathering: bool,
+    live: u32,
+    in_force: u32,
     verifiers: Vec<Verifier>,
 }
 
 #[derive(Debug, Serialize)]
 struct Verifier {
     spiffe_id: String,
+    verifier_id: String,
     instance_id: String,
     version: String,
+    state: State,
     connected: bool,
+    quarantined: bool,
     acknowledged_epoch: u64,
     up_to_date: bool,
     durable: bool,
     connected_at: Option<String>,
     last_seen_at: Option<String>,
     last_nack: Option<String>,
+    decides_until: Option<At>,
+    bounds: BTreeMap<String, At>,
 }
 
-/// Shows the verifiers.
+/// What a verifier is, in a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum State {
+    /// It has the current epoch.
+    Current,
+    /// It is connected, and has an earlier one.
+    Behind,
+    /// It is not connected.
+    Away,
+    /// It is granted nothing.
+    Quarantined,
+    /// It is connected, and has nothing to decide on yet.
+    Cold,
+}
+
+impl State {
+    fn of(verifier: &v1::Verifier, epoch: u64) -> Self {
+        if verifier.quarantined {
+            Self::Quarantined
+        } else if !verifier.connected {
+            Self::Away
+        } else if verifier.acknowledged_epoch >= epoch {
+            Self::Current
+        } else if verifier.acknowledged_epoch == 0 && verifier.bounds.is_empty() {
+            Self::Cold
+        } else {
+            Self::Behind
+        }
+    }
+
+    fn text(self) -> Text {
+        match self {
+            Self::Current => Text::toned("current", Tone::Good),
+            Self::Behind => Text::toned("behind", Tone::Warning),
+            Self::Away => Text::toned("away", Tone::Bad),
+            Self::Quarantined => Text::toned("quarantined", Tone::Bad),
+            Self::Cold => Text::toned("cold", Tone::Warning),
+        }
+    }
+}
+
+/// Shows the verifiers, or does something about one.
 ///
 /// # Errors
 /// [`Failure`].
 pub(crate) async fn run(args: FleetArgs, output: Output) -> Result<(), Failure> {
-    let connection = Connection::operator(&args.connection).await?;
-    let fleet = Fleet::read(list(&connection, 0).await?);
-    output.data(&fleet, |paint| fleet.table(paint))
+    match args.command {
+        None => show(&args.connection, output).await,
+        Some(FleetCommand::List(list)) => show(&list.connection, output).await,
+        Some(FleetCommand::Watch(watch)) => watched(watch, output).await,
+        Some(FleetCommand::Quarantine(quarantine)) => quarantined(quarantine, output).await,
+        Some(FleetCommand::Release(release)) => released(release, output).await,
+        Some(FleetCommand::Forget(forget)) => forgotten(forget, output).await,
+    }
 }
 
-/// The verifiers that the authority has seen since it started and that have not acknowledged `lacking_epoch`; all, for 0.
-/// What is said beside them is as of the first page.
+async fn show(args: &ConnectionArgs, output: Output) -> Result<(), Failure> {
+    let connection = Connection::operator(args).await?;
+    let fleet = Fleet::read(list(&connection).await?);
+    output.data(&fleet, |paint| fleet.table(paint, SystemClock.now()))
+}
+
+/// The verifiers that the authority knows. What is said beside them is as of the first page.
 ///
 /// # Errors
-/// [`Failure`].
-async fn list(connection: &Connection, lacking_epoch: u64) -> Result<v1::ListVerifiersResponse, Failure> {
+/// When the authority does not answer.
+pub(crate) async fn list(connection: &Connection) -> Result<v1::ListVerifiersResponse, Failure> {
     let mut service = connection.fleet();
     let mut first = None;
     let listed = pages::all("cannot list the verifiers", async |page_token| {
         let request = v1::ListVerifiersRequest {
             page_size: pages::SIZE,
             page_token,
-            lacking_epoch,
+            lacking_epoch: 0,
         };
         let mut page = service.list_verifiers(request).await?.into_inner();
         let found = (
@@ -82,218 +227,198 @@ async fn list(connection: &Connection, lacking_epoch: u64) -> Result<v1::ListVer
     })
 }
 
+async fn watched(args: WatchArgs, output: Output) -> Result<(), Failure> {
+    let connection = Connection::operator(&args.connection).await?;
+    let epoch = Reach {
+        epoch: args.epoch,
+        ..Reach::default()
+    };
+    let reached = reach::follow(&connection, epoch, args.wait, output).await?;
+    output.data(&reached, |_| reached.lines(SystemClock.now()))?;
+    reach::complete(&reached)
+}
+
+async fn quarantined(args: QuarantineArgs, output: Output) -> Result<(), Failure> {
+    let connection = Connection::operator(&args.connection).await?;
+    let request = v1::QuarantineVerifierRequest {
+        spiffe_id: args.spiffe_id.clone(),
+        reason: args.reason,
+    };
+    let answer = connection.fleet().quarantine_verifier(request).await;
+    let doing = format!("cannot put `{}` in quarantine", args.spiffe_id);
+    let answer = answer
+        .map_err(|status| Failure::answered(&doing, &status))?
+        .into_inner();
+    let bounds = reach::read_bounds(&answer.bounds);
+    let until = reach::latest(&bounds);
+    let value = serde_json::json!({
+        "spiffe_id": args.spiffe_id, "quarantined": true, "decides_until": until, "bounds": bounds,
+    });
+    output.data(&value, |_| {
+        let stops = match until {
+            Some(until) => format!("decides until {} UTC", until.clock(SystemClock.now())),
+            None => "decides nothing now".to_owned(),
+        };
+        format!("`{}` is in quarantine; it {stops}", args.spiffe_id)
+    })
+}
+
+async fn released(args: ReleaseArgs, output: Output) -> Result<(), Failure> {
+    let connection = Connection::operator(&args.connection).await?;
+    let request = v1::ReleaseVerifierRequest {
+        spiffe_id: args.spiffe_id.clone(),
+    };
+    let answer = connection.fleet().release_verifier(request).await;
+    let doing = format!("cannot release `{}`", args.spiffe_id);
+    answer.map_err(|status| Failure::answered(&doing, &status))?;
+    let value = serde_json::json!({ "spiffe_id": args.spiffe_id, "quarantined": false });
+    output.data(&value, |_| {
+        format!("`{}` is no longer in quarantine", args.spiffe_id)
+    })
+}
+
+async fn forgotten(args: ForgetArgs, output: Output) -> Result<(), Failure> {
+    let connection = Connection::operator(&args.connection).await?;
+    let listed = list(&connection).await?.verifiers;
+    let asked_for = args.verifier_id.as_deref().unwrap_or_default();
+    let verifier_id = one(&listed, &args.spiffe_id, asked_for)?;
+    let request = v1::ForgetVerifierRequest {
+        spiffe_id: args.spiffe_id.clone(),
+        verifier_id: verifier_id.clone(),
+        reason: args.reason,
+    };
+    let answer = connection.fleet().forget_verifier(request).await;
+    let name = reach::verifier(&args.spiffe_id, &verifier_id);
+    let doing = format!("cannot forget {name}");
+    answer.map_err(|status| Failure::answered(&doing, &status))?;
+    let value = serde_json::json!({
+        "spiffe_id": args.spiffe_id, "verifier_id": verifier_id, "forgotten": true,
+    });
+    output.data(&value, |_| {
+        format!("forgot {name}: nothing waits for it any more")
+    })
+}
+
+/// The one verifier of an identity whose identifier begins so.
+fn one(listed: &[v1::Verifier], spiffe_id: &str, beginning: &str) -> Result<String, Failure> {
+    let ids = || {
+        let of_identity = listed.iter().filter(|verifier| verifier.spiffe_id == spiffe_id);
+        of_identity.map(|verifier| &verifier.verifier_id)
+    };
+    if let Some(whole) = ids().find(|id| *id == beginning) {
+        return Ok(whole.clone());
+    }
+    let mut found = ids().filter(|id| id.starts_with(beginning));
+    match (found.next(), found.next()) {
+        (Some(id), None) => Ok(id.clone()),
+        (None, _) => {
+            let message = format!("there is no verifier {}", reach::verifier(spiffe_id, beginning));
+            Err(Failure::new(Exit::Failure, message).next("see `countersign fleet --json`"))
+        }
+        (Some(_), Some(_)) => {
+            let message = format!("`{spiffe_id}` has several such verifiers");
+            Err(Failure::usage(message).next("say which, by its identifier: `countersign fleet` shows it"))
+        }
+    }
+}
+
 impl Fleet {
     fn read(listed: v1::ListVerifiersResponse) -> Self {
         let epoch = listed.epoch;
-        let verifiers = listed.verifiers.into_iter().map(|verifier| Verifier {
+        let verifiers: Vec<Verifier> = listed
+            .verifiers
+            .into_iter()
+            .map(|verifier| Verifier::read(verifier, epoch))
+            .collect();
+        let live = verifiers
+            .iter()
+            .filter(|verifier| verifier.decides_until.is_some());
+        let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        Self {
+            epoch,
+            state_digest: present::hex(&listed.state_digest),
+            live: count(live.clone().count()),
+            in_force: count(
+                live.filter(|verifier| verifier.acknowledged_epoch >= epoch)
+                    .count(),
+            ),
+            verifiers,
+        }
+    }
+
+    fn table(&self, paint: Paint, now: Timestamp) -> String {
+        if self.verifiers.is_empty() {
+            return format!("epoch {}: no verifier is known", self.epoch);
+        }
+        let heading = [
+            "VERIFIER",
+            "STATE",
+            "EPOCH",
+            "ON DISK",
+            "DECIDES UNTIL",
+            "LAST SEEN",
+            "REFUSED",
+        ];
+        let replicas = self.replicas();
+        let rows = self.verifiers.iter().map(|verifier| {
+            let name = if replicas.contains(verifier.spiffe_id.as_str()) {
+                reach::verifier(&verifier.spiffe_id, &verifier.verifier_id)
+            } else {
+                verifier.spiffe_id.clone()
+            };
+            let until = verifier.decides_until.map(|until| until.clock(now));
+            vec![
+                name.into(),
+                verifier.state.text(),
+                verifier.acknowledged_epoch.to_string().into(),
+                if verifier.durable { "yes" } else { "no" }.into(),
+                present::optional(until),
+                present::optional(verifier.last_seen_at.clone()),
+                present::optional(verifier.last_nack.clone()),
+            ]
+        });
+        let summary = reach::extent(self.in_force, self.live);
+        format!(
+            "{}\n\nepoch {}: {summary}",
+            paint.table(&heading, rows.collect()),
+            self.epoch
+        )
+    }
+
+    /// The identities that several verifiers have.
+    fn replicas(&self) -> BTreeSet<&str> {
+        let ids = || self.verifiers.iter().map(|verifier| verifier.spiffe_id.as_str());
+        // They are in the order of their identities.
+        ids()
+            .zip(ids().skip(1))
+            .filter(|(one, next)| one == next)
+            .map(|(one, _)| one)
+            .collect()
+    }
+}
+
+impl Verifier {
+    fn read(verifier: v1::Verifier, epoch: u64) -> Self {
+        let bounds = reach::read_bounds(&verifier.bounds);
+        Self {
+            state: State::of(&verifier, epoch),
             up_to_date: verifier.connected && verifier.acknowledged_epoch >= epoch,
             connected_at: present::wire_time(verifier.connected_at.as_ref()),
             last_seen_at: present::wire_time(verifier.last_seen_at.as_ref()),
             last_nack: Some(verifier.last_nack).filter(|nack| !nack.is_empty()),
             spiffe_id: verifier.spiffe_id,
+            verifier_id: verifier.verifier_id,
             instance_id: verifier.instance_id,
             version: verifier.version,
             connected: verifier.connected,
+            quarantined: verifier.quarantined,
             acknowledged_epoch: verifier.acknowledged_epoch,
             durable: verifier.durable,
-        });
-        Self {
-            epoch,
-            state_digest: present::hex(&listed.state_digest),
-            gathering: listed.gathering,
-            verifiers: verifiers.collect(),
-        }
-    }
-
-    fn table(&self, paint: Paint) -> String {
-        let heading = ["VERIFIER", "STATE", "EPOCH", "ON DISK", "LAST SEEN", "REFUSED"];
-        let rows = self.verifiers.iter().map(|verifier| {
-            let state = match (verifier.connected, verifier.up_to_date) {
-                (true, true) => Text::toned("current", Tone::Good),
-                (true, false) => Text::toned("behind", Tone::Warning),
-                (false, _) => Text::toned("away", Tone::Bad),
-            };
-            vec![
-                verifier.spiffe_id.as_str().into(),
-                state,
-                verifier.acknowledged_epoch.to_string().into(),
-                if verifier.durable { "yes" } else { "no" }.into(),
-                present::optional(verifier.last_seen_at.clone()),
-                present::optional(verifier.last_nack.clone()),
-            ]
-        });
-        let current = self
-            .verifiers
-            .iter()
-            .filter(|verifier| verifier.up_to_date)
-            .count();
-        let all = present::count(self.verifiers.len(), "verifier");
-        let gathering = if self.gathering { GATHERING } else { "" };
-        if self.verifiers.is_empty() {
-            return format!("epoch {}: no verifier has connected{gathering}", self.epoch);
-        }
-        let summary = format!("epoch {}: in force on {current} of {all}{gathering}", self.epoch);
-        format!("{}\n\n{summary}", paint.table(&heading, rows.collect()))
-    }
-}
-
-/// What is added while the authority says that it is gathering.
-const GATHERING: &str = "; the authority was restarted a moment ago, and others may not be back yet";
-
-/// How far an epoch has come among the verifiers that the authority has seen since it started.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Reach {
-    /// Verifiers seen, connected or away.
-    pub(crate) verifiers: usize,
-    /// Those connected that have not acknowledged the epoch, by SPIFFE ID.
-    pub(crate) behind: Vec<String>,
-    /// Those away that had not acknowledged it, by SPIFFE ID.
-    pub(crate) away: Vec<String>,
-    /// Whether verifiers that were connected before the authority started may not be back yet.
-    pub(crate) gathering: bool,
-}
-
-impl Reach {
-    /// Of the verifiers listed, which all lack the epoch.
-    fn of(lacking: v1::ListVerifiersResponse) -> Self {
-        let (behind, away): (Vec<_>, Vec<_>) = lacking
-            .verifiers
-            .into_iter()
-            .partition(|verifier| verifier.connected);
-        let names = |verifiers: Vec<v1::Verifier>| verifiers.into_iter().map(|verifier| verifier.spiffe_id);
-        Self {
-            verifiers: usize::try_from(lacking.total).unwrap_or(usize::MAX),
-            behind: names(behind).collect(),
-            away: names(away).collect(),
-            gathering: lacking.gathering,
-        }
-    }
-
-    /// Those that acknowledged the epoch.
-    #[must_use]
-    pub(crate) fn in_force(&self) -> usize {
-        self.verifiers
-            .saturating_sub(self.behind.len())
-            .saturating_sub(self.away.len())
-    }
-
-    /// Whether every verifier has it, as far as one can know: never when no verifier is known.
-    #[must_use]
-    pub(crate) fn is_complete(&self) -> bool {
-        self.verifiers > 0 && !self.gathering && self.behind.is_empty() && self.away.is_empty()
-    }
-
-    /// Those that do not have it, each with what it is.
-    pub(crate) fn without(&self) -> Vec<String> {
-        let behind = self.behind.iter().map(|id| format!("{id} (behind)"));
-        behind
-            .chain(self.away.iter().map(|id| format!("{id} (away)")))
-            .collect()
-    }
-
-    /// What it lacks to be complete.
-    #[must_use]
-    pub(crate) fn lacks(&self) -> String {
-        let gathering = if self.gathering { GATHERING } else { "" };
-        match self.without().as_slice() {
-            [] if self.verifiers == 0 => {
-                format!("no verifier has connected since the authority started{gathering}")
-            }
-            [] => format!("all known verifiers have it{gathering}"),
-            without => format!("not on {}{gathering}", without.join(", ")),
-        }
-    }
-}
-
-/// Waits until every verifier has acknowledged `epoch`, for at most `limit`; answers how far it came.
-///
-/// # Errors
-/// When the authority does not answer.
-pub(crate) async fn reached(
-    connection: &Connection,
-    epoch: u64,
-    limit: Duration,
-    output: Output,
-) -> Result<Reach, Failure> {
-    let mut waiting = Waiting::new(output, limit);
-    loop {
-        let reach = Reach::of(list(connection, epoch).await?);
-        let verifiers = present::count(reach.verifiers, "verifier");
-        let what = format!("epoch {epoch}: in force on {} of {verifiers}", reach.in_force());
-        if reach.is_complete() || !waiting.ask_again(&what).await {
-            return Ok(reach);
+            decides_until: reach::latest(&bounds),
+            bounds,
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn verifier(name: &str, connected: bool, epoch: u64) -> v1::Verifier {
-        v1::Verifier {
-            spiffe_id: format!("spiffe://dev.test/{name}"),
-            connected,
-            acknowledged_epoch: epoch,
-            ..v1::Verifier::default()
-        }
-    }
-
-    fn lacking(verifiers: Vec<v1::Verifier>, total: u64) -> v1::ListVerifiersResponse {
-        v1::ListVerifiersResponse {
-            verifiers,
-            total,
-            ..v1::ListVerifiersResponse::default()
-        }
-    }
-
-    #[test]
-    fn whoever_is_away_is_named_and_keeps_an_epoch_from_being_complete() {
-        let reach = Reach::of(lacking(vec![verifier("b", true, 6), verifier("c", false, 1)], 3));
-        assert_eq!((reach.verifiers, reach.in_force()), (3, 1));
-        assert_eq!(
-            reach.lacks(),
-            "not on spiffe://dev.test/b (behind), spiffe://dev.test/c (away)"
-        );
-        assert!(!reach.is_complete());
-        assert!(!Reach::of(lacking(vec![verifier("c", false, 1)], 3)).is_complete());
-        assert!(Reach::of(lacking(vec![], 3)).is_complete());
-    }
-
-    /// An authority that has just started knows nobody: that is no sign that everybody knows.
-    #[test]
-    fn an_epoch_is_complete_nowhere_while_no_verifier_is_known_or_more_may_come_back() {
-        let nobody = Reach::of(lacking(vec![], 0));
-        assert!(!nobody.is_complete());
-        assert!(nobody.lacks().starts_with("no verifier has connected"));
-        let restarted = Reach::of(v1::ListVerifiersResponse {
-            gathering: true,
-            ..lacking(vec![], 3)
-        });
-        assert!(!restarted.is_complete());
-        assert!(restarted.lacks().contains("may not be back"));
-    }
-
-    #[test]
-    fn a_verifier_is_up_to_date_when_it_is_connected_and_has_the_epoch() {
-        let fleet = Fleet::read(v1::ListVerifiersResponse {
-            epoch: 7,
-            state_digest: vec![0xab],
-            ..lacking(
-                vec![
-                    verifier("a", true, 7),
-                    verifier("b", true, 6),
-                    verifier("c", false, 7),
-                ],
-                3,
-            )
-        });
-        let states: Vec<bool> = fleet
-            .verifiers
-            .iter()
-            .map(|verifier| verifier.up_to_date)
-            .collect();
-        assert_eq!(states, [true, false, false]);
-        assert_eq!(fleet.state_digest, "ab");
-    }
-}
+mod tests;

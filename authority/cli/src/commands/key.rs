@@ -1,19 +1,23 @@
 //! `countersign key`: signing keys and their life.
 
 mod rotate;
+mod users;
 
 use std::path::PathBuf;
 
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Subcommand};
 use countersign_proto::admin::v1;
 use serde::Serialize;
 
+use super::reach::{self, WaitArgs};
 use crate::connection::{Connection, ConnectionArgs};
 use crate::failure::{Exit, Failure};
 use crate::files::{self, Audience};
 use crate::output::{Output, Paint, Text, Tone};
 use crate::present;
 use rotate::RotateArgs;
+use users::UsersArgs;
 
 /// What to do with keys.
 #[derive(Debug, Subcommand)]
@@ -30,6 +34,8 @@ pub(crate) enum KeyCommand {
     Retire(RetireArgs),
     /// Declare a key compromised: every token under it is refused, and another key signs at once
     Compromise(CompromiseArgs),
+    /// Show who accepted tokens under a key since the authority started, and whose tokens those were
+    Users(UsersArgs),
     /// Write the keys that sign trust updates: what a sidecar's `publishing_keys` names
     Publishing(PublishingArgs),
 }
@@ -58,6 +64,11 @@ pub(crate) struct ActivateArgs {
     /// The key's `kid`. Left out: the prepared one
     kid: Option<String>,
 
+    /// Do not wait for verifiers that do not hold the key, which refuse its tokens until they do. The reason goes into the
+    /// audit record
+    #[arg(long, value_name = "REASON", value_parser = NonEmptyStringValueParser::new())]
+    force: Option<String>,
+
     #[command(flatten)]
     connection: ConnectionArgs,
 }
@@ -85,6 +96,9 @@ pub(crate) struct CompromiseArgs {
     /// Do not ask
     #[arg(long)]
     yes: bool,
+
+    #[command(flatten)]
+    wait: WaitArgs,
 
     #[command(flatten)]
     connection: ConnectionArgs,
@@ -118,6 +132,7 @@ struct Key {
     compromised_at: Option<String>,
     acknowledged_by: u32,
     verifiers: u32,
+    published_in: u64,
     jwk: Option<serde_json::Value>,
 }
 
@@ -126,6 +141,13 @@ struct Key {
 struct Step {
     epoch: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<Key>,
+}
+
+/// Which key is withdrawn, and which signs now.
+#[derive(Debug, Serialize)]
+struct Compromised {
+    compromised: String,
     key: Option<Key>,
 }
 
@@ -141,6 +163,7 @@ pub(crate) async fn run(command: KeyCommand, output: Output) -> Result<(), Failu
         KeyCommand::Rotate(args) => rotate::run(args, output).await,
         KeyCommand::Retire(args) => retire(args, output).await,
         KeyCommand::Compromise(args) => compromise(args, output).await,
+        KeyCommand::Users(args) => users::run(args, output).await,
         KeyCommand::Publishing(args) => publishing(args, output).await,
     }
 }
@@ -173,14 +196,17 @@ async fn prepared(connection: &Connection, algorithm: Option<String>) -> Result<
     Ok((answer.key.ok_or_else(nothing)?, answer.epoch))
 }
 
-async fn activated(connection: &Connection, kid: String) -> Result<(v1::Key, u64), Failure> {
-    let answer = connection
-        .keys()
-        .activate_key(v1::ActivateKeyRequest {
-            kid,
-            ..v1::ActivateKeyRequest::default()
-        })
-        .await;
+/// The key that signs soon, and the epoch that says so.
+async fn activated(
+    connection: &Connection,
+    kid: &str,
+    force: Option<&str>,
+) -> Result<(v1::Key, u64), Failure> {
+    let request = v1::ActivateKeyRequest {
+        kid: kid.to_owned(),
+        force_reason: force.unwrap_or_default().to_owned(),
+    };
+    let answer = connection.keys().activate_key(request).await;
     let answer = answer
         .map_err(|status| Failure::answered("cannot activate the key", &status))?
         .into_inner();
@@ -202,7 +228,12 @@ async fn prepare(args: PrepareArgs, output: Output) -> Result<(), Failure> {
 
 async fn activate(args: ActivateArgs, output: Output) -> Result<(), Failure> {
     let connection = Connection::operator(&args.connection).await?;
-    let (key, epoch) = activated(&connection, args.kid.unwrap_or_default()).await?;
+    let (key, epoch) = activated(
+        &connection,
+        args.kid.as_deref().unwrap_or_default(),
+        args.force.as_deref(),
+    )
+    .await?;
     let kid = key.kid.clone();
     let from = present::wire_time(key.active_from.as_ref()).unwrap_or_default();
     let step = Step {
@@ -243,22 +274,20 @@ async fn compromise(args: CompromiseArgs, output: Output) -> Result<(), Failure>
     let answer = answer
         .map_err(|status| Failure::answered(doing, &status))?
         .into_inner();
-    let signing = answer
-        .signing_key
-        .as_ref()
-        .map(|key| key.kid.clone())
-        .unwrap_or_default();
-    let step = Step {
-        epoch: answer.epoch,
+    let kid = args.kid;
+    let signs = match &answer.signing_key {
+        Some(key) => format!("{} signs now", key.kid),
+        None => "no key signs now".to_owned(),
+    };
+    let told = format!(
+        "{kid} is compromised: its tokens are refused from epoch {} on\n{signs}",
+        answer.epoch
+    );
+    let done = Compromised {
+        compromised: kid,
         key: answer.signing_key.map(Key::read),
     };
-    let kid = args.kid;
-    output.data(&step, |_| {
-        format!(
-            "{kid} is compromised: its tokens are refused from epoch {} on\n{signing} signs now",
-            step.epoch
-        )
-    })
+    reach::tell(&connection, &done, &told, answer.reach, args.wait, output).await
 }
 
 async fn publishing(args: PublishingArgs, output: Output) -> Result<(), Failure> {
@@ -308,6 +337,7 @@ impl Key {
             compromised_at: time(&key.compromised_at),
             acknowledged_by: key.acknowledged_by,
             verifiers: key.verifiers,
+            published_in: key.published_in,
             jwk: serde_json::from_str(&key.jwk).ok(),
             kid: key.kid,
             algorithm: key.algorithm,

@@ -1,22 +1,22 @@
 //! `countersign revoke`: takes tokens back, and says how far it has come.
 
-use std::time::Duration;
+use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use countersign_core::Timestamp;
+use countersign_core::names::CertificateThumbprint;
 use countersign_core::ports::Clock as _;
 use countersign_proto::admin::v1;
 use countersign_proto::admin::v1::revoke_request::Subject;
 use countersign_runtime::SystemClock;
 use serde::Serialize;
 
-use super::fleet::{self, Reach};
+use super::reach::{self, WaitArgs};
 use super::{pages, token};
-use crate::args::duration;
 use crate::connection::{Connection, ConnectionArgs};
 use crate::failure::Failure;
 use crate::output::{Output, Paint, Text};
-use crate::present;
+use crate::{pki, present};
 
 /// What to revoke.
 #[derive(Debug, Subcommand)]
@@ -25,6 +25,12 @@ pub(crate) enum RevokeCommand {
     Token(RevokeTokenArgs),
     /// Revoke every token that a client was issued until now
     Client(RevokeClientArgs),
+    /// Revoke every token with one `sub` that was issued until now
+    Subject(RevokeSubjectArgs),
+    /// Revoke every token for an audience that was issued until now
+    Audience(RevokeAudienceArgs),
+    /// Revoke every token bound to a certificate, and give no more over it
+    Certificate(RevokeCertificateArgs),
     /// Revoke every token under a signing key, by declaring the key compromised
     Key(RevokeKeyArgs),
     /// Revoke every token that was issued at or before a time
@@ -57,6 +63,59 @@ pub(crate) struct RevokeClientArgs {
 
     #[command(flatten)]
     common: Common,
+}
+
+/// Which subject.
+#[derive(Debug, Args)]
+pub(crate) struct RevokeSubjectArgs {
+    /// The `sub`: `client:<trust domain>/<client>`
+    #[arg(value_name = "SUBJECT")]
+    subject: String,
+
+    #[command(flatten)]
+    common: Common,
+}
+
+/// Which audience.
+#[derive(Debug, Args)]
+pub(crate) struct RevokeAudienceArgs {
+    /// The audience
+    #[arg(value_name = "AUDIENCE")]
+    audience: String,
+
+    #[command(flatten)]
+    common: Common,
+}
+
+/// Which certificate.
+#[derive(Debug, Args)]
+pub(crate) struct RevokeCertificateArgs {
+    /// The certificate, PEM
+    #[arg(
+        value_name = "FILE",
+        required_unless_present = "thumbprint",
+        conflicts_with = "thumbprint"
+    )]
+    certificate: Option<PathBuf>,
+
+    /// Its thumbprint (`x5t#S256`), when the certificate itself is not at hand
+    #[arg(long, value_name = "THUMBPRINT")]
+    thumbprint: Option<String>,
+
+    #[command(flatten)]
+    common: Common,
+}
+
+impl RevokeCertificateArgs {
+    fn thumbprint(&self) -> Result<CertificateThumbprint, Failure> {
+        match (&self.certificate, &self.thumbprint) {
+            (_, Some(thumbprint)) => {
+                CertificateThumbprint::parse(thumbprint).map_err(|invalid| Failure::usage(invalid.expected))
+            }
+            (Some(certificate), None) => pki::thumbprint(certificate),
+            (None, None) => Err(Failure::usage("name a certificate, or `--thumbprint`")),
+        }
+    }
 }
 
 /// Which key.
@@ -101,9 +160,8 @@ struct Common {
     #[arg(long)]
     reason: Option<String>,
 
-    /// How long to wait until every verifier refuses that was seen since the authority started; `0s` not to wait
-    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
-    wait: Duration,
+    #[command(flatten)]
+    wait: WaitArgs,
 
     #[command(flatten)]
     connection: ConnectionArgs,
@@ -134,12 +192,6 @@ fn moment(text: &str) -> Result<Moment, String> {
 #[derive(Debug, Serialize)]
 struct Revoked {
     revoked: String,
-    epoch: u64,
-    verifiers: usize,
-    in_force: usize,
-    complete: bool,
-    behind: Vec<String>,
-    away: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     token_id: Option<String>,
     already: bool,
@@ -162,6 +214,20 @@ pub(crate) async fn run(command: RevokeCommand, output: Output) -> Result<(), Fa
         RevokeCommand::Client(args) => {
             let what = format!("tokens of client {}", args.client_id);
             revoke(&what, Subject::ClientId(args.client_id), &args.common, output).await
+        }
+        RevokeCommand::Subject(args) => {
+            let what = format!("tokens of subject {}", args.subject);
+            revoke(&what, Subject::SubjectName(args.subject), &args.common, output).await
+        }
+        RevokeCommand::Audience(args) => {
+            let what = format!("tokens for audience {}", args.audience);
+            revoke(&what, Subject::Audience(args.audience), &args.common, output).await
+        }
+        RevokeCommand::Certificate(args) => {
+            let thumbprint = args.thumbprint()?;
+            let what = format!("tokens bound to certificate {thumbprint}");
+            let subject = Subject::CertificateThumbprint(thumbprint.as_bytes().to_vec());
+            revoke(&what, subject, &args.common, output).await
         }
         RevokeCommand::Key(args) => {
             let consequence = "every token under this key is refused from now on, everywhere";
@@ -197,41 +263,16 @@ async fn revoke(what: &str, subject: Subject, common: &Common, output: Output) -
     let answer = answer
         .map_err(|status| Failure::answered(&format!("cannot revoke {what}"), &status))?
         .into_inner();
-    let reach = fleet::reached(&connection, answer.epoch, common.wait, output).await;
-    let revoked = Revoked::read(what, answer, reach.as_ref().ok());
-    output.data(&revoked, |_| revoked.sentence())?;
-    match reach {
-        Ok(reach) if reach.is_complete() => {}
-        Ok(reach) => output.warn(&format!(
-            "not yet in force everywhere, {}; it will be as soon as they hear of it, and a verifier that hears nothing \
-             refuses everything once its staleness budget ends",
-            reach.lacks()
-        )),
-        Err(failure) => output.warn(&format!(
-            "it is revoked, but how far that has come is not known: {}",
-            failure.message
-        )),
-    }
-    Ok(())
+    let revoked = Revoked {
+        revoked: what.to_owned(),
+        token_id: Some(answer.token_id).filter(|id| !id.is_empty()),
+        already: answer.already,
+    };
+    let told = revoked.sentence();
+    reach::tell(&connection, &revoked, &told, answer.reach, common.wait, output).await
 }
 
 impl Revoked {
-    /// What was answered, and how far it has come by now, where that is known.
-    fn read(what: &str, answer: v1::RevokeResponse, reach: Option<&Reach>) -> Self {
-        let told = |count: u32| usize::try_from(count).unwrap_or(usize::MAX);
-        Self {
-            revoked: what.to_owned(),
-            epoch: answer.epoch,
-            verifiers: reach.map_or(told(answer.verifiers), |reach| reach.verifiers),
-            in_force: reach.map_or(told(answer.in_force), Reach::in_force),
-            complete: reach.is_some_and(Reach::is_complete),
-            behind: reach.map(|reach| reach.behind.clone()).unwrap_or_default(),
-            away: reach.map(|reach| reach.away.clone()).unwrap_or_default(),
-            token_id: Some(answer.token_id).filter(|id| !id.is_empty()),
-            already: answer.already,
-        }
-    }
-
     fn sentence(&self) -> String {
         let what = match &self.token_id {
             Some(id) => format!("{} {id}", self.revoked),
@@ -242,15 +283,7 @@ impl Revoked {
         } else {
             ""
         };
-        let reach = match self.verifiers {
-            0 => "no verifier has connected".to_owned(),
-            verifiers => format!(
-                "in force on {} of {}",
-                self.in_force,
-                present::count(verifiers, "verifier")
-            ),
-        };
-        format!("revoked {what}{already}\nepoch {}: {reach}", self.epoch)
+        format!("revoked {what}{already}")
     }
 }
 
@@ -302,8 +335,11 @@ impl Revocation {
             Subject::TokenId(id) => ("token", Some(id)),
             Subject::ClientId(id) => ("client", Some(id)),
             Subject::Everything(_) => ("everything", None),
-            Subject::SubjectName(_) | Subject::Audience(_) | Subject::CertificateThumbprint(_) => {
-                return None;
+            Subject::SubjectName(subject) => ("subject", Some(subject)),
+            Subject::Audience(audience) => ("audience", Some(audience)),
+            Subject::CertificateThumbprint(thumbprint) => {
+                let thumbprint = countersign_wire::admin::read_thumbprint(&thumbprint).ok()?;
+                ("certificate", Some(thumbprint.to_string()))
             }
         };
         Some(Self {
@@ -348,29 +384,16 @@ mod tests {
     }
 
     #[test]
-    fn the_answer_says_how_far_it_has_come() {
-        let answer = v1::RevokeResponse {
-            epoch: 7,
-            verifiers: 1,
-            in_force: 1,
-            token_id: "1.0".to_owned(),
-            already: false,
-            reach: None,
+    fn the_answer_says_what_was_revoked_and_whether_it_was_already() {
+        let revoked = |already, token_id: Option<&str>| Revoked {
+            revoked: "token".to_owned(),
+            token_id: token_id.map(str::to_owned),
+            already,
         };
-        let reach = Reach {
-            verifiers: 2,
-            away: vec!["spiffe://dev.test/b".to_owned()],
-            ..Reach::default()
-        };
-        let revoked = Revoked::read("token", answer.clone(), Some(&reach));
+        assert_eq!(revoked(false, Some("1.0")).sentence(), "revoked token 1.0");
         assert_eq!(
-            revoked.sentence(),
-            "revoked token 1.0\nepoch 7: in force on 1 of 2 verifiers"
-        );
-        assert!(!revoked.complete, "one of them is away");
-        assert!(
-            !Revoked::read("token", answer, None).complete,
-            "nobody knows who is away"
+            revoked(true, None).sentence(),
+            "revoked token (nothing to do: already without effect)"
         );
     }
 }

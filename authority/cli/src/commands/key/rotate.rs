@@ -1,20 +1,26 @@
 //! `countersign key rotate`: the whole hand-over from one signing key to the next, without a token refused.
 //!
 //! ```text
-//! prepare -> every verifier holds the key -> activate -> it signs
+//! prepare -> every verifier that decides holds the key -> activate -> it signs
 //! ```
 //!
-//! Waited for are the verifiers that the authority has seen since it started, also those that are away. A run that was broken off goes on where it stopped: a key that is prepared already is taken over.
+//! The authority sees to it that nobody is left behind: it activates nothing before. Here it is waited for that, and told whom and
+//! until when. A run that was broken off goes on where it stopped: a key that is prepared already is taken over.
 
 use std::time::Duration;
 
 use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
+use countersign_core::ports::Clock as _;
 use countersign_proto::admin::v1;
+use countersign_runtime::SystemClock;
 use serde::Serialize;
+use tokio::time::Instant;
 
 use super::{activated, listed, prepared};
 use crate::args::duration;
-use crate::commands::fleet::{self, Reach};
+use crate::commands::fleet;
+use crate::commands::reach::{self, Laggard, Reach};
 use crate::connection::{Connection, ConnectionArgs};
 use crate::failure::{Exit, Failure};
 use crate::output::Output;
@@ -36,9 +42,9 @@ pub(crate) struct RotateArgs {
     wait: Duration,
 
     /// When the wait for the verifiers is over, go on without those that do not hold the key. They refuse its tokens until
-    /// they do
-    #[arg(long)]
-    force: bool,
+    /// they do. The reason goes into the audit record
+    #[arg(long, value_name = "REASON", value_parser = NonEmptyStringValueParser::new())]
+    force: Option<String>,
 
     #[command(flatten)]
     connection: ConnectionArgs,
@@ -51,8 +57,9 @@ struct Rotated {
     previous: Option<String>,
     active_from: Option<String>,
     epoch: u64,
-    verifiers: usize,
-    without: Vec<String>,
+    verifiers: u32,
+    laggards: Vec<Laggard>,
+    forced: bool,
 }
 
 /// Rotates.
@@ -63,24 +70,26 @@ pub(super) async fn run(args: RotateArgs, output: Output) -> Result<(), Failure>
     let connection = Connection::operator(&args.connection).await?;
     let before = listed(&connection).await?;
     let previous = before.keys.iter().find(|key| key.state() == v1::KeyState::Active);
-    let (key, epoch) = match standby(&before.keys, args.algorithm.as_deref())? {
-        Some(key) => (key.clone(), before.epoch),
-        None => prepared(&connection, args.algorithm.clone()).await?,
+    let key = match standby(&before.keys, args.algorithm.as_deref())? {
+        Some(key) => key.clone(),
+        None => prepared(&connection, args.algorithm.clone()).await?.0,
     };
-    let reach = fleet::reached(&connection, epoch, args.wait, output).await?;
-    if !reach.is_complete() {
-        may_go_on(&key.kid, &reach, args.force, output)?;
-    }
-    let (key, epoch) = activated(&connection, key.kid).await?;
-    signs(&connection, &key, output).await?;
+    let turn = Turn {
+        connection: &connection,
+        key: &key,
+        output,
+    };
+    let taken = turn.take(args.wait, args.force.as_deref()).await?;
+    signs(&connection, &taken.key, output).await?;
     let rotated = Rotated {
         previous: previous.map(|key| key.kid.clone()),
-        active_from: present::wire_time(key.active_from.as_ref()),
-        kid: key.kid,
-        algorithm: key.algorithm,
-        epoch,
-        verifiers: reach.in_force(),
-        without: reach.without(),
+        active_from: present::wire_time(taken.key.active_from.as_ref()),
+        kid: taken.key.kid,
+        algorithm: taken.key.algorithm,
+        epoch: taken.epoch,
+        verifiers: taken.reach.in_force,
+        laggards: taken.reach.laggards,
+        forced: taken.forced,
     };
     output.data(&rotated, |_| rotated.sentence())
 }
@@ -102,19 +111,99 @@ fn standby<'a>(keys: &'a [v1::Key], algorithm: Option<&str>) -> Result<Option<&'
     }
 }
 
-/// Whether a key signs although not every verifier is known to hold it.
-fn may_go_on(kid: &str, reach: &Reach, forced: bool, output: Output) -> Result<(), Failure> {
-    let message = format!(
-        "key {kid} is prepared, but not yet held by every verifier: {}",
-        reach.lacks()
-    );
-    if forced {
-        output.warn(&format!("{message}; it signs all the same"));
-        return Ok(());
-    }
-    let next = "repeat `countersign key rotate` once they hold it, or go on without them: `--force`";
-    Err(Failure::new(Exit::Unavailable, message).next(next))
+/// The moment at which a prepared key may sign.
+struct Turn<'a> {
+    connection: &'a Connection,
+    key: &'a v1::Key,
+    output: Output,
 }
+
+/// A key that was activated.
+struct Taken {
+    key: v1::Key,
+    epoch: u64,
+    /// How far the key had come by then.
+    reach: Reach,
+    forced: bool,
+}
+
+impl Turn<'_> {
+    /// Activates the key once every verifier holds it. When that takes longer than `wait`, only if `force` says why.
+    async fn take(&self, wait: Duration, force: Option<&str>) -> Result<Taken, Failure> {
+        let reach = match self.when_held(wait).await? {
+            Held::Taken(taken) => return Ok(*taken),
+            Held::NotYet(reach) => reach,
+        };
+        let lacks = self.lacks(&reach).await?;
+        let message = format!("key {} is prepared, but {lacks}", self.key.kid);
+        let Some(reason) = force else {
+            return Err(Failure::new(Exit::Unavailable, message).next(NEXT));
+        };
+        self.output.warn(&format!("{message}; it signs all the same"));
+        let (key, epoch) = activated(self.connection, &self.key.kid, Some(reason)).await?;
+        Ok(Taken {
+            key,
+            epoch,
+            reach,
+            forced: true,
+        })
+    }
+
+    async fn when_held(&self, wait: Duration) -> Result<Held, Failure> {
+        let ends = Instant::now() + wait;
+        let mut waiting = Waiting::new(self.output, wait);
+        loop {
+            let left = ends.saturating_duration_since(Instant::now());
+            let published = Reach {
+                epoch: self.key.published_in,
+                ..Reach::default()
+            };
+            let reach = reach::follow(self.connection, published, Some(left), self.output).await?;
+            if !reach.complete {
+                return Ok(Held::NotYet(reach));
+            }
+            match activated(self.connection, &self.key.kid, None).await {
+                Ok((key, epoch)) => {
+                    return Ok(Held::Taken(Box::new(Taken {
+                        key,
+                        epoch,
+                        reach,
+                        forced: false,
+                    })));
+                }
+                Err(failure) if failure.reason.as_deref() == Some("verifiers_behind") => {}
+                Err(failure) => return Err(failure),
+            }
+            // It is in force, but a verifier that has a disk does not have it there yet.
+            if !waiting.ask_again("verifiers write the key to disk").await {
+                return Ok(Held::NotYet(reach));
+            }
+        }
+    }
+
+    /// Who does not hold the key.
+    async fn lacks(&self, reach: &Reach) -> Result<String, Failure> {
+        let now = SystemClock.now();
+        let sentence = reach.sentence(now);
+        if !reach.complete {
+            return Ok(format!("{sentence}: {}", reach.laggards(now).join("; ")));
+        }
+        let verifiers = fleet::list(self.connection).await?.verifiers;
+        let without = verifiers.iter().filter(|verifier| !verifier.durable);
+        let names: Vec<String> = without
+            .map(|verifier| reach::verifier(&verifier.spiffe_id, &verifier.verifier_id))
+            .collect();
+        Ok(format!("{sentence}, but not on the disk of {}", names.join(", ")))
+    }
+}
+
+enum Held {
+    Taken(Box<Taken>),
+    NotYet(Reach),
+}
+
+/// What an operator can do about verifiers that do not hold a key.
+const NEXT: &str = "repeat `countersign key rotate` to wait on; `countersign fleet forget` those that are gone for good,                     `countersign fleet quarantine` those that are cut off, or go on without them: `--force REASON`";
 
 async fn signs(connection: &Connection, key: &v1::Key, output: Output) -> Result<(), Failure> {
     let mut waiting = Waiting::new(output, UNTIL_IT_SIGNS);
