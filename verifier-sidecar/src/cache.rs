@@ -8,8 +8,9 @@
 //!
 //! What is written when is in `journal`, what is verified on load in `replay`, what lies where in `directory`.
 //!
-//! Bounded: the log of deltas by [`MAX_LOGGED_DELTAS`] and [`MAX_LOGGED_BYTES`]. A cache that is over one of them says so
-//! with [`Saved::wants_snapshot`]; the stream is then opened anew with `Hello.epoch` 0, to which the authority answers
+//! Bounded: the log of deltas by [`MAX_LOGGED_DELTAS`](countersign_core::verifier::MAX_LOGGED_DELTAS) and
+//! [`MAX_LOGGED_BYTES`](countersign_core::verifier::MAX_LOGGED_BYTES), of which each sidecar draws its own between half and
+//! all, so that a fleet does not ask at once. A cache that is over one of them says so with [`Saved::wants_snapshot`]; the stream is then opened anew with `Hello.epoch` 0, to which the authority answers
 //! with a snapshot, which replaces the log.
 
 mod directory;
@@ -25,27 +26,22 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use countersign_core::names::VerifierId;
 use countersign_core::ports::Clock;
 use countersign_core::trust::{Epoch, TrustState, UpdateRefused, UpdateRules};
+use countersign_core::verifier::{ClockMark, Saved, Unsound};
 use countersign_proto::trust::v1::Signed;
 use prost::Message as _;
 use serde::{Deserialize, Serialize};
 
 use crate::sync::Publishers;
-use crate::trust::{Floor, TrustStore};
+use crate::trust::{StateId, TrustStore, moment};
 use directory::Directory;
 pub use directory::Exposed;
 pub(crate) use directory::check_access;
 use journal::Entry;
 use opening::Opening;
 use worker::Worker;
-
-/// From this many deltas on, a snapshot is asked for. Each sidecar draws its own bound between half of it and all of it,
-/// so that a fleet does not ask at once. Half of it is as many as an authority sends after a snapshot.
-pub const MAX_LOGGED_DELTAS: usize = 1024;
-
-/// The same, in bytes.
-pub const MAX_LOGGED_BYTES: usize = 16 * 1024 * 1024;
 
 /// Whose cache it is. A cache of another verifier is not used.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,6 +64,8 @@ pub struct CacheSettings {
     pub directory: PathBuf,
     /// Whose cache it is.
     pub identity: CacheIdentity,
+    /// Which verifier of its identity this one is, unless the directory says it already.
+    pub fresh_id: VerifierId,
     /// How long opening may take before the database counts as damaged.
     pub open_patience: Duration,
     /// How long one save may take before the sidecar goes on without it.
@@ -77,10 +75,11 @@ pub struct CacheSettings {
 impl CacheSettings {
     /// The settings for `directory`, with the usual patience.
     #[must_use]
-    pub const fn new(directory: PathBuf, identity: CacheIdentity) -> Self {
+    pub const fn new(directory: PathBuf, identity: CacheIdentity, fresh_id: VerifierId) -> Self {
         Self {
             directory,
             identity,
+            fresh_id,
             // Ten times what the largest cache takes on a slow disk.
             open_patience: Duration::from_secs(30),
             // A revocation is in force only after it is saved or given up on, so a stalled disk delays it by this much.
@@ -136,6 +135,19 @@ pub enum Unusable {
     Refused(UpdateRefused),
 }
 
+impl From<Unsound> for Unusable {
+    fn from(why: Unsound) -> Self {
+        match why {
+            Unsound::FloorMissing => Self::FloorMissing,
+            Unsound::BelowFloor => Self::BelowFloor,
+            Unsound::FloorContradicted => Self::FloorContradicted,
+            Unsound::Misplaced => Self::Misplaced,
+            Unsound::Manifest => Self::Manifest,
+            Unsound::Refused(refused) => Self::Refused(refused),
+        }
+    }
+}
+
 impl Unusable {
     /// The stable name for logs and metrics.
     #[must_use]
@@ -188,15 +200,6 @@ impl NotDurable {
     }
 }
 
-/// What became of a save.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Saved {
-    /// Whether it survives a power cut.
-    pub durable: bool,
-    /// Whether the cache asks for a snapshot to replace its log.
-    pub wants_snapshot: bool,
-}
-
 /// What was on disk.
 #[derive(Clone, Debug)]
 pub enum Found {
@@ -220,8 +223,12 @@ pub struct Opened {
     pub cache: TrustCache,
     /// What was in it.
     pub found: Found,
+    /// Which verifier of its identity this one is.
+    pub verifier_id: VerifierId,
+    /// Where the clocks stood when the authority was last heard.
+    pub mark: Option<ClockMark>,
     /// The highest state that was ever in force here, as far as the disk says. Holds in a cold start, too.
-    pub floor: Option<Floor>,
+    pub floor: Option<StateId>,
 }
 
 impl Opened {
@@ -232,6 +239,9 @@ impl Opened {
     pub fn restore(&self, trust: &TrustStore) -> Result<(), UpdateRefused> {
         if let Some(floor) = self.floor {
             trust.raise_floor(floor);
+        }
+        if let Some(mark) = &self.mark {
+            trust.resume_clock(mark);
         }
         match &self.found {
             Found::Trust { state, age } => trust.install_cached((**state).clone(), *age).map(drop),
@@ -292,24 +302,30 @@ impl TrustCache {
         rules: UpdateRules,
         clock: Arc<dyn Clock>,
     ) -> Result<Opened, CacheError> {
-        let opening = Opening::new(settings, publishers, rules, clock.now());
+        let opening = Opening::new(settings, publishers, rules, clock.as_ref());
         let outcome = tokio::task::spawn_blocking(move || opening.run())
             .await
             .unwrap_or(Err(CacheError::ShuttingDown))?;
+        let mut mark = None;
         let found = match outcome.found {
             Ok(None) => Found::Nothing,
-            Ok(Some(replayed)) => Found::Trust {
+            Ok(Some(replayed)) => {
+                mark = replayed.mark;
                 // Opening took time, too.
-                age: replayed
-                    .manifest
-                    .and_then(|manifest| manifest.age(clock.now_millis())),
-                state: Box::new(replayed.state),
-            },
+                let (boot, now) = (clock.boot(), moment(clock.as_ref()));
+                let manifest = replayed.manifest.as_ref();
+                Found::Trust {
+                    age: manifest.and_then(|manifest| manifest.age(boot.as_ref(), now)),
+                    state: Box::new(replayed.state),
+                }
+            }
             Err(why) => Found::Unusable(why),
         };
         Ok(Opened {
             cache: outcome.cache,
             found,
+            verifier_id: outcome.verifier_id,
+            mark,
             floor: outcome.floor,
         })
     }
@@ -334,7 +350,12 @@ impl TrustCache {
 
     /// Saves a signed snapshot and the signed deltas that follow on it, in place of everything before; `leads_to` is the
     /// state at the end.
-    pub async fn save_snapshot(&self, signed: &Signed, deltas: &[(Epoch, Signed)], leads_to: Floor) -> Saved {
+    pub async fn save_snapshot(
+        &self,
+        signed: &Signed,
+        deltas: &[(Epoch, Signed)],
+        leads_to: StateId,
+    ) -> Saved {
         let deltas = deltas
             .iter()
             .map(|(epoch, signed)| (*epoch, signed.encode_to_vec()));
@@ -347,7 +368,7 @@ impl TrustCache {
     }
 
     /// Saves the signed delta that leads from the last state saved to `leads_to`.
-    pub async fn save_delta(&self, signed: &Signed, leads_to: Floor) -> Saved {
+    pub async fn save_delta(&self, signed: &Signed, leads_to: StateId) -> Saved {
         self.save(Entry::Delta {
             signed: signed.encode_to_vec(),
             leads_to,
@@ -355,12 +376,12 @@ impl TrustCache {
         .await
     }
 
-    /// Saves the signed heartbeat for `epoch` that answers a ping sent at `sent_at_millis` of the wall clock.
-    pub async fn save_heartbeat(&self, signed: &Signed, epoch: Epoch, sent_at_millis: u64) -> Saved {
+    /// Saves the signed heartbeat for `epoch` that answers a ping which was sent when the clocks stood at `sent`.
+    pub async fn save_heartbeat(&self, signed: &Signed, epoch: Epoch, sent: &ClockMark) -> Saved {
         self.save(Entry::Heartbeat {
             signed: signed.encode_to_vec(),
             epoch,
-            sent_at_millis,
+            sent: sent.clone(),
         })
         .await
     }

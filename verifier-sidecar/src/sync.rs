@@ -1,7 +1,7 @@
 //! How trust comes here: one stream to the authority, for the sidecar's whole life.
 //!
-//! A stream's life is a state machine without I/O (`session`); the [`Supervisor`] drives it, one stream after another,
-//! with growing random pauses while the authority is away. Everything that comes is verified before it is parsed
+//! A stream's life is a state machine without I/O ([`countersign_core::verifier::Session`]); `session` speaks for it, and the
+//! [`Supervisor`] drives it, one stream after another, with growing random pauses while the authority is away. Everything that comes is verified before it is parsed
 //! ([`Publishers`]), saved before it is in force, and in force before it is acknowledged. Whatever fails, the last good
 //! state stays, and its age tells how long ago that was.
 //!
@@ -11,11 +11,8 @@
 //! ```
 
 mod metrics;
-mod pings;
 mod publishers;
-mod rebuild;
 mod repeats;
-mod resync;
 #[cfg(test)]
 pub(crate) mod scripted;
 mod session;
@@ -23,22 +20,21 @@ mod supervisor;
 
 use std::time::Duration;
 
+use countersign_core::names::VerifierId;
+use countersign_core::verifier::Ending;
+
+pub use countersign_core::verifier::HEARTBEAT_PERIOD;
 pub use metrics::{ByReason, Reason, SyncMetrics};
 pub use publishers::Publishers;
 pub use supervisor::{Dial, DialError, Supervisor};
-
-/// How far the authority's clock and this one may be apart. A statement from farther away is ignored: its clock or ours is
-/// wrong, and one that is replayed is old. Kerberos has lived well with the same bound.
-pub const MAX_CLOCK_DIFFERENCE: Duration = Duration::from_secs(5 * 60);
-
-/// How often a heartbeat is asked for, unless configured otherwise.
-pub const HEARTBEAT_PERIOD: Duration = Duration::from_secs(2);
 
 /// How the stream behaves.
 #[derive(Clone, Debug)]
 pub struct SyncSettings {
     /// Random per process start.
     pub instance_id: String,
+    /// Which verifier of its identity this is, also after a restart.
+    pub verifier_id: VerifierId,
     /// How often a heartbeat is asked for. Three without an answer end the stream.
     pub heartbeat_period: Duration,
     /// The longest pause between two attempts to open a stream.
@@ -50,12 +46,14 @@ pub struct SyncSettings {
 impl SyncSettings {
     /// The usual settings.
     #[must_use]
-    pub const fn new(instance_id: String) -> Self {
+    pub const fn new(instance_id: String, verifier_id: VerifierId) -> Self {
         Self {
             instance_id,
+            verifier_id,
             heartbeat_period: HEARTBEAT_PERIOD,
-            // With full jitter, everybody is back half a minute after the authority at the latest.
-            longest_pause: Duration::from_secs(15),
+            // Shorter than a lease, so that an authority that is away for a moment is missed by nobody. With full jitter, a
+            // fleet that comes back at once is spread over it; the authority lets in only so many streams at a time.
+            longest_pause: Duration::from_secs(5),
             longest_session: Duration::from_secs(3600),
         }
     }
@@ -116,5 +114,15 @@ impl Ended {
     /// Whether this side ended it with nothing being wrong.
     const fn is_orderly(self) -> bool {
         matches!(self, Self::LogFull | Self::Renewed | Self::Stopped)
+    }
+}
+
+impl From<Ending> for Ended {
+    fn from(ending: Ending) -> Self {
+        match ending {
+            Ending::NoAnswer => Self::NoAnswer,
+            Ending::Renewed => Self::Renewed,
+            Ending::LogFull => Self::LogFull,
+        }
     }
 }

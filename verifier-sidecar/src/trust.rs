@@ -5,14 +5,16 @@
 
 mod status;
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
-use countersign_core::freshness::StalenessBudget;
+use countersign_core::Timestamp;
+use countersign_core::freshness::StalenessRules;
 use countersign_core::ports::{Clock, Sha256};
 use countersign_core::trust::{Epoch, StateDigest, TrustState, Update, UpdateRefused, UpdateRules};
-use countersign_core::verifier::{HeldTrust, InForce, Moment};
+use countersign_core::verifier::{ClockInDoubt, ClockMark, Grant, HeldTrust, InForce, Moment, VerifierClock};
 use countersign_core::verifying::TrustView;
 use tokio::sync::watch;
 
@@ -43,30 +45,34 @@ const MOST_LOOKS: usize = 1000;
 /// Holds the trust in force. One writer at a time, any number of readers.
 #[derive(Debug)]
 pub struct TrustStore {
-    budget: StalenessBudget,
+    staleness: Arc<StalenessRules>,
     clock: Arc<dyn Clock>,
     held: ArcSwap<HeldTrust>,
     writing: Mutex<()>,
     epoch: watch::Sender<Epoch>,
+    /// The latest time that was told, in seconds since 1970.
+    told: AtomicU64,
 }
 
 impl TrustStore {
     /// A store with nothing in force.
     #[must_use]
-    pub fn new(rules: UpdateRules, budget: StalenessBudget, clock: Arc<dyn Clock>) -> Self {
+    pub fn new(rules: UpdateRules, staleness: Arc<StalenessRules>, clock: Arc<dyn Clock>) -> Self {
+        let time = VerifierClock::start(clock.boot(), moment(clock.as_ref()));
         Self {
-            budget,
+            staleness,
             clock,
-            held: ArcSwap::from_pointee(HeldTrust::new(rules)),
+            held: ArcSwap::from_pointee(HeldTrust::new(rules, time)),
             writing: Mutex::new(()),
             epoch: watch::Sender::new(0),
+            told: AtomicU64::new(0),
         }
     }
 
     /// How long decisions go on without the authority.
     #[must_use]
-    pub const fn budget(&self) -> StalenessBudget {
-        self.budget
+    pub const fn staleness(&self) -> &Arc<StalenessRules> {
+        &self.staleness
     }
 
     /// The clock that ages are told by.
@@ -78,10 +84,25 @@ impl TrustStore {
     /// What the store's clock says now.
     #[must_use]
     pub fn moment(&self) -> Moment {
-        Moment {
-            elapsed: self.clock.elapsed(),
-            wall_millis: self.clock.now_millis(),
+        moment(self.clock.as_ref())
+    }
+
+    /// What time it is, for decisions. Once the authority has said it, never earlier than what was told before, whoever asks: a
+    /// reader that is late with an earlier [`HeldTrust`] is no exception.
+    ///
+    /// # Errors
+    /// [`ClockInDoubt`].
+    pub fn now(&self) -> Result<Timestamp, ClockInDoubt> {
+        let held = self.held.load();
+        let now = held.now(self.clock.elapsed())?;
+        if !held.clock().is_heard() {
+            return Ok(now);
         }
+        let told = self.told.load(Ordering::Relaxed);
+        if told < now.as_seconds() {
+            self.told.fetch_max(now.as_seconds(), Ordering::Relaxed);
+        }
+        Ok(now.max(Timestamp::from_seconds(told)))
     }
 
     /// The trust in force. Takes no lock.
@@ -117,7 +138,7 @@ impl TrustStore {
     /// Everything there is to tell.
     #[must_use]
     pub fn status(&self) -> TrustStatus {
-        TrustStatus::of(&self.held.load(), self.budget, self.clock.elapsed())
+        TrustStatus::of(&self.held.load(), &self.staleness, self.moment())
     }
 
     /// Lets `change` make the next of what is held, and puts that in force as a whole. Decisions go on meanwhile, on what
@@ -167,20 +188,34 @@ impl TrustStore {
         self.write(|held| held.restore(state, age, now))
     }
 
+    /// [`HeldTrust::resume_clock`], now.
+    pub fn resume_clock(&self, mark: &ClockMark) {
+        let now = self.moment();
+        self.write(|held| held.resume_clock(mark, now));
+    }
+
     /// [`HeldTrust::raise_floor`].
     pub fn raise_floor(&self, floor: StateId) {
         self.write(|held| held.raise_floor(floor));
     }
 
     /// [`HeldTrust::confirm`], now.
-    pub fn confirm(&self, epoch: Epoch, digest: &StateDigest, sent_at: Duration) -> Confirmation {
+    pub fn confirm(&self, epoch: Epoch, digest: &StateDigest, grant: Grant) -> Confirmation {
         let now = self.moment();
-        self.write(|held| held.confirm(epoch, digest, sent_at, now))
+        self.write(|held| held.confirm(epoch, digest, grant, now))
     }
 
     /// [`HeldTrust::disowned`].
     pub fn disowned(&self) {
         self.write(HeldTrust::disowned);
+    }
+}
+
+/// What `clock` says now.
+pub(crate) fn moment(clock: &dyn Clock) -> Moment {
+    Moment {
+        elapsed: clock.elapsed(),
+        wall_millis: clock.now_millis(),
     }
 }
 

@@ -3,6 +3,7 @@
 //! ```text
 //! <state_dir>/lock            held while the sidecar runs
 //! <state_dir>/floor           the highest durable epoch
+//! <state_dir>/verifier-id     which verifier of its identity this is
 //! <state_dir>/opening         there while the database is opened; as long as starts that did not survive it
 //! <state_dir>/cache/          the database
 //! <state_dir>/cache.damaged/  the last one that could not be used
@@ -12,14 +13,20 @@
 //! What lies there verifies itself, but nobody else may put it there: an older copy of the whole directory verifies, too.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
-use std::io;
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
+use countersign_core::names::VerifierId;
 use rustix::fs::OFlags;
 use rustix::process::geteuid;
 
 use super::Unusable;
+
+const VERIFIER_ID: &str = "verifier-id";
+
+/// More than the longest identifier and the end of its line.
+const MAX_VERIFIER_ID: u64 = 128;
 
 /// A state directory that belongs to this process.
 #[derive(Debug)]
@@ -95,6 +102,25 @@ pub(super) fn open_regular(options: &mut OpenOptions, path: &Path) -> io::Result
     }
 }
 
+/// Puts a file `name` with `content` in `directory`, in place of one that is there. When it returns, it survives a power cut.
+pub(super) fn replace_file(directory: &Path, name: &str, content: &[u8]) -> io::Result<()> {
+    let temporary = directory.join(format!("{name}.new"));
+    // What lies there, from a write that was broken off for instance, is not opened: it need not be a file.
+    match fs::remove_file(&temporary) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&temporary)?;
+    file.write_all(content)?;
+    file.sync_all()?;
+    fs::rename(&temporary, directory.join(name))?;
+    File::open(directory)?.sync_all()
+}
+
 /// A file of ours that is written, and made if it is not there.
 fn own_file() -> OpenOptions {
     let mut options = OpenOptions::new();
@@ -133,6 +159,21 @@ impl Directory {
     /// The state directory itself.
     pub(super) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Which verifier of its identity this one is: what the directory says, so that it is the same after a restart; `fresh`
+    /// from now on, when it says nothing that could be one.
+    pub(super) fn verifier_id(&self, fresh: &VerifierId) -> io::Result<VerifierId> {
+        let mut text = String::new();
+        let read = open_regular(OpenOptions::new().read(true), &self.path.join(VERIFIER_ID))
+            .and_then(|file| file.take(MAX_VERIFIER_ID).read_to_string(&mut text));
+        if read.is_ok()
+            && let Ok(id) = VerifierId::parse(text.trim_end())
+        {
+            return Ok(id);
+        }
+        replace_file(&self.path, VERIFIER_ID, format!("{fresh}\n").as_bytes())?;
+        Ok(fresh.clone())
     }
 
     /// Where the database is.

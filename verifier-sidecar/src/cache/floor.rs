@@ -3,21 +3,19 @@
 //! It is what shows that a database is older than it was: restored, swapped, or with its tail lost. Two lines: a JSON
 //! object, and its SHA-256, so that a damaged number is not taken for a high one that would lock the authority out.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::fs::OpenOptions;
+use std::io::{self, Read as _};
 use std::path::Path;
 
 use countersign_core::ports::Sha256;
 use serde::{Deserialize, Serialize};
 
 use super::CacheIdentity;
-use super::directory::open_regular;
-use crate::trust::Floor;
+use super::directory::{open_regular, replace_file};
+use crate::trust::StateId;
 
 /// The name of the file in the state directory.
 pub(super) const FILE: &str = "floor";
-const TEMPORARY: &str = "floor.new";
 const FORMAT: u32 = 1;
 const MAX_LENGTH: u64 = 16 * 1024;
 
@@ -38,7 +36,7 @@ pub(super) enum Found {
     /// It is damaged, of another format, or of another verifier.
     Unreadable,
     /// The floor.
-    Floor(Floor),
+    Floor(StateId),
 }
 
 /// Reads the file in `directory`.
@@ -60,7 +58,7 @@ pub(super) fn read(directory: &Path, identity: &CacheIdentity, sha256: &dyn Sha2
 pub(super) fn write(
     directory: &Path,
     identity: &CacheIdentity,
-    floor: Floor,
+    floor: StateId,
     sha256: &dyn Sha256,
 ) -> io::Result<()> {
     let content = serde_json::to_string(&Content {
@@ -70,24 +68,10 @@ pub(super) fn write(
         digest: hex(&floor.digest),
     })?;
     let sum = hex(&sha256.sha256(&[content.as_bytes()]));
-    let temporary = directory.join(TEMPORARY);
-    // What lies there, from a write that was broken off for instance, is not opened: it need not be a file.
-    match fs::remove_file(&temporary) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        Ok(()) | Err(_) => {}
-    }
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&temporary)?;
-    file.write_all(format!("{content}\n{sum}\n").as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&temporary, directory.join(FILE))?;
-    File::open(directory)?.sync_all()
+    replace_file(directory, FILE, format!("{content}\n{sum}\n").as_bytes())
 }
 
-fn parse(text: &str, identity: &CacheIdentity, sha256: &dyn Sha256) -> Option<Floor> {
+fn parse(text: &str, identity: &CacheIdentity, sha256: &dyn Sha256) -> Option<StateId> {
     let (content, sum) = text.strip_suffix('\n')?.split_once('\n')?;
     if sum != hex(&sha256.sha256(&[content.as_bytes()])) {
         return None;
@@ -96,7 +80,7 @@ fn parse(text: &str, identity: &CacheIdentity, sha256: &dyn Sha256) -> Option<Fl
     if content.format != FORMAT || content.identity != *identity {
         return None;
     }
-    Some(Floor {
+    Some(StateId {
         epoch: content.epoch,
         digest: read_hex(&content.digest)?,
     })

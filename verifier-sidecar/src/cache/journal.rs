@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! save(update):    records in one transaction -> flushed -> floor file -> done
-//! save(heartbeat): record -> flushed -> done, if it states the epoch at the end of the log
+//! save(heartbeat): record, clocks -> flushed -> done, if it states the epoch at the end of the log
 //! ```
 //!
 //! A snapshot replaces the log. The log has a soft bound, from which on a snapshot is asked for, and a hard one, at which
@@ -11,14 +11,15 @@
 use std::sync::Arc;
 
 use countersign_core::trust::Epoch;
+use countersign_core::verifier::{ClockMark, Saved};
 use countersign_runtime::ErrorChain;
 
 use super::directory::Directory;
 use super::disk::{Change, DiskError, RecordMap, Records};
-use super::replay::{self, Manifest, Rejected, Replay, Replayed, delta_name};
-use super::{CacheIdentity, Saved, Unusable, floor};
+use super::replay::{self, Rejected, Replay, Replayed, delta_name};
+use super::{CacheIdentity, Unusable, floor};
 use crate::sync::Publishers;
-use crate::trust::Floor;
+use crate::trust::StateId;
 
 /// What is to be saved.
 #[derive(Clone, Debug)]
@@ -30,14 +31,14 @@ pub(super) enum Entry {
         /// Signed deltas that follow on it, with the epochs that they lead to.
         deltas: Vec<(Epoch, Vec<u8>)>,
         /// The state at the end.
-        leads_to: Floor,
+        leads_to: StateId,
     },
     /// A signed delta to the last state saved.
     Delta {
         /// The serialized `trust.v1.Signed`.
         signed: Vec<u8>,
         /// The state that it leads to.
-        leads_to: Floor,
+        leads_to: StateId,
     },
     /// A signed heartbeat.
     Heartbeat {
@@ -45,8 +46,8 @@ pub(super) enum Entry {
         signed: Vec<u8>,
         /// The epoch that it states.
         epoch: Epoch,
-        /// When the ping was sent that it answers, by this verifier's wall clock.
-        sent_at_millis: u64,
+        /// Where the clocks stood when the ping was sent that it answers.
+        sent: ClockMark,
     },
 }
 
@@ -69,9 +70,9 @@ pub(super) enum JournalError {
     /// The floor file could not be written.
     #[error("the floor file could not be written")]
     Floor(#[source] std::io::Error),
-    /// The identity could not be serialized.
-    #[error("the identity record could not be written")]
-    Identity(#[from] serde_json::Error),
+    /// A record could not be serialized.
+    #[error("a record could not be serialized")]
+    Record(#[from] serde_json::Error),
 }
 
 /// How long the log may grow.
@@ -129,7 +130,10 @@ impl Journal {
         let replayed = replay.run(&records)?;
         if let Some(replayed) = &replayed {
             self.tip = replayed.state.epoch();
-            self.heartbeat_epoch = replayed.manifest.as_ref().map(Manifest::epoch);
+            self.heartbeat_epoch = replayed
+                .manifest
+                .as_ref()
+                .map(|manifest| manifest.heartbeat.epoch);
             self.deltas = replayed.deltas.iter().map(|delta| delta.epoch).collect();
             self.bytes = replayed.deltas.iter().map(|delta| delta.length).sum();
         }
@@ -145,11 +149,7 @@ impl Journal {
                 leads_to,
             } => self.snapshot(signed, deltas, *leads_to)?,
             Entry::Delta { signed, leads_to } => self.delta(signed, *leads_to)?,
-            Entry::Heartbeat {
-                signed,
-                epoch,
-                sent_at_millis,
-            } => self.heartbeat(signed, *epoch, *sent_at_millis)?,
+            Entry::Heartbeat { signed, epoch, sent } => self.heartbeat(signed, *epoch, sent)?,
         };
         Ok(Saved {
             durable,
@@ -161,7 +161,7 @@ impl Journal {
         &mut self,
         signed: &[u8],
         deltas: &[(Epoch, Vec<u8>)],
-        leads_to: Floor,
+        leads_to: StateId,
     ) -> Result<bool, JournalError> {
         let identity = replay::write_identity(&self.identity)?;
         let epochs: Vec<Epoch> = deltas.iter().map(|(epoch, _)| *epoch).collect();
@@ -189,7 +189,7 @@ impl Journal {
         Ok(true)
     }
 
-    fn delta(&mut self, signed: &[u8], leads_to: Floor) -> Result<bool, JournalError> {
+    fn delta(&mut self, signed: &[u8], leads_to: StateId) -> Result<bool, JournalError> {
         let follows = self.tip != 0 && self.tip.checked_add(1) == Some(leads_to.epoch);
         if !follows || self.is_over(HARD) {
             return Ok(false);
@@ -204,13 +204,16 @@ impl Journal {
         Ok(true)
     }
 
-    fn heartbeat(&mut self, signed: &[u8], epoch: Epoch, sent_at_millis: u64) -> Result<bool, JournalError> {
+    fn heartbeat(&mut self, signed: &[u8], epoch: Epoch, sent: &ClockMark) -> Result<bool, JournalError> {
         if epoch != self.tip {
             return Ok(false);
         }
-        let record = replay::write_heartbeat(sent_at_millis, signed);
+        let clock = replay::write_clock(sent)?;
         self.records.commit(&Change {
-            put: vec![(replay::HEARTBEAT.to_owned(), record.as_slice())],
+            put: vec![
+                (replay::HEARTBEAT.to_owned(), signed),
+                (replay::CLOCK.to_owned(), clock.as_slice()),
+            ],
             remove: Vec::new(),
         })?;
         self.heartbeat_epoch = Some(epoch);
@@ -218,9 +221,9 @@ impl Journal {
     }
 
     /// Only after the records are on disk: a floor above them would make the next start a cold one.
-    fn reached(&mut self, floor: Floor) -> Result<(), JournalError> {
+    fn reached(&mut self, floor: StateId) -> Result<(), JournalError> {
         self.tip = floor.epoch;
-        let sha256 = self.publishers.reader();
+        let sha256 = self.publishers.reader().as_ref();
         floor::write(self.directory.path(), &self.identity, floor, sha256).map_err(JournalError::Floor)
     }
 

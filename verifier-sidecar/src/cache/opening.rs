@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
-use countersign_core::Timestamp;
+use countersign_core::names::VerifierId;
+use countersign_core::ports::Clock;
 use countersign_core::trust::{Epoch, UpdateRules};
+use countersign_core::verifier::{BootId, MAX_LOGGED_BYTES, MAX_LOGGED_DELTAS, Moment};
 use countersign_runtime::ErrorChain;
 use countersign_runtime::backoff::Jitter;
 
@@ -13,11 +15,9 @@ use super::floor;
 use super::journal::{Journal, LogBound};
 use super::replay::{Rejected, Replay, Replayed};
 use super::worker::{Loaded, Worker};
-use super::{
-    CacheError, CacheSettings, MAX_LOGGED_BYTES, MAX_LOGGED_DELTAS, NotDurable, TrustCache, Unusable,
-};
+use super::{CacheError, CacheSettings, NotDurable, TrustCache, Unusable};
 use crate::sync::Publishers;
-use crate::trust::Floor;
+use crate::trust::{StateId, moment};
 
 /// Everything that opening needs.
 #[derive(Clone, Debug)]
@@ -25,7 +25,8 @@ pub(super) struct Opening {
     settings: CacheSettings,
     publishers: Publishers,
     rules: UpdateRules,
-    now: Timestamp,
+    boot: Option<BootId>,
+    now: Moment,
 }
 
 type Attempt = Result<(Worker, Option<Replayed>), Rejected>;
@@ -34,27 +35,23 @@ type Attempt = Result<(Worker, Option<Replayed>), Rejected>;
 pub(super) struct Outcome {
     pub(super) cache: TrustCache,
     pub(super) found: Result<Option<Replayed>, Unusable>,
-    pub(super) floor: Option<Floor>,
-}
-
-impl Outcome {
-    const fn new(cache: TrustCache, found: Result<Option<Replayed>, Unusable>, floor: Option<Floor>) -> Self {
-        Self { cache, found, floor }
-    }
+    pub(super) floor: Option<StateId>,
+    pub(super) verifier_id: VerifierId,
 }
 
 impl Opening {
-    pub(super) const fn new(
+    pub(super) fn new(
         settings: CacheSettings,
         publishers: Publishers,
         rules: UpdateRules,
-        now: Timestamp,
+        clock: &dyn Clock,
     ) -> Self {
         Self {
             settings,
             publishers,
             rules,
-            now,
+            boot: clock.boot(),
+            now: moment(clock),
         }
     }
 
@@ -69,22 +66,40 @@ impl Opening {
             Err(Unavailable::Exposed(exposed)) => return Err(CacheError::Exposed(exposed)),
             Err(Unavailable::Unwritable(error)) => {
                 tracing::warn!(%error, "the state directory cannot be written; trust is kept in memory only");
-                let cache = TrustCache::in_memory(NotDurable::Unwritable);
-                return Ok(Outcome::new(cache, Ok(None), known(floor)));
+                return Ok(Outcome {
+                    cache: TrustCache::in_memory(NotDurable::Unwritable),
+                    found: Ok(None),
+                    floor: known(floor),
+                    verifier_id: self.settings.fresh_id.clone(),
+                });
             }
         };
-        Ok(match self.existing(&directory, floor) {
+        let verifier_id = self.verifier_id(&directory);
+        let mut highest = known(floor);
+        let (cache, found) = match self.existing(&directory, floor) {
             Ok(Some((worker, replayed))) => {
                 let epoch = replayed.as_ref().map_or(0, |replayed| replayed.state.epoch());
-                let cache = self.cache(worker, directory, epoch);
-                Outcome::new(cache, Ok(replayed), known(floor))
+                (self.cache(worker, directory, epoch), Ok(replayed))
             }
-            Ok(None) => Outcome::new(self.fresh(directory), Ok(None), known(floor)),
+            Ok(None) => (self.fresh(directory), Ok(None)),
             Err(rejected) => {
-                let highest = higher(known(floor), rejected.highest);
-                let cache = self.instead(directory, rejected.reason);
-                Outcome::new(cache, Err(rejected.reason), highest)
+                highest = higher(highest, rejected.highest);
+                (self.instead(directory, rejected.reason), Err(rejected.reason))
             }
+        };
+        Ok(Outcome {
+            cache,
+            found,
+            floor: highest,
+            verifier_id,
+        })
+    }
+
+    fn verifier_id(&self, directory: &Directory) -> VerifierId {
+        let fresh = &self.settings.fresh_id;
+        directory.verifier_id(fresh).unwrap_or_else(|error| {
+            tracing::warn!(%error, "the verifier's identifier cannot be kept; a restart will be taken for another verifier");
+            fresh.clone()
         })
     }
 
@@ -93,7 +108,7 @@ impl Opening {
         let CacheSettings {
             directory, identity, ..
         } = &self.settings;
-        floor::read(directory, identity, self.publishers.reader())
+        floor::read(directory, identity, self.publishers.reader().as_ref())
     }
 
     /// The database that is there. Nothing when there is none, and none is missing.
@@ -168,6 +183,7 @@ impl Opening {
             publishers: &self.publishers,
             rules: &self.rules,
             floor,
+            boot: self.boot.clone(),
             now: self.now,
         })?;
         Ok((journal, replayed))
@@ -193,14 +209,14 @@ impl Opening {
     }
 }
 
-const fn known(floor: floor::Found) -> Option<Floor> {
+const fn known(floor: floor::Found) -> Option<StateId> {
     match floor {
         floor::Found::Floor(floor) => Some(floor),
         floor::Found::Nothing | floor::Found::Unreadable => None,
     }
 }
 
-fn higher(one: Option<Floor>, other: Option<Floor>) -> Option<Floor> {
+fn higher(one: Option<StateId>, other: Option<StateId>) -> Option<StateId> {
     one.into_iter().chain(other).max_by_key(|floor| floor.epoch)
 }
 

@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
+use countersign_core::revocation::RevocationList;
 use countersign_core::trust::UpdateContent;
 use countersign_crypto::AwsLc;
 use tempfile::TempDir;
@@ -11,7 +12,7 @@ use tempfile::TempDir;
 use super::disk::{Change, DiskError, RecordMap, Records, SledRecords};
 use super::journal::{Journal, LogBound};
 use super::*;
-use crate::sync::scripted::{BUDGET, ISSUER, ScriptedAuthority, TestClock, rules, store};
+use crate::sync::scripted::{ISSUER, START, ScriptedAuthority, TestClock, rules, store};
 
 mod damage;
 mod failing;
@@ -54,8 +55,23 @@ impl Desk {
         self.clock.now_millis()
     }
 
+    /// Where the clocks stand.
+    fn mark(&self) -> ClockMark {
+        let clock = self.clock.as_ref();
+        let moment = moment(clock);
+        ClockMark {
+            time_millis: moment.wall_millis,
+            moment,
+            boot: clock.boot(),
+        }
+    }
+
     async fn try_open_at(&self, path: &Path) -> Result<Opened, CacheError> {
-        let settings = CacheSettings::new(path.to_owned(), self.identity.clone());
+        let settings = CacheSettings::new(
+            path.to_owned(),
+            self.identity.clone(),
+            VerifierId::parse("one").unwrap(),
+        );
         let clock: Arc<TestClock> = Arc::clone(&self.clock);
         TrustCache::open(settings, self.authority.publishers(), rules(), clock).await
     }
@@ -64,8 +80,8 @@ impl Desk {
         self.try_open_at(&self.path()).await.unwrap()
     }
 
-    fn reached(&self) -> Floor {
-        Floor {
+    fn reached(&self) -> StateId {
+        StateId {
             epoch: self.authority.state.epoch(),
             digest: *self.authority.state.digest(),
         }
@@ -83,10 +99,10 @@ impl Desk {
     }
 
     async fn save_heartbeat(&mut self, cache: &TrustCache) -> Saved {
-        let now = self.now_millis();
-        let heartbeat = self.authority.heartbeat(now);
+        let mark = self.mark();
+        let heartbeat = self.authority.heartbeat(mark.time_millis);
         cache
-            .save_heartbeat(&heartbeat, self.authority.state.epoch(), now)
+            .save_heartbeat(&heartbeat, self.authority.state.epoch(), &mark)
             .await
     }
 
@@ -183,7 +199,7 @@ async fn a_snapshot_takes_the_place_of_everything_before_it() {
     assert!(opened.cache.close().await);
     assert_eq!(
         desk.records().keys().collect::<Vec<_>>(),
-        [replay::IDENTITY, replay::SNAPSHOT]
+        [replay::CLOCK, replay::IDENTITY, replay::SNAPSHOT]
     );
     let opened = desk.open().await;
     let (state, age) = trust(&opened);
@@ -231,9 +247,10 @@ async fn an_authority_with_a_fast_clock_makes_nothing_younger() {
     let mut desk = Desk::new();
     let opened = desk.open().await;
     desk.save_snapshot(&opened.cache).await;
-    let now = desk.now_millis();
-    let ahead = desk.authority.heartbeat(now + 240_000);
-    assert!(opened.cache.save_heartbeat(&ahead, 1, now).await.durable);
+    let mut mark = desk.mark();
+    mark.time_millis += 240_000;
+    let ahead = desk.authority.heartbeat(mark.time_millis);
+    assert!(opened.cache.save_heartbeat(&ahead, 1, &mark).await.durable);
     assert!(opened.cache.close().await);
     desk.clock.advance(600 * SECOND);
     assert_eq!(trust(&desk.open().await).1, Some(600 * SECOND));
@@ -329,7 +346,7 @@ async fn a_record_under_another_name_is_not_used() {
     let snapshot_as = |name: &str, records: &RecordMap| put(name, &records[replay::SNAPSHOT]);
     let cases: [(Unusable, Tamper); 6] = [
         (Unusable::Refused(UpdateRefused::Signature), |records| {
-            put(replay::SNAPSHOT, &records[replay::HEARTBEAT][8..])
+            put(replay::SNAPSHOT, &records[replay::HEARTBEAT])
         }),
         (Unusable::Misplaced, |records| {
             put(replay::SNAPSHOT, &records[&replay::delta_name(3)])
@@ -341,9 +358,7 @@ async fn a_record_under_another_name_is_not_used() {
             put("unknown", &records[replay::SNAPSHOT])
         }),
         (Unusable::Refused(UpdateRefused::Signature), |records| {
-            let mut record = 0_u64.to_be_bytes().to_vec();
-            record.extend_from_slice(&records[replay::SNAPSHOT]);
-            put(replay::HEARTBEAT, &record)
+            put(replay::HEARTBEAT, &records[replay::SNAPSHOT])
         }),
         (Unusable::Identity, |records| {
             put(replay::IDENTITY, &records[replay::SNAPSHOT])
@@ -396,7 +411,7 @@ async fn fewer_records_than_stated_are_not_used() {
         let mut statement = desk.authority.statement(now);
         change(&mut statement);
         let signed = desk.authority.sign_heartbeat(&statement).encode_to_vec();
-        desk.tamper(&put(replay::HEARTBEAT, &replay::write_heartbeat(now, &signed)));
+        desk.tamper(&put(replay::HEARTBEAT, &signed));
         assert_eq!(desk.unusable().await, Unusable::Manifest);
     }
     // Nothing is left at all: not "nothing is revoked".
@@ -418,7 +433,7 @@ async fn a_state_without_its_digest_is_not_used() {
     let mut desk = Desk::filled().await;
     let mut update = desk.authority.update(UpdateContent::Snapshot {
         key_set: Arc::clone(desk.authority.state.keys()),
-        revocations: Vec::new(),
+        revocations: RevocationList::default(),
     });
     update.epoch = 2;
     let signed = desk.authority.sign_update(&update).encode_to_vec();
@@ -431,7 +446,7 @@ async fn a_state_without_its_digest_is_not_used() {
 #[tokio::test]
 async fn a_newer_format_is_kept_aside() {
     let desk = Desk::filled().await;
-    let newer = br#"{"format":2,"identity":{"who":"knows"},"more":1}"#;
+    let newer = br#"{"format":3,"identity":{"who":"knows"},"more":1}"#;
     desk.tamper(&put(replay::IDENTITY, newer));
     let opened = desk.open().await;
     assert!(matches!(opened.found, Found::Unusable(Unusable::Format)));
@@ -500,4 +515,79 @@ async fn nobody_else_may_look_into_the_directory() {
     assert_eq!(mode(desk.path()), 0o700);
     assert_eq!(mode(desk.database()), 0o700);
     assert_eq!(mode(desk.path().join("floor")), 0o600);
+}
+
+/// X01, F42: on the running machine the age and the time are exact after a restart, whatever the wall clock says; after a
+/// reboot, a wall clock that reads earlier than what was seen is not believed.
+#[tokio::test]
+async fn a_restart_knows_what_time_it_is() {
+    let hour = 3600;
+    for (boot, wall_ahead, age, known) in [
+        ("one", 0, Some(30), true),
+        ("one", hour, Some(30), true),
+        ("one", -hour, Some(30), true),
+        ("two", 0, Some(30), true),
+        ("two", hour, Some(30 + 3600), true),
+        ("two", -hour, None, false),
+    ] {
+        let mut desk = Desk::new();
+        desk.clock.start_machine("one");
+        let opened = desk.open().await;
+        desk.save_snapshot(&opened.cache).await;
+        assert!(desk.save_heartbeat(&opened.cache).await.durable);
+        assert!(opened.cache.close().await);
+        let then = desk.clock.now();
+        desk.clock.advance(30 * SECOND);
+        desk.clock.start_machine(boot);
+        desk.clock
+            .set_millis((START + 30).saturating_add_signed(wall_ahead) * 1000);
+        let opened = desk.open().await;
+        let what = format!("boot {boot}, wall {wall_ahead}");
+        assert_eq!(trust(&opened).1, age.map(Duration::from_secs), "{what}");
+        let store = store(&desk.clock);
+        opened.restore(&store).unwrap();
+        assert_eq!(store.now().is_ok(), known, "{what}");
+        if boot == "one" {
+            assert_eq!(store.now().unwrap().since(then), 30 * SECOND, "{what}");
+        }
+        assert!(opened.cache.close().await);
+    }
+}
+
+/// A clock record that does not parse is damage; a heartbeat without one has no age that could be told.
+#[tokio::test]
+async fn a_heartbeat_without_its_clocks_is_not_used() {
+    let spoils = [
+        put(replay::CLOCK, b"{}"),
+        put(replay::CLOCK, &[0xff; 9]),
+        Change {
+            put: vec![],
+            remove: vec![replay::CLOCK.to_owned()],
+        },
+    ];
+    for spoil in spoils {
+        let desk = Desk::filled().await;
+        desk.tamper(&spoil);
+        assert_eq!(desk.unusable().await, Unusable::Malformed);
+    }
+}
+
+/// One verifier has one name, also after a restart, and when its cache is not used.
+#[tokio::test]
+async fn a_verifier_keeps_its_name() {
+    let desk = Desk::filled().await;
+    let file = desk.path().join("verifier-id");
+    assert_eq!(fs::read_to_string(&file).unwrap(), "one\n");
+    fs::write(&file, "two\n").unwrap();
+    fs::remove_dir_all(desk.database()).unwrap();
+    let opened = desk.open().await;
+    assert_eq!(opened.verifier_id.as_str(), "two");
+    assert!(opened.cache.close().await);
+    for damaged in ["", "a b", &"x".repeat(200)] {
+        fs::write(&file, damaged).unwrap();
+        let opened = desk.open().await;
+        assert_eq!(opened.verifier_id.as_str(), "one");
+        assert_eq!(fs::read_to_string(&file).unwrap(), "one\n");
+        assert!(opened.cache.close().await);
+    }
 }

@@ -10,11 +10,12 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use countersign_core::verifier::Saved;
 use countersign_runtime::ErrorChain;
 
 use super::journal::{Entry, Journal};
 use super::replay::{Rejected, Replayed};
-use super::{NotDurable, Saved, Unusable};
+use super::{NotDurable, Unusable};
 
 /// Entries waiting for a slow disk. More, and the disk counts as failed.
 const QUEUE: usize = 8;

@@ -45,6 +45,8 @@ pub struct SyncMetrics {
     pub cache_failures: ByReason,
     /// 1 while the state in force is on disk, 0 while it is in memory only.
     pub cache_durable: Gauge,
+    /// Times that somebody set the wall clock.
+    pub clock_steps: Counter,
 }
 
 impl SyncMetrics {

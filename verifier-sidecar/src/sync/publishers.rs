@@ -25,8 +25,8 @@ impl Publishers {
 
     /// What reads keys and computes digests.
     #[must_use]
-    pub fn reader(&self) -> &dyn KeyReader {
-        self.reader.as_ref()
+    pub const fn reader(&self) -> &Arc<dyn KeyReader> {
+        &self.reader
     }
 
     /// The update that was signed.

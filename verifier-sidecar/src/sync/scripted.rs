@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use countersign_core::Timestamp;
-use countersign_core::freshness::StalenessBudget;
 use countersign_core::key_set::{KeySet, KeyTimes, PublishedKey};
 use countersign_core::names::{Issuer, TokenId};
 use countersign_core::ports::{Clock, KeyReader as _};
 use countersign_core::revocation::{Revocation, RevocationList, RevokedSubject};
 use countersign_core::trust::{Change, TrustState, Update, UpdateContent, UpdateRules};
+use countersign_core::verifier::Grant;
 use countersign_crypto::publishing::{self, Context, PinnedKeys};
 use countersign_crypto::test_util::DeterministicSigner;
 use countersign_crypto::{AwsLc, SigningKey};
@@ -34,11 +34,19 @@ pub(crate) fn flipped(bytes: &[u8], index: usize) -> Bytes {
 
 /// A clock that stands still until it is moved.
 #[derive(Debug)]
-pub(crate) struct TestClock(Mutex<(u64, Duration)>);
+pub(crate) struct TestClock(Mutex<(u64, Duration)>, Mutex<Option<Arc<str>>>);
 
 impl TestClock {
     pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self(Mutex::new((START * 1000, Duration::from_secs(100)))))
+        Arc::new(Self(
+            Mutex::new((START * 1000, Duration::from_secs(100))),
+            Mutex::default(),
+        ))
+    }
+
+    /// The machine is started, and the start is called `boot`; elapsed time is what it was, which says nothing.
+    pub(crate) fn start_machine(&self, boot: &str) {
+        *self.1.lock().unwrap() = Some(boot.into());
     }
 
     /// Time passes.
@@ -66,6 +74,10 @@ impl Clock for TestClock {
     fn elapsed(&self) -> Duration {
         self.0.lock().unwrap().1
     }
+
+    fn boot(&self) -> Option<Arc<str>> {
+        self.1.lock().unwrap().clone()
+    }
 }
 
 pub(crate) fn rules() -> UpdateRules {
@@ -77,14 +89,23 @@ pub(crate) fn rules() -> UpdateRules {
     }
 }
 
-pub(crate) const BUDGET: StalenessBudget = StalenessBudget {
-    warn_after: Duration::from_secs(60),
-    refuse_after: Duration::from_secs(900),
-};
+/// How long the leases of tests last.
+pub(crate) const LEASE: Duration = Duration::from_secs(10);
+
+/// What the answer to a ping sent at `sent_at` grants.
+pub(crate) const fn granted(sent_at: Duration) -> Grant {
+    Grant {
+        sent_at,
+        lease: LEASE,
+    }
+}
+
+/// How long after the end of a lease the default class is decided.
+pub(crate) const REFUSE_AFTER: Duration = Duration::from_secs(900);
 
 pub(crate) fn store(clock: &Arc<TestClock>) -> TrustStore {
     let clock: Arc<TestClock> = Arc::clone(clock);
-    TrustStore::new(rules(), BUDGET, clock)
+    TrustStore::new(rules(), Arc::default(), clock)
 }
 
 /// A revocation of the token with this `jti`, which matters for an hour.
@@ -150,7 +171,7 @@ impl ScriptedAuthority {
     pub(crate) fn snapshot(&self) -> Signed {
         self.sign_update(&self.update(UpdateContent::Snapshot {
             key_set: Arc::clone(self.state.keys()),
-            revocations: self.state.revocations().iter().cloned().collect(),
+            revocations: self.state.revocations().clone(),
         }))
     }
 
@@ -168,7 +189,7 @@ impl ScriptedAuthority {
     /// Revokes a token, and signs the delta.
     pub(crate) fn revoke(&mut self, token_id: &str) -> Signed {
         self.publish(Change {
-            revoked: vec![revocation(token_id)],
+            revoked: [revocation(token_id)].into(),
             ..Change::default()
         })
     }

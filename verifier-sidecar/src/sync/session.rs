@@ -1,36 +1,35 @@
-//! One stream's life, without I/O: messages and ticks go in, what is to be done comes out.
+//! One stream's life: messages become values, values become messages, and what happens is counted and logged.
 //!
-//! ```text
-//! Hello, Ping ->
-//!             <- update:  signature -> form -> rules -> Save -> (saved) in force -> Ack, Ping ->
-//!                                                 refused -> Nack ->
-//!             <- pong:    signature -> issuer, sequence, clock -> epoch, digest -> confirmed -> Keep
-//! tick:       Ping ->                                       no answer for three periods -> End
-//! ```
-//!
-//! INVARIANT (acknowledged is in force): an epoch is acknowledged only after it was saved, if the disk works, and put in
-//! force. A refused message changes nothing.
-
-mod confirming;
+//! What is done when is decided by [`machine::Session`]; here its messages are read and verified before it sees them.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use countersign_core::trust::{Epoch, TrustState, Update, UpdateContent, UpdateRefused};
+use countersign_core::staleness::ClassBudget;
+use countersign_core::trust::UpdateRefused;
+use countersign_core::verifier::{
+    self as machine, Event, Message, Received, Saved, SessionSettings, StateId,
+};
 use countersign_proto::sync::v1::sync_request::Message as Request;
 use countersign_proto::sync::v1::sync_response::Message as Response;
-use countersign_proto::sync::v1::{Ack, Hello, Nack, Ping, SyncResponse};
+use countersign_proto::sync::v1::{self, Ack, Hello, Nack, Ping, Pong, SyncResponse};
 use countersign_proto::trust::v1::Signed;
-use countersign_wire::trust::ReadInPart;
 
 use super::metrics::SyncMetrics;
-use super::pings::Pings;
-use super::rebuild::Rebuild;
 use super::repeats::Repeats;
-use super::resync::Resync;
 use super::{Ended, Publishers, SyncSettings};
-use crate::cache::Saved;
-use crate::trust::{Considered, Floor, TrustStore};
+use crate::trust::TrustStore;
+
+pub(super) use machine::Beginning;
+
+/// What verified, to be saved and put in force.
+pub(super) type Accepted = machine::Accepted<Signed>;
+
+/// Updates as they were signed.
+pub(super) type Signing = machine::Signing<Signed>;
+
+/// A heartbeat to be kept for the next start.
+pub(super) type Kept = machine::Kept<Signed>;
 
 /// What the loop around the session has to do, in order.
 #[derive(Debug)]
@@ -45,37 +44,6 @@ pub(super) enum Effect {
     End(Ended),
 }
 
-/// What verified, to be saved and put in force.
-#[derive(Debug)]
-pub(super) struct Accepted {
-    /// As it was signed.
-    pub(super) signed: Signing,
-    /// The state that it leads to.
-    pub(super) leads_to: Floor,
-    /// That state; nothing when it is in force already, and only the log is to be replaced.
-    state: Option<TrustState>,
-}
-
-/// Updates as they were signed.
-#[derive(Debug)]
-pub(super) enum Signing {
-    /// A change of the state in force.
-    Delta(Signed),
-    /// A snapshot, and the deltas that follow on it.
-    Snapshot(Signed, Vec<(Epoch, Signed)>),
-}
-
-/// A heartbeat that confirmed the state in force, to be kept for the next start.
-#[derive(Debug)]
-pub(super) struct Kept {
-    /// As it was signed.
-    pub(super) signed: Signed,
-    /// The epoch that it states.
-    pub(super) epoch: Epoch,
-    /// When the ping was sent that it answers, by the wall clock.
-    pub(super) sent_at_millis: u64,
-}
-
 /// What a session works with.
 #[derive(Clone, Debug)]
 pub(super) struct Parts {
@@ -85,42 +53,11 @@ pub(super) struct Parts {
     pub(super) metrics: SyncMetrics,
 }
 
-/// Silence after which the stream is dead, in heartbeat periods.
-const SILENT_PERIODS: u32 = 3;
-
-/// The same while a snapshot is on its way, behind which answers queue.
-const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(30);
-
-/// How a session begins.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Beginning {
-    /// Whether the state in force is on disk.
-    pub(super) durable: bool,
-    /// Whether to ask for a snapshot though the state in force could be continued: the log on disk is full.
-    pub(super) replaces_log: bool,
-    /// Before this, the stream is not ended to ask for one.
-    pub(super) may_end_for_log_from: Duration,
-}
-
 /// One stream.
 #[derive(Debug)]
 pub(super) struct Session {
     parts: Parts,
-    replaces_log: bool,
-    may_end_for_log_from: Duration,
-    /// Whether the state in force is on disk.
-    durable: bool,
-    began: Duration,
-    pings: Pings,
-    resync: Resync,
-    rebuild: Option<Rebuild>,
-    /// The number of the last heartbeat, and whether it confirmed the state in force.
-    last_heartbeat: Option<(u64, bool)>,
-    behind: u32,
-    kept_at: Option<Duration>,
-    heard: bool,
-    acknowledged: bool,
-    confirmed: bool,
+    machine: machine::Session<Signed>,
     refusals: Repeats,
     ignored: Repeats,
 }
@@ -128,22 +65,16 @@ pub(super) struct Session {
 impl Session {
     /// A session that begins now.
     pub(super) fn new(parts: Parts, beginning: Beginning) -> Self {
-        let began = parts.trust.clock().elapsed();
+        let settings = SessionSettings {
+            heartbeat_period: parts.settings.heartbeat_period,
+            longest_session: parts.settings.longest_session,
+            budgets: parts.trust.staleness().budgets().into(),
+        };
+        let reader = Arc::clone(parts.publishers.reader());
+        let machine = machine::Session::new(settings, reader, beginning, parts.trust.moment());
         Self {
             parts,
-            replaces_log: beginning.replaces_log,
-            may_end_for_log_from: beginning.may_end_for_log_from,
-            durable: beginning.durable,
-            began,
-            pings: Pings::new(began),
-            resync: Resync::new(),
-            rebuild: None,
-            last_heartbeat: None,
-            behind: 0,
-            kept_at: None,
-            heard: false,
-            acknowledged: false,
-            confirmed: false,
+            machine,
             refusals: Repeats::default(),
             ignored: Repeats::default(),
         }
@@ -151,54 +82,33 @@ impl Session {
 
     /// The first messages.
     pub(super) fn begin(&mut self) -> Vec<Effect> {
-        let in_force = if self.replaces_log {
-            Floor::default()
-        } else {
-            self.in_force()
-        };
-        let hello = Hello {
-            instance_id: self.parts.settings.instance_id.clone(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            epoch: in_force.epoch,
-            state_digest: wire_digest(in_force),
-            ..Hello::default()
-        };
-        vec![Effect::Send(Request::Hello(hello)), self.ping()]
+        let now = self.parts.trust.moment();
+        let effects = self.machine.begin(&self.parts.trust.snapshot(), now);
+        self.perform(effects)
     }
 
     /// Whether the authority confirmed the state in force on this stream.
     pub(super) const fn is_confirmed(&self) -> bool {
-        self.confirmed
+        self.machine.is_confirmed()
     }
 
     /// How long the stream has been open.
     pub(super) fn age(&self) -> Duration {
-        self.now().saturating_sub(self.began)
+        self.machine.age(self.parts.trust.moment())
     }
 
     /// A heartbeat period has passed.
     pub(super) fn tick(&mut self) -> Vec<Effect> {
-        let period = self.parts.settings.heartbeat_period;
-        let mut patience = period.saturating_mul(SILENT_PERIODS);
-        if !self.heard || self.resync.is_pending() {
-            patience = patience.max(SNAPSHOT_PATIENCE);
-        }
-        if self.pings.silence(self.now()) >= patience {
-            vec![Effect::End(Ended::NoAnswer)]
-        } else if self.age() >= self.parts.settings.longest_session {
-            vec![Effect::End(Ended::Renewed)]
-        } else {
-            vec![self.ping()]
-        }
+        let now = self.parts.trust.moment();
+        let machine = &mut self.machine;
+        let effects = self.parts.trust.write(|trust| machine.tick(trust, now));
+        self.perform(effects)
     }
 
-    /// A message came.
+    /// A message came. Long work for a large update.
     pub(super) fn receive(&mut self, response: SyncResponse) -> Vec<Effect> {
         match response.message {
-            Some(Response::Update(signed)) => {
-                self.heard = true;
-                self.update(signed)
-            }
+            Some(Response::Update(signed)) => self.update(signed),
             Some(Response::Pong(pong)) => self.pong(pong),
             // Of a later version of the protocol. If it mattered, the digest will tell.
             None => {
@@ -209,146 +119,134 @@ impl Session {
     }
 
     fn update(&mut self, signed: Signed) -> Vec<Effect> {
-        let update = match self.parts.publishers.update(&signed) {
-            Ok(update) => update,
-            Err(UpdateRefused::Revocation) => return self.update_in_part(&signed),
-            Err(refused) => return self.refuse(0, refused),
+        let received = self.parts.publishers.update_in_part(&signed);
+        let received = received.map(|part| Received {
+            update: part.update,
+            left_out: part.left_out,
+            length: signed.payload.len(),
+        });
+        let now = self.parts.trust.moment();
+        let machine = &mut self.machine;
+        let effects = self
+            .parts
+            .trust
+            .write(|trust| machine.update(trust, now, signed, received));
+        self.perform(effects)
+    }
+
+    fn pong(&mut self, pong: Pong) -> Vec<Effect> {
+        let publishers = &self.parts.publishers;
+        let heartbeat = pong.heartbeat.map(|signed| {
+            let read = publishers.heartbeat(&signed);
+            (signed, read)
+        });
+        let pong = machine::Pong {
+            ping_sequence: pong.ping_sequence,
+            heartbeat,
+            lease: Duration::from_millis(pong.lease_ms),
+            quarantined: pong.quarantined,
         };
-        match self.rebuild(&signed, &update) {
-            Ok(Some(effects)) => return effects,
-            Ok(None) => {}
-            Err(refused) => return self.refuse_update(&update, refused),
-        }
-        let reader = self.parts.publishers.reader();
-        match self.parts.trust.consider(&update, reader) {
-            Ok(Considered::Advance(state)) => {
-                self.count_expired(&update);
-                vec![save(accept(signed, &update, Some(state)))]
-            }
-            Ok(Considered::InForce) => {
-                self.parts.metrics.updates_repeated.inc();
-                vec![self.acknowledge()]
-            }
-            Ok(Considered::Repeated) => {
-                self.parts.metrics.updates_repeated.inc();
-                Vec::new()
-            }
-            Err(refused) => self.refuse_update(&update, refused),
-        }
-    }
-
-    /// An update with revocations that are none. The state stated is not to be had from it.
-    fn update_in_part(&mut self, signed: &Signed) -> Vec<Effect> {
-        match self.parts.publishers.update_in_part(signed) {
-            Ok(ReadInPart { update, left_out }) => {
-                self.parts.metrics.count_revocations("malformed", left_out);
-                self.refuse_update(&update, UpdateRefused::Revocation)
-            }
-            Err(refused) => self.refuse(0, refused),
-        }
-    }
-
-    /// Refuses `update`, and heeds what it takes back where it is merely not understood, or does not follow on the state
-    /// in force: the snapshot that is asked for may be long in coming, or no better.
-    fn refuse_update(&mut self, update: &Update, refused: UpdateRefused) -> Vec<Effect> {
-        let trust = &self.parts.trust;
-        if refused.wants_snapshot() {
-            trust.heed(update);
-        }
-        if refused == UpdateRefused::Revocation {
-            let overlong = trust.rules().overlong(update.revocations(), trust.clock().now());
-            self.parts.metrics.count_revocations("overlong", overlong);
-        }
-        self.refuse(update.epoch, refused)
-    }
-
-    /// Revocations whose tokens have expired on the way decide nothing any more. They stay in the list, which the digest
-    /// is of, until the authority drops them.
-    fn count_expired(&self, update: &Update) {
-        let now = self.parts.trust.clock().now();
-        let expired = update.revocations().iter().filter(|entry| entry.expires_at < now);
-        self.parts.metrics.count_revocations("expired", expired.count());
-    }
-
-    /// Takes `update` for a part of the way from a snapshot up to the state in force, or to the floor. Nothing when it is
-    /// none, and to be considered for itself.
-    fn rebuild(&mut self, signed: &Signed, update: &Update) -> Result<Option<Vec<Effect>>, UpdateRefused> {
-        let trust = &self.parts.trust;
-        let target = trust.floor();
-        let in_force = trust.epoch();
-        let contradicts = update.epoch == target.epoch && update.state_digest != target.digest;
-        if update.epoch > target.epoch || contradicts || update.issuer != *trust.issuer() {
-            return Ok(None);
-        }
-        let rebuild = match (&update.content, self.rebuild.take()) {
-            (UpdateContent::Snapshot { .. }, _) => {
-                let wanted = in_force == 0 || self.replaces_log || self.resync.is_pending();
-                if !wanted || (update.epoch == target.epoch && in_force == 0) {
-                    return Ok(None);
-                }
-                Rebuild::begin(signed, update, trust, self.parts.publishers.reader())?
-            }
-            (UpdateContent::Delta { .. }, Some(rebuild)) if update.epoch <= rebuild.epoch() => {
-                self.parts.metrics.updates_repeated.inc();
-                rebuild
-            }
-            (UpdateContent::Delta { .. }, Some(rebuild)) => {
-                rebuild.follow(signed, update, trust, self.parts.publishers.reader())?
-            }
-            (UpdateContent::Delta { .. }, None) => return Ok(None),
-        };
-        if rebuild.epoch() < target.epoch {
-            self.rebuild = Some(rebuild);
-            return Ok(Some(Vec::new()));
-        }
-        let (signed, state) = rebuild.finish();
-        Ok(Some(vec![save(Accepted {
-            signed,
-            leads_to: target,
-            state: (in_force != target.epoch).then_some(state),
-        })]))
+        let now = self.parts.trust.moment();
+        let machine = &mut self.machine;
+        let effects = self.parts.trust.write(|trust| machine.pong(trust, now, pong));
+        self.perform(effects)
     }
 
     /// `accepted` was saved as well as could be.
     pub(super) fn saved(&mut self, accepted: Accepted, saved: Saved) -> Vec<Effect> {
-        if let Some(state) = accepted.state {
-            if let Err(refused) = self.parts.trust.install(state) {
-                return self.refuse(accepted.leads_to.epoch, refused);
-            }
-            self.parts.metrics.updates_installed.inc();
-        }
-        self.durable = saved.durable;
-        self.resync.succeeded();
-        self.behind = 0;
-        self.refusals.recovered();
-        if let Signing::Snapshot(..) = accepted.signed {
-            self.replaces_log = false;
-            self.kept_at = None;
-        }
-        // A ping at once: what was put in force first has no age until it is confirmed.
-        let mut effects = vec![self.acknowledge(), self.ping()];
-        effects.extend(self.log_is_full(saved));
-        effects
+        let now = self.parts.trust.moment();
+        let machine = &mut self.machine;
+        let effects = self
+            .parts
+            .trust
+            .write(|trust| machine.saved(trust, now, accepted, saved));
+        self.perform(effects)
     }
 
     /// A heartbeat was saved as well as could be.
     pub(super) fn kept(&mut self, saved: Saved) -> Vec<Effect> {
-        let mut effects = Vec::new();
-        // Everything before it in the queue to the disk is written, too.
-        if saved.durable && !self.durable {
-            self.durable = true;
-            effects.push(self.acknowledge());
+        let now = self.parts.trust.moment();
+        let effects = self.machine.kept(&self.parts.trust.snapshot(), now, saved);
+        self.perform(effects)
+    }
+
+    /// Counts and logs what there is to tell, and hands on the rest.
+    fn perform(&mut self, effects: Vec<machine::Effect<Signed>>) -> Vec<Effect> {
+        let mut left = Vec::with_capacity(effects.len());
+        for effect in effects {
+            left.push(match effect {
+                machine::Effect::Send(message) => Effect::Send(self.write(message)),
+                machine::Effect::Save(accepted) => Effect::Save(accepted),
+                machine::Effect::Keep(kept) => Effect::Keep(kept),
+                machine::Effect::End(ending) => Effect::End(ending.into()),
+                machine::Effect::Tell(event) => {
+                    self.tell(event);
+                    continue;
+                }
+            });
         }
-        effects.extend(self.log_is_full(saved));
-        effects
+        left
     }
 
-    fn log_is_full(&self, saved: Saved) -> Option<Effect> {
-        let ends = saved.wants_snapshot && !self.replaces_log && self.now() >= self.may_end_for_log_from;
-        ends.then_some(Effect::End(Ended::LogFull))
+    fn write(&self, message: Message) -> Request {
+        match message {
+            Message::Hello(hello) => Request::Hello(Hello {
+                instance_id: self.parts.settings.instance_id.clone(),
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                epoch: hello.in_force.epoch,
+                state_digest: write_digest(hello.in_force),
+                budgets: hello.budgets.iter().map(write_budget).collect(),
+                highest_epoch: hello.highest_epoch,
+                verifier_id: self.parts.settings.verifier_id.to_string(),
+            }),
+            Message::Ack(ack) => Request::Ack(Ack {
+                epoch: ack.in_force.epoch,
+                state_digest: write_digest(ack.in_force),
+                durable: ack.durable,
+            }),
+            Message::Nack(nack) => {
+                if nack.resync {
+                    self.parts.metrics.resyncs.inc();
+                }
+                Request::Nack(Nack {
+                    epoch: nack.epoch,
+                    reason: nack.refused.reason().to_owned(),
+                    in_force_epoch: nack.in_force,
+                    resync: nack.resync,
+                })
+            }
+            Message::Ping(ping) => Request::Ping(Ping {
+                sequence: ping.sequence,
+                epoch: ping.in_force.epoch,
+                state_digest: write_digest(ping.in_force),
+            }),
+        }
     }
 
-    fn refuse(&mut self, epoch: Epoch, refused: UpdateRefused) -> Vec<Effect> {
+    fn tell(&mut self, event: Event) {
+        let metrics = &self.parts.metrics;
+        match event {
+            Event::Installed => {
+                metrics.updates_installed.inc();
+                self.refusals.recovered();
+            }
+            Event::LogReplaced => drop(self.refusals.recovered()),
+            Event::Repeated => drop(metrics.updates_repeated.inc()),
+            Event::Refused { epoch, refused } => self.tell_refused(epoch, refused),
+            Event::SetAside { why, count } => metrics.count_revocations(why.reason(), count),
+            Event::Confirmed => {
+                metrics.heartbeats_accepted.inc();
+                self.ignored.recovered();
+            }
+            Event::Ignored(why) => self.tell_ignored(why),
+            Event::ClockSet(by_millis) => {
+                metrics.clock_steps.inc();
+                tracing::warn!(by_millis, "the wall clock was set; decisions do not go by it");
+            }
+        }
+    }
+
+    fn tell_refused(&mut self, epoch: u64, refused: UpdateRefused) {
         let reason = refused.reason();
         SyncMetrics::count(&self.parts.metrics.updates_refused, reason);
         if self.refusals.is_news(reason) {
@@ -360,84 +258,37 @@ impl Session {
         } else {
             tracing::debug!(reason, epoch, "an update of the trust is refused");
         }
-        // While a snapshot is on its way, the deltas behind the gap say nothing new.
-        if refused == UpdateRefused::Base && self.resync.is_under_way(self.now()) {
-            return Vec::new();
+    }
+
+    fn tell_ignored(&mut self, why: machine::Ignored) {
+        let reason = why.reason();
+        SyncMetrics::count(&self.parts.metrics.heartbeats_refused, reason);
+        if !why.happens() && self.ignored.is_news(reason) {
+            tracing::warn!(
+                reason,
+                "a heartbeat confirms nothing; the trust in force grows old"
+            );
+        } else {
+            tracing::debug!(reason, "a heartbeat confirms nothing");
         }
-        let resync = refused.wants_snapshot() && self.resync.ask(self.now());
-        vec![self.nack(epoch, refused, resync)]
-    }
-
-    fn nack(&self, epoch: Epoch, refused: UpdateRefused, resync: bool) -> Effect {
-        if resync {
-            self.parts.metrics.resyncs.inc();
-        }
-        Effect::Send(Request::Nack(Nack {
-            epoch,
-            reason: refused.reason().to_owned(),
-            in_force_epoch: self.parts.trust.epoch(),
-            resync,
-        }))
-    }
-
-    fn acknowledge(&mut self) -> Effect {
-        let in_force = self.in_force();
-        self.acknowledged = true;
-        Effect::Send(Request::Ack(Ack {
-            epoch: in_force.epoch,
-            state_digest: wire_digest(in_force),
-            durable: self.durable,
-        }))
-    }
-
-    fn ping(&mut self) -> Effect {
-        let in_force = self.in_force();
-        let at_millis = self.parts.trust.clock().now_millis();
-        let sequence = self.pings.send(self.now(), at_millis);
-        Effect::Send(Request::Ping(Ping {
-            sequence,
-            epoch: in_force.epoch,
-            state_digest: wire_digest(in_force),
-        }))
-    }
-
-    fn in_force(&self) -> Floor {
-        let current = self.parts.trust.current();
-        current.in_force().map_or_else(Floor::default, |trust| Floor {
-            epoch: trust.state.epoch(),
-            digest: *trust.state.digest(),
-        })
-    }
-
-    fn now(&self) -> Duration {
-        self.parts.trust.clock().elapsed()
     }
 }
 
-fn accept(signed: Signed, update: &Update, state: Option<TrustState>) -> Accepted {
-    Accepted {
-        signed: match update.content {
-            UpdateContent::Snapshot { .. } => Signing::Snapshot(signed, Vec::new()),
-            UpdateContent::Delta { .. } => Signing::Delta(signed),
-        },
-        leads_to: Floor {
-            epoch: update.epoch,
-            digest: update.state_digest,
-        },
-        state,
+fn write_budget(class: &ClassBudget) -> v1::ClassBudget {
+    let millis = |budget: Duration| u64::try_from(budget.as_millis()).unwrap_or(u64::MAX);
+    v1::ClassBudget {
+        class: class.class.as_str().to_owned(),
+        revocations_ms: millis(class.budget.revocations),
+        keys_ms: millis(class.budget.keys),
     }
-}
-
-fn save(accepted: Accepted) -> Effect {
-    Effect::Save(Box::new(accepted))
 }
 
 /// A digest as messages carry it: empty for none.
-fn wire_digest(floor: Floor) -> Vec<u8> {
-    if floor.epoch == 0 {
+fn write_digest(state: StateId) -> Vec<u8> {
+    if state.epoch == 0 {
         Vec::new()
     } else {
-        floor.digest.to_vec()
+        state.digest.to_vec()
     }
 }
 

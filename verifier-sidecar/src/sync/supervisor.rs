@@ -7,6 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use countersign_core::verifier::Saved;
 use countersign_proto::sync::v1::sync_request::Message;
 use countersign_proto::sync::v1::sync_service_client::SyncServiceClient;
 use countersign_proto::sync::v1::{SyncRequest, SyncResponse};
@@ -23,7 +24,7 @@ use super::metrics::SyncMetrics;
 use super::repeats::Repeats;
 use super::session::{Accepted, Beginning, Effect, Parts, Session, Signing};
 use super::{Ended, Publishers, SyncSettings};
-use crate::cache::{NotDurable, Saved, TrustCache};
+use crate::cache::{NotDurable, TrustCache};
 use crate::trust::TrustStore;
 
 /// No connection could be prepared.
@@ -243,7 +244,7 @@ impl Supervisor {
                 Effect::Keep(kept) => {
                     let saved = self
                         .cache
-                        .save_heartbeat(&kept.signed, kept.epoch, kept.sent_at_millis)
+                        .save_heartbeat(&kept.signed, kept.epoch, &kept.sent)
                         .await;
                     self.count(saved);
                     effects.extend(session.kept(saved));

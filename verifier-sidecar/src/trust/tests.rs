@@ -1,12 +1,13 @@
-//! The store: it goes forward only, and tells its age.
+//! The store: what is held is seen whole, by everybody, and the time that it tells does not go back.
 
 use std::sync::Barrier;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
+use countersign_core::verifier::TimeStated;
 use countersign_crypto::AwsLc;
 
 use super::*;
-use crate::sync::scripted::{BUDGET, ScriptedAuthority, TestClock, revocation, rules, store};
+use crate::sync::scripted::{ScriptedAuthority, TestClock, granted, revocation, rules, store};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -14,189 +15,67 @@ fn state(authority: &ScriptedAuthority) -> TrustState {
     authority.state.clone()
 }
 
-/// Another state of the same epoch.
-fn fork(authority: &ScriptedAuthority) -> TrustState {
-    TrustState::new(
-        authority.state.issuer().clone(),
-        authority.state.epoch(),
-        Arc::clone(authority.state.keys()),
-        authority.state.revocations().with(revocation("forked"), &AwsLc),
-        &AwsLc,
-    )
-}
-
 #[test]
-fn without_a_state_there_is_nothing_to_decide_on() {
+fn a_store_tells_what_is_in_force_and_how_old_it_is() {
     let clock = TestClock::new();
     let store = store(&clock);
+    let authority = ScriptedAuthority::new();
     assert!(store.current().view(clock.elapsed()).is_none());
-    let status = store.status();
-    assert_eq!((status.epoch, status.freshness_name()), (0, "cold"));
-    assert!(!status.decides());
-    assert_eq!(
-        store.confirm(1, &StateDigest::default(), clock.elapsed()),
-        Confirmation::Cold
-    );
-}
-
-#[test]
-fn a_state_that_was_never_confirmed_counts_as_expired() {
-    let clock = TestClock::new();
-    let store = store(&clock);
-    let authority = ScriptedAuthority::new();
+    assert_eq!(store.status().freshness_name(), "cold");
     assert_eq!(store.install(state(&authority)), Ok(Offered::Installed));
-    assert_eq!(store.install(state(&authority)), Ok(Offered::Confirmed));
-    let status = store.status();
-    assert_eq!((status.age, status.freshness), (None, Some(Freshness::Expired)));
-    assert_eq!(status.refuses_in, Some(Duration::ZERO));
-}
-
-/// F15: age counts from when the ping was sent, not from when the answer came.
-#[test]
-fn age_counts_from_the_ping() {
-    let clock = TestClock::new();
-    let store = store(&clock);
-    let authority = ScriptedAuthority::new();
-    store.install(state(&authority)).unwrap();
+    assert_eq!(store.status().freshness_name(), "expired");
     let sent_at = clock.elapsed();
     clock.advance(4 * SECOND);
+    store.confirm(1, authority.state.digest(), granted(sent_at));
+    let status = store.status();
     assert_eq!(
-        store.confirm(1, authority.state.digest(), sent_at),
-        Confirmation::Confirmed
+        (status.epoch, status.age, status.freshness_name()),
+        (1, Some(4 * SECOND), "fresh")
     );
-    assert_eq!(store.status().age, Some(4 * SECOND));
-    // A late answer to an earlier ping makes nothing older.
-    store.confirm(1, authority.state.digest(), sent_at.saturating_sub(SECOND));
-    assert_eq!(store.status().age, Some(4 * SECOND));
-    clock.advance(56 * SECOND);
-    assert_eq!(store.status().freshness, Some(Freshness::Stale));
-    clock.advance(BUDGET.refuse_after);
-    assert!(!store.status().decides());
-}
-
-#[test]
-fn a_newer_state_keeps_the_age_of_the_one_that_it_contains() {
-    let clock = TestClock::new();
-    let store = store(&clock);
-    let mut authority = ScriptedAuthority::new();
-    store.install(state(&authority)).unwrap();
-    store.confirm(1, authority.state.digest(), clock.elapsed());
-    clock.advance(3 * SECOND);
-    authority.revoke("a");
-    store.install(state(&authority)).unwrap();
-    assert_eq!(store.status().age, Some(3 * SECOND));
-}
-
-/// F42: what was on disk has the age that the disk says, also when this clock's own count is shorter.
-#[test]
-fn a_cached_state_is_as_old_as_its_heartbeat() {
-    let clock = TestClock::new();
-    let authority = ScriptedAuthority::new();
-    let just_short = BUDGET.refuse_after - SECOND;
-    for (age, decides) in [
-        (Some(just_short), true),
-        (Some(BUDGET.refuse_after), false),
-        (None, false),
-    ] {
-        let store = store(&clock);
-        store.install_cached(state(&authority), age).unwrap();
-        assert_eq!(store.status().age, age);
-        assert_eq!(store.status().decides(), decides, "{age:?}");
-    }
-}
-
-/// K12, K13: neither an older epoch nor other content for the same one takes the place of what is in force.
-#[test]
-fn the_store_never_steps_back() {
-    let clock = TestClock::new();
-    let store = store(&clock);
-    let mut authority = ScriptedAuthority::new();
-    let older = state(&authority);
-    authority.revoke("a");
-    store.install(state(&authority)).unwrap();
-    assert_eq!(store.install(older), Err(UpdateRefused::Regressed));
-    assert_eq!(store.status().alarm, Some(TrustAlarm::Regressed));
-    assert_eq!(store.install(fork(&authority)), Err(UpdateRefused::Fork));
-    assert_eq!(store.status().alarm, Some(TrustAlarm::Fork));
-    assert_eq!(store.status().digest, *authority.state.digest());
-}
-
-/// K13: after a fork nothing is confirmed, so that the trust grows old; a later epoch ends it.
-#[test]
-fn a_fork_stops_confirmation_until_a_later_epoch() {
-    let clock = TestClock::new();
-    let store = store(&clock);
-    let mut authority = ScriptedAuthority::new();
-    store.install(state(&authority)).unwrap();
-    let digest = *authority.state.digest();
-    let other = *fork(&authority).digest();
+    let current = store.current();
     assert_eq!(
-        store.confirm(1, &digest, clock.elapsed()),
-        Confirmation::Confirmed
-    );
-    assert_eq!(store.confirm(1, &other, clock.elapsed()), Confirmation::Fork);
-    clock.advance(BUDGET.refuse_after);
-    assert_eq!(store.confirm(1, &digest, clock.elapsed()), Confirmation::Fork);
-    assert!(!store.status().decides());
-    authority.revoke("a");
-    store.install(state(&authority)).unwrap();
-    assert_eq!(store.status().alarm, None);
-    let digest = *authority.state.digest();
-    assert_eq!(
-        store.confirm(2, &digest, clock.elapsed()),
-        Confirmation::Confirmed
+        current.view(clock.elapsed()).unwrap().overdue,
+        Some(Duration::ZERO)
     );
 }
 
-/// D04, K13: the floor holds over a restart, for content as well as for the epoch.
-#[test]
-fn nothing_below_or_beside_the_floor_is_taken_over() {
-    let clock = TestClock::new();
-    let store = store(&clock);
-    let mut authority = ScriptedAuthority::new();
-    let older = state(&authority);
-    authority.revoke("a");
-    let floor = Floor {
-        epoch: 2,
-        digest: *authority.state.digest(),
+/// What holds nothing and was told by the authority, just now, that it is `millis`.
+fn heard(clock: &TestClock, millis: u64) -> HeldTrust {
+    let mut time = VerifierClock::start(None, moment(clock));
+    let stated = TimeStated {
+        authority_millis: millis,
+        sent_at: clock.elapsed(),
     };
-    store.raise_floor(floor);
-    store.raise_floor(Floor::default());
-    assert_eq!(store.floor(), floor);
-    assert_eq!(store.install(older), Err(UpdateRefused::Regressed));
-    assert_eq!(store.install(fork(&authority)), Err(UpdateRefused::Fork));
-    let forked = authority
-        .publishers()
-        .update(&{
-            let mut other = ScriptedAuthority::new();
-            other.state = fork(&authority);
-            authority.sign_update(&other.update(countersign_core::trust::UpdateContent::Snapshot {
-                key_set: Arc::clone(other.state.keys()),
-                revocations: other.state.revocations().iter().cloned().collect(),
-            }))
-        })
-        .unwrap();
-    assert_eq!(store.consider(&forked, &AwsLc).err(), Some(UpdateRefused::Fork));
-    assert_eq!(store.install(state(&authority)), Ok(Offered::Installed));
+    time.hear(stated, moment(clock)).unwrap();
+    HeldTrust::new(rules(), time)
 }
 
-/// An answer that was on its way while an update arrived is no sign of a restored authority; one to a later ping is.
+/// X03, I-17: also a reader that is late does not make the time go back, and nobody who sets the wall clock.
 #[test]
-fn a_heartbeat_from_before_the_state_was_in_force_is_no_alarm() {
+fn the_time_that_is_told_does_not_go_back() {
     let clock = TestClock::new();
     let store = store(&clock);
-    let mut authority = ScriptedAuthority::new();
-    let older = *authority.state.digest();
-    store.install(state(&authority)).unwrap();
-    let sent_at = clock.elapsed();
-    clock.advance(SECOND);
-    authority.revoke("a");
-    store.install(state(&authority)).unwrap();
-    assert_eq!(store.confirm(1, &older, sent_at), Confirmation::Superseded);
-    assert_eq!(store.status().alarm, None);
-    assert_eq!(store.confirm(1, &older, clock.elapsed()), Confirmation::Regressed);
-    assert_eq!(store.status().alarm, Some(TrustAlarm::Regressed));
-    assert_eq!(store.confirm(9, &older, clock.elapsed()), Confirmation::Behind);
+    let (now, millis) = (store.now().unwrap(), clock.now_millis());
+    store.held.store(Arc::new(heard(&clock, millis + 100_000)));
+    assert_eq!(store.now().unwrap().since(now), 100 * SECOND);
+    store.held.store(Arc::new(heard(&clock, millis + 50_000)));
+    assert_eq!(store.now().unwrap().since(now), 100 * SECOND);
+    clock.set_millis(0);
+    assert_eq!(store.now().unwrap().since(now), 100 * SECOND);
+}
+
+/// X01: what a wrong wall clock said before the authority was heard binds nobody.
+#[test]
+fn a_time_that_only_the_wall_clock_told_is_corrected() {
+    let clock = TestClock::new();
+    let right = clock.now();
+    let millis = clock.now_millis();
+    clock.set_millis(millis + 3_600_000);
+    let store = store(&clock);
+    assert_eq!(store.now().unwrap().since(right), 3600 * SECOND);
+    store.held.store(Arc::new(heard(&clock, millis)));
+    assert!(store.now().unwrap().since(right) <= SECOND);
+    assert!(store.status().wall_ahead_millis > 3_598_000);
 }
 
 /// K16: whoever waits for a newer epoch is told.
@@ -213,18 +92,6 @@ async fn waiters_are_told_of_a_new_epoch_after_it_is_in_force() {
     });
     store.install(state(&authority)).unwrap();
     waiter.await.unwrap();
-}
-
-#[test]
-fn trust_of_another_issuer_is_refused() {
-    let clock = TestClock::new();
-    let mut other = rules();
-    other.issuer = Issuer::parse("https://other.example.com").unwrap();
-    let store = TrustStore::new(other, BUDGET, clock);
-    assert_eq!(
-        store.install(state(&ScriptedAuthority::new())),
-        Err(UpdateRefused::Issuer)
-    );
 }
 
 /// K23: a large update comes into force as a whole. Whoever looks meanwhile sees all of it or nothing of it, and a reader
@@ -262,7 +129,7 @@ fn a_large_update_is_seen_whole_or_not_at_all() {
         assert!(look());
         looks
     };
-    let held = store.snapshot().unwrap();
+    let held = store.snapshot();
     std::thread::scope(|scope| {
         let readers = [scope.spawn(read), scope.spawn(read)];
         begun.wait();
@@ -276,5 +143,5 @@ fn a_large_update_is_seen_whole_or_not_at_all() {
             assert!(reader.join().unwrap() > 0, "nobody looked meanwhile");
         }
     });
-    assert_eq!(*held.state.digest(), before);
+    assert_eq!(held.id().digest, before);
 }

@@ -193,6 +193,12 @@ impl VerifierClock {
         self.boot.as_ref()
     }
 
+    /// Whether the authority has said what time it is. Until then it may turn out to be much earlier.
+    #[must_use]
+    pub const fn is_heard(&self) -> bool {
+        matches!(self.source, Source::Authority)
+    }
+
     /// How much the wall clock is ahead of the time, in milliseconds; negative when it is behind.
     #[must_use]
     pub fn wall_ahead_millis(&self, now: Moment) -> i64 {

@@ -1,14 +1,16 @@
 //! The stream, as an authority of the test drives it.
 
 use countersign_core::Timestamp;
+use countersign_core::names::VerifierId;
 use countersign_core::ports::Clock as _;
-use countersign_core::trust::{Change, MAX_EPOCH_STEP};
+use countersign_core::revocation::RevocationList;
+use countersign_core::trust::{Change, Epoch, MAX_EPOCH_STEP, UpdateContent};
 use countersign_crypto::publishing::Context;
 use countersign_proto::sync::v1::Pong;
 
 use super::*;
 use crate::sync::scripted::{
-    BUDGET, START, ScriptedAuthority, TestClock, flipped, key_set, revocation, store,
+    LEASE, REFUSE_AFTER, START, ScriptedAuthority, TestClock, flipped, key_set, revocation, store,
 };
 use crate::trust::TrustAlarm;
 
@@ -53,7 +55,7 @@ impl Stage {
     ) -> Self {
         let metrics = SyncMetrics::default();
         let parts = Parts {
-            settings: SyncSettings::new("instance".to_owned()),
+            settings: SyncSettings::new("instance".to_owned(), VerifierId::parse("one").unwrap()),
             trust: Arc::clone(&trust),
             publishers: authority.publishers(),
             metrics: metrics.clone(),
@@ -134,7 +136,7 @@ impl Stage {
             message: Some(Response::Pong(Pong {
                 ping_sequence,
                 heartbeat: Some(heartbeat),
-                lease_ms: 10_000,
+                lease_ms: u64::try_from(LEASE.as_millis()).unwrap(),
                 quarantined: false,
             })),
         });
@@ -207,6 +209,12 @@ fn a_cold_session_asks_for_everything_and_decides_once_it_is_confirmed() {
         panic!("{sent:?}")
     };
     assert_eq!((hello.epoch, hello.state_digest.len(), ping.sequence), (0, 0, 1));
+    assert_eq!((hello.verifier_id.as_str(), hello.highest_epoch), ("one", 0));
+    let [budget] = &hello.budgets[..] else {
+        panic!("{hello:?}")
+    };
+    let declared = (budget.class.as_str(), budget.revocations_ms, budget.keys_ms);
+    assert_eq!(declared, ("normal", 900_000, 900_000));
     let snapshot = stage.authority.snapshot();
     let sent = stage.update(snapshot);
     assert_eq!(acks(&sent), [(1, true)]);
@@ -254,7 +262,7 @@ fn an_older_epoch_is_refused() {
     stage.update(delta);
     let mut older = stage.authority.update(UpdateContent::Snapshot {
         key_set: Arc::clone(fresh.state.keys()),
-        revocations: vec![revocation("another-history")],
+        revocations: [revocation("another-history")].into(),
     });
     older.epoch = 1;
     older.state_digest = [7; 32];
@@ -271,7 +279,7 @@ fn a_fork_is_refused_and_ends_closed() {
     let mut stage = Stage::in_force();
     let mut forked = stage.authority.update(UpdateContent::Snapshot {
         key_set: key_set("two"),
-        revocations: Vec::new(),
+        revocations: RevocationList::default(),
     });
     forked.state_digest = [7; 32];
     let forked = stage.authority.sign_update(&forked);
@@ -280,7 +288,7 @@ fn a_fork_is_refused_and_ends_closed() {
     while stage.trust.status().decides() {
         stage.pong();
     }
-    assert!(stage.age().unwrap() >= BUDGET.refuse_after);
+    assert!(stage.age().unwrap() >= REFUSE_AFTER);
     assert!(stage.ignored("epoch_fork") > 400);
     // A later epoch, which the authority reaches from our state, ends it.
     let delta = stage.authority.revoke("a");
@@ -296,7 +304,7 @@ fn a_jump_does_not_poison_the_floor() {
     for epoch in [2 + MAX_EPOCH_STEP, 1 << 63, u64::MAX] {
         let mut jump = stage.authority.update(UpdateContent::Snapshot {
             key_set: Arc::clone(stage.authority.state.keys()),
-            revocations: Vec::new(),
+            revocations: RevocationList::default(),
         });
         jump.epoch = epoch;
         let jump = stage.authority.sign_update(&jump);
@@ -345,7 +353,7 @@ fn a_snapshot_that_does_not_help_is_not_asked_for_in_a_loop() {
     let mut stage = Stage::in_force();
     let mut wrong = stage.authority.update(UpdateContent::Snapshot {
         key_set: Arc::clone(stage.authority.state.keys()),
-        revocations: Vec::new(),
+        revocations: RevocationList::default(),
     });
     wrong.epoch = 5;
     let wrong = stage.authority.sign_update(&wrong);
@@ -410,7 +418,7 @@ fn a_signed_message_that_is_no_update_is_refused() {
     assert_eq!(nacks(&stage.update(heartbeat)), [(0, "update_signature", false)]);
     let mut other = stage.authority.update(UpdateContent::Snapshot {
         key_set: Arc::clone(stage.authority.state.keys()),
-        revocations: Vec::new(),
+        revocations: RevocationList::default(),
     });
     other.issuer = countersign_core::names::Issuer::parse("https://other.example.com").unwrap();
     let other = stage.authority.sign_update(&other);

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use countersign_core::Timestamp;
 use countersign_core::freshness::Freshness;
+use countersign_core::names::VerifierId;
 use countersign_core::ports::Clock;
 use countersign_core::trust::Epoch;
 use countersign_proto::sync::v1::sync_response::Message as Response;
@@ -20,7 +21,7 @@ use tonic::{Request, Response as Answer};
 
 use super::*;
 use crate::cache::{CacheIdentity, CacheSettings, Found};
-use crate::sync::scripted::{BUDGET, ISSUER, START, ScriptedAuthority, rules};
+use crate::sync::scripted::{ISSUER, REFUSE_AFTER, START, ScriptedAuthority, rules};
 use crate::trust::TrustAlarm;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -258,14 +259,14 @@ impl Sidecar {
     /// Starts as the program does: the disk first, then the stream.
     async fn start(authority: &FakeAuthority, state: &std::path::Path) -> Self {
         let clock = Arc::clone(&authority.clock);
-        let trust = Arc::new(TrustStore::new(rules(), BUDGET, Arc::clone(&clock)));
+        let trust = Arc::new(TrustStore::new(rules(), Arc::default(), Arc::clone(&clock)));
         let identity = CacheIdentity {
             issuer: ISSUER.to_owned(),
             trust_domain: "example.com".to_owned(),
             audience: "orders".to_owned(),
             sidecar: "spiffe://example.com/sidecar".to_owned(),
         };
-        let settings = CacheSettings::new(state.to_owned(), identity);
+        let settings = CacheSettings::new(state.to_owned(), identity, VerifierId::parse("one").unwrap());
         let opened = TrustCache::open(settings, authority.publishers(), rules(), clock)
             .await
             .unwrap();
@@ -273,7 +274,7 @@ impl Sidecar {
         let cache = Arc::new(opened.cache);
         let metrics = SyncMetrics::default();
         let supervisor = Supervisor::new(
-            SyncSettings::new("instance".to_owned()),
+            SyncSettings::new("instance".to_owned(), opened.verifier_id),
             authority.dial(),
             authority.publishers(),
             Arc::clone(&trust),
@@ -384,7 +385,7 @@ async fn a_restart_without_the_authority_goes_on_where_it_was() {
     assert!(status.decides());
     assert!(status.age.is_some_and(|age| age >= 300 * SECOND), "{status:?}");
     sidecar.until(|status| !status.decides()).await;
-    assert!(sidecar.trust.status().age >= Some(BUDGET.refuse_after));
+    assert!(sidecar.trust.status().age >= Some(REFUSE_AFTER));
     authority.revoke("b");
     authority.come_back();
     let back = Instant::now();
@@ -435,7 +436,7 @@ async fn a_failing_authority_is_tried_again_at_a_bounded_rate() {
     authority.streams.lock().unwrap().clear();
     tokio::time::sleep(600 * SECOND).await;
     let tried = sidecar.ended(Ended::NotAdmitted);
-    assert!((40..300).contains(&tried), "{tried} in ten minutes");
+    assert!((120..400).contains(&tried), "{tried} in ten minutes");
     authority.set_mood(Mood::Well);
     sidecar.until_fresh(1).await;
 
@@ -445,7 +446,7 @@ async fn a_failing_authority_is_tried_again_at_a_bounded_rate() {
         authority.streams.lock().unwrap().clear();
     }
     let flapped = sidecar.metrics.sessions.get() - before;
-    assert!((20..200).contains(&flapped), "{flapped} in ten minutes");
+    assert!((80..400).contains(&flapped), "{flapped} in ten minutes");
     sidecar.until_fresh(authority.epoch()).await;
     sidecar.stop().await;
 }

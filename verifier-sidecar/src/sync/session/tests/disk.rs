@@ -55,7 +55,7 @@ fn the_log_is_replaced_only_by_what_has_its_digest() {
     let mut stage = Stage::with(stage.clock, stage.trust, stage.authority, beginning);
     let empty = stage.authority.update(UpdateContent::Snapshot {
         key_set: key_set("two"),
-        revocations: Vec::new(),
+        revocations: RevocationList::default(),
     });
     let empty = stage.authority.sign_update(&empty);
     assert_eq!(nacks(&stage.update(empty)), [(1, "update_digest", true)]);
@@ -71,7 +71,7 @@ fn the_way_up_to_the_floor_is_taken_as_a_whole() {
     let deltas: Vec<_> = ["a", "b", "c"].map(|id| authority.revoke(id)).into();
     let clock = TestClock::new();
     let trust = Arc::new(store(&clock));
-    trust.raise_floor(Floor {
+    trust.raise_floor(StateId {
         epoch: 4,
         digest: *authority.state.digest(),
     });
@@ -95,7 +95,7 @@ fn the_way_up_to_the_floor_is_taken_as_a_whole() {
 fn an_authority_below_the_floor_is_alarmed() {
     let clock = TestClock::new();
     let trust = Arc::new(store(&clock));
-    trust.raise_floor(Floor {
+    trust.raise_floor(StateId {
         epoch: 9,
         digest: [9; 32],
     });

@@ -120,7 +120,7 @@ fn a_silent_stream_ends_after_three_periods() {
     }
     stage.tick();
     assert_eq!(stage.ended, Some(Ended::NoAnswer));
-    stage.clock.advance(BUDGET.refuse_after);
+    stage.clock.advance(LEASE + REFUSE_AFTER);
     assert!(!stage.trust.status().decides());
 }
 
@@ -171,4 +171,51 @@ fn heartbeats_are_kept_every_ten_seconds() {
         stage.pong();
     }
     assert_eq!(stage.kept.len(), 1 + 120 / 10);
+}
+
+/// What an authority that does not know yet what is in force here answers, and what one does that has this verifier in
+/// quarantine: both confirm nothing, and neither is an error.
+#[test]
+fn an_answer_that_grants_nothing_confirms_nothing() {
+    for (reason, quarantined) in [("lease_not_granted", false), ("quarantined", true)] {
+        let mut stage = Stage::in_force();
+        let before = stage.age().unwrap();
+        let sent = stage.tick();
+        let [Request::Ping(ping)] = &sent[..] else {
+            panic!("no ping: {sent:?}")
+        };
+        let heartbeat = stage.authority.heartbeat(stage.clock.now_millis());
+        let effects = stage.session.receive(SyncResponse {
+            message: Some(Response::Pong(Pong {
+                ping_sequence: ping.sequence,
+                heartbeat: (!quarantined).then_some(heartbeat),
+                lease_ms: 0,
+                quarantined,
+            })),
+        });
+        assert_eq!(stage.perform(effects), []);
+        assert_eq!(stage.ignored(reason), 1);
+        assert_eq!(stage.age(), Some(before + 2 * SECOND));
+        assert_eq!(stage.trust.status().alarm, None);
+    }
+}
+
+/// X02, X03: a wall clock that is set is counted, and changes no verdict.
+#[test]
+fn a_wall_clock_that_is_set_is_counted() {
+    for (n, step) in [600_i64, -600, 3600].into_iter().enumerate() {
+        let mut stage = Stage::in_force();
+        stage.pong();
+        let before = stage.trust.now().unwrap();
+        let millis = stage.clock.now_millis();
+        stage.clock.set_millis(millis.saturating_add_signed(1000 * step));
+        assert_eq!(stage.trust.now(), Ok(before), "{n}");
+        let heartbeat = stage.authority.heartbeat(millis + 2000);
+        stage.answer(heartbeat);
+        assert_eq!(stage.trust.now().unwrap().since(before), 2 * SECOND);
+        assert_eq!(
+            (stage.age(), stage.metrics.clock_steps.get()),
+            (Some(Duration::ZERO), 1)
+        );
+    }
 }

@@ -101,7 +101,7 @@ fn a_revocation_that_stays_malformed_ends_closed_and_not_in_a_loop() {
         }
     }
     let lasted = stage.clock.elapsed() - begin;
-    assert!(lasted <= BUDGET.refuse_after, "{lasted:?}");
+    assert!(lasted <= LEASE + REFUSE_AFTER, "{lasted:?}");
     assert!((3..12).contains(&asked), "{asked}");
     assert!(stage.revoked("u"));
 
@@ -131,7 +131,7 @@ fn what_was_heeded_is_kept_until_a_state_has_it_or_it_has_expired() {
     let spoiled = stage.authority.revoke_many("t", 2);
     let spoiled = stage.spoiled(&spoiled, |entry| entry.subject = None);
     stage.update(spoiled);
-    stage.authority.state = stage.trust.snapshot().unwrap().state.clone();
+    stage.authority.state = stage.trust.snapshot().in_force().unwrap().state.clone();
     for name in ["c", "d"] {
         let delta = stage.authority.revoke(name);
         stage.update(delta);
@@ -178,14 +178,14 @@ fn nothing_is_heeded_of_what_is_refused_for_good() {
     stage.update(foreign);
     let mut of_another = stage.authority.update(UpdateContent::Snapshot {
         key_set: Arc::clone(stage.authority.state.keys()),
-        revocations: vec![revocation("t")],
+        revocations: [revocation("t")].into(),
     });
     of_another.issuer = countersign_core::names::Issuer::parse("https://other.example.com").unwrap();
     let of_another = stage.authority.sign_update(&of_another);
     stage.update(of_another);
     let mut impossible = stage.authority.update(UpdateContent::Snapshot {
         key_set: Arc::clone(stage.authority.state.keys()),
-        revocations: vec![revocation("t")],
+        revocations: [revocation("t")].into(),
     });
     impossible.epoch = u64::MAX;
     let impossible = stage.authority.sign_update(&impossible);
@@ -220,7 +220,11 @@ fn no_more_is_heeded_than_may_be_held() {
     let clock = TestClock::new();
     let mut rules = crate::sync::scripted::rules();
     rules.max_revocations = 10;
-    let trust = Arc::new(TrustStore::new(rules, BUDGET, Arc::<TestClock>::clone(&clock)));
+    let trust = Arc::new(TrustStore::new(
+        rules,
+        Arc::default(),
+        Arc::<TestClock>::clone(&clock),
+    ));
     let mut stage = Stage::with(clock, trust, ScriptedAuthority::new(), Beginning::default());
     let snapshot = stage.authority.snapshot();
     stage.update(snapshot);
