@@ -7,7 +7,7 @@ use std::time::Duration;
 use countersign_core::claims::{Claims, Confirmation, Subject};
 use countersign_core::feed::Held;
 use countersign_core::jose::Algorithm;
-use countersign_core::names::{ClientId, TokenId};
+use countersign_core::names::{Audience, CertificateThumbprint, ClientId, TokenId};
 use countersign_core::ports::Clock as _;
 use countersign_core::revocation::{EXPIRY_STEP, RevokedSubject};
 use countersign_core::trust::{Applied, TrustState, UpdateRules};

@@ -12,15 +12,16 @@ use clap::Args;
 use countersign_core::Timestamp;
 use countersign_core::jwk::{read_set, write_set};
 use countersign_core::key_set::{KeySet, KeyTimes};
-use countersign_core::names::{Audience, ClientId, Issuer, KeyId, Scope, TokenId};
+use countersign_core::names::{Audience, Issuer, KeyId, Scope};
 use countersign_core::ports::Clock as _;
 use countersign_core::requirements::Requirements;
-use countersign_core::revocation::{Revocation, RevocationList, RevokedSubject};
+use countersign_core::revocation::{Revocation, RevocationList};
 use countersign_core::spiffe::TrustDomain;
 use countersign_core::verifying::Expectations;
 use countersign_crypto::AwsLc;
 use countersign_proto::admin::v1;
 use countersign_runtime::SystemClock;
+use countersign_wire::admin::read_revoked_subject;
 use countersign_wire::read_time;
 
 use super::{revoke, token};
@@ -211,7 +212,7 @@ async fn from_authority(args: &ConnectionArgs) -> Result<(Trust, Option<Environm
     let keys = key_set(&listed.keys)?;
     let mut revocations = RevocationList::default();
     for record in revoke::all(&connection).await? {
-        revocations = revocations.with(revocation(&record)?, &AwsLc);
+        revocations.add(revocation(&record)?);
     }
     let trust = Trust {
         keys,
@@ -235,6 +236,8 @@ fn key_set(keys: &[v1::Key]) -> Result<KeySet, Failure> {
     let times = keys.iter().map(|key| {
         let times = KeyTimes {
             prepared_at: time(&key.prepared_at).unwrap_or_default(),
+            // Not told: a token has a key that was activated.
+            accepted_from: None,
             active_from: time(&key.active_from),
             retired_from: time(&key.retired_from),
             compromised_at: time(&key.compromised_at),
@@ -248,15 +251,7 @@ fn key_set(keys: &[v1::Key]) -> Result<KeySet, Failure> {
 }
 
 fn revocation(record: &v1::RevocationRecord) -> Result<Revocation, Failure> {
-    use v1::revocation_record::Subject;
-    let subject = match &record.subject {
-        Some(Subject::TokenId(id)) => TokenId::parse(id).ok().map(RevokedSubject::Token),
-        Some(Subject::ClientId(id)) => ClientId::parse(id).ok().map(RevokedSubject::Client),
-        Some(Subject::Everything(_)) => Some(RevokedSubject::Everything),
-        Some(Subject::SubjectName(_) | Subject::Audience(_) | Subject::CertificateThumbprint(_)) | None => {
-            None
-        }
-    };
+    let subject = record.subject.as_ref().and_then(read_revoked_subject);
     let time = |time: &Option<prost_types::Timestamp>| time.as_ref().and_then(read_time).unwrap_or_default();
     Ok(Revocation {
         subject: subject.ok_or_else(|| nonsense("a revocation"))?,

@@ -214,7 +214,7 @@ fn keys_and_revocations_refuse_at_their_own_step() {
     };
     let client = ClientId::parse("orders").expect("a client");
     for subject in [RevokedSubject::Client(client), RevokedSubject::Everything] {
-        setting.trust.revocations = Some(list.with(entry(subject), &AwsLc));
+        setting.trust.revocations = Some(list.with(entry(subject)));
         assert_eq!(first_failure(&good, &setting), Some(Step::Revocation));
     }
     setting.trust.revocations = Some(list);
