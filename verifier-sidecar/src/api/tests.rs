@@ -1,6 +1,7 @@
 use std::io;
 use std::sync::Mutex;
 
+use countersign_core::staleness::StalenessBudget;
 use tracing_subscriber::fmt::MakeWriter;
 
 use super::*;
@@ -38,7 +39,8 @@ impl MakeWriter<'_> for Log {
     }
 }
 
-/// Trust that grows old is told of once at each step, also while nothing else happens.
+/// Trust that grows old is told of once at each step, also while nothing else happens; a class that is refused before the
+/// default class is a step.
 #[tokio::test(start_paused = true)]
 async fn trust_that_grows_old_is_told_in_the_log() {
     let log = Log::default();
@@ -49,7 +51,15 @@ async fn trust_that_grows_old_is_told_in_the_log() {
     // For this thread, which is all that the test's runtime has.
     let _guard = tracing::subscriber::set_default(subscriber.finish());
     let clock = SetClock::new();
-    let store = empty_store(Arc::<SetClock>::clone(&clock));
+    let rules = empty_store(Arc::<SetClock>::clone(&clock)).snapshot().rules().clone();
+    let quick = ClassBudget {
+        class: ClassName::parse("quick").unwrap(),
+        budget: StalenessBudget::both(2 * WARN_AFTER),
+    };
+    let mut staleness = StalenessRules::default();
+    staleness.classes.push(Arc::new(quick));
+    let store = TrustStore::new(rules, Arc::new(staleness), Arc::<SetClock>::clone(&clock));
+    let store = Arc::new(store);
     let (reporter, _health) = tonic_health::server::health_reporter();
     tokio::spawn(report_health(reporter, Arc::clone(&store)));
     let told = async || {
@@ -62,7 +72,10 @@ async fn trust_that_grows_old_is_told_in_the_log() {
     clock.advance(WARN_AFTER);
     assert_eq!(told().await, ["WARN"]);
     assert_eq!(told().await, [""; 0]);
-    clock.advance(REFUSE_AFTER - WARN_AFTER);
+    clock.advance(WARN_AFTER);
+    assert_eq!(told().await, ["ERROR"]);
+    assert!(store.status().decides(), "the default class is");
+    clock.advance(REFUSE_AFTER - 2 * WARN_AFTER);
     assert_eq!(told().await, ["ERROR"]);
     confirm(&store, Duration::from_secs(10));
     assert_eq!(told().await, ["INFO"]);

@@ -201,6 +201,10 @@ fn each_class_goes_on_for_its_own_budget() {
     const MOMENT: Duration = Duration::from_millis(1);
     let it = fixture();
     trust(&it.store, it.issuer.state(1, []));
+    // As after a restart: confirmed a moment ago, and no lease.
+    let token = it.issuer.token(&claims("1.0"));
+    assert_eq!(ask(&it.verifier, &token, "/a.A/strict"), Err(Rejection::TrustStale));
+    assert_eq!(ask(&it.verifier, &token, "/a.A/Do"), Ok(()));
     let lease = Duration::from_secs(10);
     confirm(&it.store, lease);
     let started = it.clock.elapsed();
