@@ -71,10 +71,10 @@ impl TrustGauges {
         encoder: &mut DescriptorEncoder<'_>,
         status: &TrustStatus,
     ) -> Result<(), fmt::Error> {
-        let name = "trust_refuses_in_seconds";
         let help =
             "Time until calls of the class are refused if the authority stays away, absent without trust";
-        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        let mut family =
+            encoder.encode_descriptor("trust_refuses_in_seconds", help, None, MetricType::Gauge)?;
         for class in &self.0.staleness().classes {
             if let Some(left) = status.refuses_within(&class.budget) {
                 let gauge = ConstGauge::new(left.as_secs_f64());
