@@ -223,6 +223,7 @@ impl Setting {
         let day = 86_400;
         let active = KeyTimes {
             prepared_at: self.after(-2 * day),
+            accepted_from: None,
             active_from: Some(self.after(-day)),
             retired_from: None,
             compromised_at: None,
