@@ -270,6 +270,18 @@ fn a_long_way_moves_time_by_no_more_than_itself() {
     }
 }
 
+/// X11: one heartbeat is given to everybody who asks within a second, so that it may be from a second ago.
+#[test]
+fn a_heartbeat_of_a_second_ago_holds_up_nobody() {
+    let mut world = World::new(0);
+    let mut clock = VerifierClock::start(None, world.now());
+    for late in [0, 500, 990] {
+        world.hear_ahead(&mut clock, 5, 5, -late).expect("near");
+        world.pass(2000);
+        assert_eq!(world.error(&clock), 0, "{late}");
+    }
+}
+
 /// I-17: whatever the authority says, no time is told that is earlier than one that was.
 #[test]
 fn time_does_not_go_back() {
