@@ -10,6 +10,7 @@ use countersign_core::trust::UpdateRefused;
 use countersign_core::verifier::{
     self as machine, Event, Message, Received, Saved, SessionSettings, StateId,
 };
+use countersign_proto::sync::v1::hello::Proof;
 use countersign_proto::sync::v1::sync_request::Message as Request;
 use countersign_proto::sync::v1::sync_response::Message as Response;
 use countersign_proto::sync::v1::{self, Ack, Hello, Nack, Ping, Pong, SyncResponse};
@@ -35,7 +36,7 @@ pub(super) type Kept = machine::Kept<Signed>;
 #[derive(Debug)]
 pub(super) enum Effect {
     /// Send this.
-    Send(Request),
+    Send(Box<Request>),
     /// Save this, then call [`Session::saved`].
     Save(Box<Accepted>),
     /// Save this, then call [`Session::kept`].
@@ -51,6 +52,8 @@ pub(super) struct Parts {
     pub(super) trust: Arc<TrustStore>,
     pub(super) publishers: Publishers,
     pub(super) metrics: SyncMetrics,
+    /// What shows the authority how far it had come.
+    pub(super) proof: Option<Proof>,
 }
 
 /// One stream.
@@ -175,7 +178,7 @@ impl Session {
         let mut left = Vec::with_capacity(effects.len());
         for effect in effects {
             left.push(match effect {
-                machine::Effect::Send(message) => Effect::Send(self.write(message)),
+                machine::Effect::Send(message) => Effect::Send(Box::new(self.write(message))),
                 machine::Effect::Save(accepted) => Effect::Save(accepted),
                 machine::Effect::Keep(kept) => Effect::Keep(kept),
                 machine::Effect::End(ending) => Effect::End(ending.into()),
@@ -198,6 +201,7 @@ impl Session {
                 budgets: hello.budgets.iter().map(write_budget).collect(),
                 highest_epoch: hello.highest_epoch,
                 verifier_id: self.parts.settings.verifier_id.to_string(),
+                proof: self.parts.proof.clone(),
             }),
             Message::Ack(ack) => Request::Ack(Ack {
                 epoch: ack.in_force.epoch,
