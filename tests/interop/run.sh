@@ -16,7 +16,7 @@ done
 
 status=0
 results=
-for test in grpcurl otlp readme; do
+for test in grpcurl otlp readme drill; do
   printf '\n==== %s.sh\n' "$test"
   ./"$test.sh" | tee "$root/target/interop/$test.log" || status=1
   results+=$(tail -n 1 "$root/target/interop/$test.log")$'\n'
