@@ -122,6 +122,12 @@ fn waiting(stream: &mut Subscription) -> Vec<Seen> {
         .collect()
 }
 
+/// Why a stream has ended.
+fn ended(stream: &mut Subscription) -> Ended {
+    let next = stream.next().now_or_never().expect("is over").expect("a reason");
+    next.expect_err("a reason")
+}
+
 fn seen(message: Bytes) -> Seen {
     match said(&message) {
         Message::Update(signed) => {
@@ -275,7 +281,7 @@ async fn a_slow_stream_is_cut_and_the_others_do_not_notice() {
         count += waiting(&mut good).len();
         assert!(count < 10_000, "is cut some time");
     }
-    assert_eq!(slow.next().await, Some(Err(Ended::TooSlow)));
+    assert_eq!(ended(&mut slow), Ended::TooSlow);
     authority.advance();
     assert_eq!(waiting(&mut good), [Seen::Delta(authority.current().epoch())]);
 }
@@ -292,7 +298,7 @@ async fn a_stream_that_leaves_an_update_lying_is_cut_after_a_while() {
     assert_eq!(authority.feed.streams(), 2);
     authority.bench.clock.advance(Duration::from_secs(1));
     authority.feed.cut_the_slow();
-    assert_eq!(slow.next().await, Some(Err(Ended::TooSlow)));
+    assert_eq!(ended(&mut slow), Ended::TooSlow);
     assert_eq!(authority.feed.streams(), 1);
 }
 
@@ -306,7 +312,7 @@ async fn a_stream_that_never_acknowledges_is_cut() {
         authority.advance();
         assert!(authority.states.len() < 10_000, "is cut some time");
     }
-    assert_eq!(silent.next().await, Some(Err(Ended::TooSlow)));
+    assert_eq!(ended(&mut silent), Ended::TooSlow);
 }
 
 /// F71: draining ends every stream and lets nobody in.
@@ -315,7 +321,7 @@ async fn draining_ends_every_stream() {
     let authority = Authority::new();
     let mut stream = authority.join(1).await.subscription;
     authority.feed.drain();
-    assert_eq!(stream.next().await, Some(Err(Ended::Draining)));
+    assert_eq!(ended(&mut stream), Ended::Draining);
     let refused = authority.feed.join(&Held::default()).await;
     let refused = refused.expect_err("is refused");
     assert_eq!(refused, NotJoined::Refused(JoinRefused::Draining));
@@ -346,7 +352,7 @@ async fn a_stream_without_room_for_a_snapshot_is_cut() {
     }
     assert_eq!(authority.feed.streams(), 1);
     stream.handle().resync().await.expect("is signed");
-    assert_eq!(stream.next().await, Some(Err(Ended::TooSlow)));
+    assert_eq!(ended(&mut stream), Ended::TooSlow);
     assert_eq!(authority.feed.streams(), 0);
 }
 
@@ -363,7 +369,7 @@ async fn a_stream_that_acknowledges_nothing_is_sent_no_other_snapshot() {
     stream.handle().resync().await.expect("is signed");
     assert_eq!(waiting(&mut stream).len(), MAX_DELTAS);
     stream.handle().resync().await.expect("is signed");
-    assert_eq!(stream.next().await, Some(Err(Ended::TooSlow)));
+    assert_eq!(ended(&mut stream), Ended::TooSlow);
 }
 
 #[tokio::test]
@@ -375,7 +381,7 @@ async fn a_stream_that_asks_for_snapshots_for_ever_is_cut() {
         assert_eq!(waiting(&mut stream), [Seen::Snapshot(1)]);
     }
     stream.handle().resync().await.expect("is signed");
-    assert_eq!(stream.next().await, Some(Err(Ended::Misbehaved)));
+    assert_eq!(ended(&mut stream), Ended::Misbehaved);
 }
 
 fn pong(stream: &mut Subscription) -> sync::Pong {
