@@ -89,6 +89,7 @@ impl Supervisor {
                 trust,
                 publishers,
                 metrics,
+                proof: None,
             },
             dial,
             cache,
@@ -150,8 +151,12 @@ impl Supervisor {
     async fn stream(&mut self) -> Ended {
         self.healthy = false;
         let epoch = self.parts.trust.epoch();
+        let parts = Parts {
+            proof: self.cache.proof(),
+            ..self.parts.clone()
+        };
         let mut session = Session::new(
-            self.parts.clone(),
+            parts,
             Beginning {
                 durable: epoch != 0 && self.cache.durable_epoch() == epoch,
                 replaces_log: self.cache.wants_snapshot(),
@@ -232,7 +237,7 @@ impl Supervisor {
         while let Some(effect) = effects.pop_front() {
             match effect {
                 Effect::Send(message) => {
-                    if let Err(ended) = send(outgoing, message) {
+                    if let Err(ended) = send(outgoing, *message) {
                         return Some(ended);
                     }
                 }

@@ -59,6 +59,7 @@ impl Stage {
             trust: Arc::clone(&trust),
             publishers: authority.publishers(),
             metrics: metrics.clone(),
+            proof: None,
         };
         Self {
             session: Session::new(parts, beginning),
@@ -90,7 +91,7 @@ impl Stage {
         let mut effects = std::collections::VecDeque::from(effects);
         while let Some(effect) = effects.pop_front() {
             match effect {
-                Effect::Send(message) => sent.push(message),
+                Effect::Send(message) => sent.push(*message),
                 Effect::Save(accepted) => {
                     let deltas = match &accepted.signed {
                         Signing::Snapshot(_, deltas) => deltas.len(),
