@@ -1,3 +1,4 @@
+use countersign_core::freshness::StalenessRules;
 use countersign_core::key_set::KeyTimes;
 use countersign_core::names::Scope;
 use countersign_core::ports::Clock as _;
@@ -203,7 +204,10 @@ fn each_class_goes_on_for_its_own_budget() {
     trust(&it.store, it.issuer.state(1, []));
     // As after a restart: confirmed a moment ago, and no lease.
     let token = it.issuer.token(&claims("1.0"));
-    assert_eq!(ask(&it.verifier, &token, "/a.A/strict"), Err(Rejection::TrustStale));
+    assert_eq!(
+        ask(&it.verifier, &token, "/a.A/strict"),
+        Err(Rejection::TrustStale)
+    );
     assert_eq!(ask(&it.verifier, &token, "/a.A/Do"), Ok(()));
     let lease = Duration::from_secs(10);
     confirm(&it.store, lease);
@@ -260,6 +264,32 @@ fn each_class_goes_on_for_its_own_budget() {
     }
 }
 
+/// Who asks without a method is of the default class, whichever that is.
+#[test]
+fn a_question_without_a_method_is_of_the_default_class() {
+    let it = fixture();
+    let strict = Arc::new(ClassBudget::strict());
+    let staleness = StalenessRules {
+        default_class: Arc::clone(&strict),
+        classes: vec![strict],
+        ..StalenessRules::default()
+    };
+    let rules = it.store.snapshot().rules().clone();
+    let store = TrustStore::new(rules, Arc::new(staleness), Arc::<SetClock>::clone(&it.clock));
+    let store = Arc::new(store);
+    trust(&store, it.issuer.state(1, []));
+    let verifier = verifier(&store, methods(), MEBIBYTE);
+    let token = it.issuer.token(&claims("1.1"));
+    let question = Question {
+        token: Ok(token.as_bytes()),
+        method: None,
+        peer_certificate: None,
+    };
+    assert_eq!(verdict(verifier.decide(&question)), Err(Rejection::TrustStale));
+    confirm(&store, Duration::from_secs(10));
+    assert_eq!(verdict(verifier.decide(&question)), Ok(()));
+}
+
 /// I-17, X04: without the time nothing is decided, whatever the trust; the form of a token still comes first.
 #[test]
 fn without_the_time_nothing_is_decided() {
@@ -276,9 +306,15 @@ fn without_the_time_nothing_is_decided() {
     for token in [&token, &it.issuer.token(&claims("1.2"))] {
         assert_eq!(ask(&it.verifier, token, "/a.A/Do"), Err(Rejection::VerifierClock));
     }
+    // In its place in the order: after the form of the token, before its key.
     assert_eq!(
         ask(&it.verifier, "a.b", "/a.A/Do"),
         Err(Rejection::TokenMalformed)
+    );
+    let stranger = TestIssuer::new("other").token(&claims("1.3"));
+    assert_eq!(
+        ask(&it.verifier, &stranger, "/a.A/Do"),
+        Err(Rejection::VerifierClock)
     );
     assert_eq!(ask(&it.verifier, &token, "/a.A/Open"), Ok(()));
     assert!(!it.store.status().decides());
