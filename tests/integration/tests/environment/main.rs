@@ -3,6 +3,7 @@
 #![expect(clippy::expect_used, reason = "helpers of tests may panic as tests do")]
 
 mod crash;
+mod reach;
 mod rotation;
 
 use std::path::Path;
@@ -282,48 +283,6 @@ async fn a_rotation_loses_no_call_and_a_revocation_is_in_force_when_it_is_answer
     dev.stop().await;
 }
 
-/// A verifier that is away is waited for and named, also when the authority has just started and knows nobody; only an
-/// operator who says so goes on without it.
-#[tokio::test]
-async fn nothing_is_said_to_be_everywhere_while_a_verifier_is_away() {
-    let mut dev = start().await;
-    let sidecar = "spiffe://dev.countersign.test/countersign/sidecar/demo";
-    dev.kill(dev.environment.processes.sidecar.pid).await;
-    eventually("the authority has noticed", async || {
-        dev.json(&["fleet"])["verifiers"][0]["connected"] == false
-    })
-    .await;
-
-    let revoked = dev.json(&["revoke", "client", "billing", "--wait", "0s"]);
-    assert_eq!(
-        (&revoked["complete"], &revoked["in_force"], &revoked["verifiers"]),
-        (&json!(false), &json!(0), &json!(1)),
-        "{revoked}"
-    );
-    assert_eq!(revoked["away"], json!([sidecar]));
-    let rotate = ["key", "rotate", "--wait", "0s"];
-    assert_eq!(dev.failed(&rotate).exit, 4);
-
-    dev.restart_authority();
-    eventually("the authority answers again", async || {
-        dev.run(&["key", "list"]).status.success()
-    })
-    .await;
-    let active = |dev: &Dev| {
-        let keys = dev.json(&["key", "list"]);
-        let keys = keys["keys"].as_array().expect("a list");
-        let key = keys.iter().find(|key| key["state"] == "active");
-        key.expect("one signs")["kid"].clone()
-    };
-    let before = active(&dev);
-    assert_eq!(dev.failed(&rotate).exit, 4);
-    assert_eq!(active(&dev), before, "the other key does not sign");
-    let forced = dev.json(&[&rotate[..], &["--force"]].concat());
-    assert_eq!((&forced["verifiers"], &forced["previous"]), (&json!(0), &before));
-    assert_eq!(active(&dev), forced["kid"]);
-    dev.stop().await;
-}
-
 #[tokio::test]
 async fn an_outage_of_the_authority_is_not_one_of_the_calls() {
     let mut dev = start().await;
@@ -377,8 +336,7 @@ async fn an_outage_of_the_authority_is_not_one_of_the_calls() {
     as_before(&dev).await;
     let late = dev.token(&["--client", "billing"]);
     dev.call(Through::Plaintext, Some(&late)).await.expect("allowed");
-    // It waits for whoever may not be back yet; all who are have it at once.
-    let revoked = dev.json(&["revoke", "token", &late, "--wait", "0s"]);
+    let revoked = dev.json(&["revoke", "token", &late]);
     assert_eq!(revoked["in_force"], 1, "{revoked}");
     assert_eq!(
         told(
