@@ -1,5 +1,7 @@
 //! `countersign status`: whether the parts of a development environment run and agree.
 
+use std::time::Duration;
+
 use clap::Args;
 use countersign_proto::verify::v1;
 use countersign_proto::verify::v1::verify_service_client::VerifyServiceClient;
@@ -49,6 +51,15 @@ struct Trust {
     refuses_in_ms: Option<i64>,
     keys: u32,
     revocations: u64,
+    classes: Vec<Class>,
+}
+
+/// Until when calls of one class of methods are decided.
+#[derive(Debug, Serialize)]
+struct Class {
+    class: String,
+    decides: bool,
+    refuses_in_ms: Option<i64>,
 }
 
 /// Shows how the parts are. Fails with [`Exit::Unavailable`] when one of them is not ready.
@@ -147,7 +158,31 @@ async fn trust(environment: &Environment) -> Result<Trust, String> {
         refuses_in_ms: status.refuses_in_ms,
         keys: status.keys,
         revocations: status.revocations,
+        classes: status.classes.into_iter().map(Class::from).collect(),
     })
+}
+
+impl From<v1::ClassStatus> for Class {
+    fn from(status: v1::ClassStatus) -> Self {
+        Self {
+            class: status.class,
+            decides: status.decides,
+            refuses_in_ms: status.refuses_in_ms,
+        }
+    }
+}
+
+impl Class {
+    fn phrase(&self) -> String {
+        let class = &self.class;
+        match self.refuses_in_ms.and_then(|millis| u64::try_from(millis).ok()) {
+            Some(millis) if self.decides => {
+                let left = present::duration(Duration::from_millis(millis));
+                format!("refuses {class} methods in {left}")
+            }
+            Some(_) | None => format!("refuses {class} methods"),
+        }
+    }
 }
 
 impl Status {
@@ -175,21 +210,16 @@ impl Status {
 
 impl Trust {
     fn sentence(&self) -> String {
-        let seconds = |millis: i64| {
-            present::duration(std::time::Duration::from_millis(
-                u64::try_from(millis).unwrap_or_default(),
-            ))
-        };
         let stream = if self.connected {
             "connected"
         } else {
             "not connected"
         };
-        let left = match self.refuses_in_ms {
-            Some(left) if !self.connected => {
-                format!("; without the authority it refuses in {}", seconds(left))
-            }
-            _ => String::new(),
+        let left = if self.connected {
+            String::new()
+        } else {
+            let phrases: Vec<_> = self.classes.iter().map(Class::phrase).collect();
+            format!("; without the authority it {}", phrases.join(", "))
         };
         format!(
             "the sidecar is at epoch {}, {} and {stream}; {}, {}{left}",
@@ -198,5 +228,46 @@ impl Trust {
             present::count(self.keys, "key"),
             present::count(self.revocations, "revocation")
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn class(class: &str, decides: bool, refuses_in_ms: Option<i64>) -> Class {
+        Class {
+            class: class.to_owned(),
+            decides,
+            refuses_in_ms,
+        }
+    }
+
+    /// Without the authority the countdown of each class is told; with it, nobody needs it.
+    #[test]
+    fn the_countdown_of_each_class_is_told_when_it_runs() {
+        let mut trust = Trust {
+            issuer: "https://auth.example.com".to_owned(),
+            audience: "orders".to_owned(),
+            epoch: 7,
+            state_digest: String::new(),
+            freshness: "stale".to_owned(),
+            connected: false,
+            age_ms: Some(11_000),
+            refuses_in_ms: Some(899_000),
+            keys: 2,
+            revocations: 1,
+            classes: vec![
+                class("normal", true, Some(899_000)),
+                class("strict", false, Some(0)),
+            ],
+        };
+        assert_eq!(
+            trust.sentence(),
+            "the sidecar is at epoch 7, stale and not connected; 2 keys, 1 revocation; without the authority it refuses normal \
+             methods in 14m 59s, refuses strict methods"
+        );
+        trust.connected = true;
+        assert!(trust.sentence().ends_with("2 keys, 1 revocation"));
     }
 }
