@@ -224,13 +224,7 @@ fn each_class_goes_on_for_its_own_budget() {
         (lease + day, [false, false, false]),
     ] {
         it.clock.advance(started + age - it.clock.elapsed());
-        let now = it.clock.now();
-        let fresh = it.issuer.token(&Claims {
-            issued_at: now,
-            not_before: None,
-            expires_at: now.saturating_add(Duration::from_secs(3600)),
-            ..claims("1.2")
-        });
+        let fresh = fresh_token(&it);
         if age > lease + REFUSE_AFTER {
             remembered.clone_from(&fresh);
         }
@@ -262,6 +256,17 @@ fn each_class_goes_on_for_its_own_budget() {
         });
         assert_eq!(stale, expected, "{age:?}");
     }
+}
+
+/// A token that was issued just now, for an hour.
+fn fresh_token(it: &Fixture) -> String {
+    let now = it.clock.now();
+    it.issuer.token(&Claims {
+        issued_at: now,
+        not_before: None,
+        expires_at: now.saturating_add(Duration::from_secs(3600)),
+        ..claims("1.2")
+    })
 }
 
 /// Who asks without a method is of the default class, whichever that is.
