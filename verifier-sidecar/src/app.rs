@@ -115,7 +115,7 @@ impl App {
     pub async fn build(config: Config, clock: Arc<dyn Clock>, calls: Handle) -> Result<Self, StartError> {
         let program = ("countersign-sidecar", env!("CARGO_PKG_VERSION"));
         let mut registry = countersign_runtime::metrics::registry(program.0, program.1);
-        let source = TrustSource::open(&config, &clock, &mut registry).await?;
+        let mut source = TrustSource::open(&config, &clock, &mut registry).await?;
         let verifier = Arc::new(Verifier::new(
             Arc::clone(&source.trust),
             config.expectations.clone(),
@@ -123,6 +123,7 @@ impl App {
             TokenCache::new(config.token_cache_bytes),
             DecisionMetrics::register(&mut registry),
         ));
+        source.supervisor = source.supervisor.telling_of(Arc::clone(verifier.key_uses()));
         let services = services(&config, &verifier, source.metrics.clone(), &mut registry)?;
         let listeners = Listeners::bind(&config, clock, &calls).await?;
         let (admin, admin_address) = bind_admin(config.admin).await?;

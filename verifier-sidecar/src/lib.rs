@@ -20,6 +20,7 @@ pub mod cache;
 pub mod commands;
 pub mod config;
 pub mod identity;
+pub mod key_uses;
 pub mod metrics;
 pub mod proxy;
 mod refusal_log;

@@ -20,6 +20,7 @@ use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
 use crate::identity::Identity;
+use crate::key_uses::KeyUse;
 
 /// A token that its key signed, with the headers that tell of it.
 #[derive(Clone, Debug)]
@@ -28,6 +29,8 @@ pub struct KnownToken {
     pub authentic: AuthenticToken,
     /// What the service is told of its holder.
     pub identity: Identity,
+    /// Counts how often its key was used.
+    pub key_use: Arc<KeyUse>,
 }
 
 /// A bounded memory of authentic tokens.

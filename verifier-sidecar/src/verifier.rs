@@ -26,6 +26,7 @@ use countersign_core::{Rejection, Timestamp};
 use tokio::sync::Semaphore;
 
 use crate::identity::Identity;
+use crate::key_uses::KeyUses;
 use crate::metrics::DecisionMetrics;
 use crate::token_cache::{KnownToken, TokenCache};
 use crate::trust::{Current, TrustStore};
@@ -114,6 +115,7 @@ pub struct Verifier {
     metrics: DecisionMetrics,
     waiting: Semaphore,
     token_only: Requirements,
+    key_uses: Arc<KeyUses>,
 }
 
 /// One look at the trust in force and at the clocks: all that a decision is made on.
@@ -180,7 +182,14 @@ impl Verifier {
                 ..Requirements::default()
             },
             trust,
+            key_uses: Arc::default(),
         }
+    }
+
+    /// Which keys the tokens accepted came under.
+    #[must_use]
+    pub const fn key_uses(&self) -> &Arc<KeyUses> {
+        &self.key_uses
     }
 
     /// The trust that decides.
@@ -316,16 +325,22 @@ impl Verifier {
     ) -> Result<Admitted, Rejection> {
         if let Some(known) = self.tokens.find(token) {
             self.metrics.recognized();
-            return self.judge(known, look.trust()?, presentation, look.now?);
+            let admitted = self.judge(known, look.trust()?, presentation, look.now?)?;
+            admitted.known.key_use.count();
+            return Ok(admitted);
         }
         self.metrics.new_token();
         let budget = &presentation.requirements.class.budget;
         let (trust, authentic) = authenticate(token, look.trust(), budget)?;
         let known = Arc::new(KnownToken {
             identity: Identity::of(authentic.claims()).ok_or(Rejection::TokenMalformed)?,
+            key_use: self
+                .key_uses
+                .of(authentic.key_id(), &authentic.claims().client_id),
             authentic,
         });
         let admitted = self.judge(known, trust, presentation, look.now?)?;
+        admitted.known.key_use.count();
         self.tokens.remember(token, Arc::clone(&admitted.known));
         Ok(admitted)
     }

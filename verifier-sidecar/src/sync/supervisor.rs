@@ -10,7 +10,7 @@ use std::time::Duration;
 use countersign_core::verifier::Saved;
 use countersign_proto::sync::v1::sync_request::Message;
 use countersign_proto::sync::v1::sync_service_client::SyncServiceClient;
-use countersign_proto::sync::v1::{SyncRequest, SyncResponse};
+use countersign_proto::sync::v1::{KeyUses as KeyUsesMessage, SyncRequest, SyncResponse};
 use countersign_runtime::backoff::{Backoff, Jitter};
 use countersign_wire::MAX_UPDATE_LENGTH;
 use tokio::sync::mpsc;
@@ -25,6 +25,7 @@ use super::repeats::Repeats;
 use super::session::{Accepted, Beginning, Effect, Parts, Session, Signing};
 use super::{Ended, Publishers, SyncSettings};
 use crate::cache::{NotDurable, TrustCache};
+use crate::key_uses::KeyUses;
 use crate::trust::TrustStore;
 
 /// No connection could be prepared.
@@ -46,6 +47,10 @@ const HEALTHY_AFTER: Duration = Duration::from_secs(10);
 /// Messages that the authority has not read yet. More, and it does not read at all.
 const OUTGOING: usize = 64;
 
+/// How often the authority is told which keys were used: with acknowledgements, and without.
+const SHORTEST_TELLING: Duration = Duration::from_secs(5);
+const LONGEST_TELLING: Duration = Duration::from_secs(60);
+
 /// A stream is not ended more often than this to shorten the log on disk.
 const LOG_PAUSE: Duration = Duration::from_secs(10 * 60);
 
@@ -59,6 +64,10 @@ pub struct Supervisor {
     /// Whether the stream that is open, or was last, lived long enough.
     healthy: bool,
     may_end_for_log_from: Duration,
+    key_uses: Arc<KeyUses>,
+    told_uses_at: Duration,
+    /// Whether something was acknowledged since it was last looked whether to tell of the uses.
+    acknowledged: bool,
 }
 
 impl fmt::Debug for Supervisor {
@@ -97,7 +106,17 @@ impl Supervisor {
             failures: Repeats::default(),
             healthy: false,
             may_end_for_log_from: Duration::ZERO,
+            key_uses: Arc::default(),
+            told_uses_at: Duration::ZERO,
+            acknowledged: false,
         }
+    }
+
+    /// Tells the authority of the uses that `key_uses` counts.
+    #[must_use]
+    pub fn telling_of(mut self, key_uses: Arc<KeyUses>) -> Self {
+        self.key_uses = key_uses;
+        self
     }
 
     /// Runs until `stop`.
@@ -222,13 +241,36 @@ impl Supervisor {
             if let Some(ended) = self.perform(&mut session, outgoing, effects).await {
                 return ended;
             }
+            if let Err(ended) = self.tell_uses(outgoing) {
+                return ended;
+            }
             self.note_health(&session);
         }
     }
 
+    /// Tells which keys were used, soon after an acknowledgement and now and then otherwise. What is lost with a stream is
+    /// told by nobody: it is a hint to operators, and no account.
+    fn tell_uses(&mut self, outgoing: &mpsc::Sender<SyncRequest>) -> Result<(), Ended> {
+        let now = self.parts.trust.clock().elapsed();
+        let pause = if std::mem::take(&mut self.acknowledged) {
+            SHORTEST_TELLING
+        } else {
+            LONGEST_TELLING
+        };
+        if now.saturating_sub(self.told_uses_at) < pause {
+            return Ok(());
+        }
+        let uses = self.key_uses.take();
+        if uses.is_empty() {
+            return Ok(());
+        }
+        self.told_uses_at = now;
+        send(outgoing, Message::KeyUses(KeyUsesMessage { uses }))
+    }
+
     /// Does what the session asks for. The end, when that is what it asks for.
     async fn perform(
-        &self,
+        &mut self,
         session: &mut Session,
         outgoing: &mpsc::Sender<SyncRequest>,
         effects: Vec<Effect>,
@@ -237,6 +279,7 @@ impl Supervisor {
         while let Some(effect) = effects.pop_front() {
             match effect {
                 Effect::Send(message) => {
+                    self.acknowledged |= matches!(*message, Message::Ack(_));
                     if let Err(ended) = send(outgoing, *message) {
                         return Some(ended);
                     }

@@ -1,5 +1,7 @@
 //! The loop against an authority that speaks gRPC, over pipes in memory and on paused time.
 
+mod uses;
+
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -8,9 +10,10 @@ use countersign_core::freshness::Freshness;
 use countersign_core::names::VerifierId;
 use countersign_core::ports::Clock;
 use countersign_core::trust::Epoch;
+use countersign_proto::sync::v1::hello::Proof;
 use countersign_proto::sync::v1::sync_response::Message as Response;
 use countersign_proto::sync::v1::sync_service_server::{SyncService, SyncServiceServer};
-use countersign_proto::sync::v1::{Hello, Pong};
+use countersign_proto::sync::v1::{Hello, KeyUse, Pong};
 use countersign_proto::trust::v1::Signed;
 use countersign_wire::status::{Failure, failed, invalid};
 use hyper_util::rt::TokioIo;
@@ -71,6 +74,7 @@ struct Heard {
     hellos: Vec<Hello>,
     /// The epoch acknowledged, whether durably, and what was on disk at that moment.
     acks: Vec<(Epoch, bool, Epoch)>,
+    uses: Vec<KeyUse>,
 }
 
 /// An authority in this process.
@@ -213,7 +217,11 @@ impl FakeAuthority {
                 heard.acks.push((ack.epoch, ack.durable, on_disk));
                 None
             }
-            Message::KeyUses(_) | Message::Leave(_) => None,
+            Message::KeyUses(uses) => {
+                heard.uses.extend(uses.uses);
+                None
+            }
+            Message::Leave(_) => None,
             Message::Nack(nack) => nack.resync.then(|| Response::Update(scripted.snapshot())),
             Message::Ping(ping) => Some(Response::Pong(Pong {
                 ping_sequence: ping.sequence,
@@ -247,6 +255,7 @@ impl SyncService for FakeAuthority {
 
 /// A sidecar's half of it all.
 struct Sidecar {
+    key_uses: Arc<KeyUses>,
     trust: Arc<TrustStore>,
     cache: Arc<TrustCache>,
     metrics: SyncMetrics,
@@ -281,9 +290,12 @@ impl Sidecar {
             Arc::clone(&cache),
             metrics.clone(),
         );
+        let key_uses = Arc::new(KeyUses::default());
+        let supervisor = supervisor.telling_of(Arc::clone(&key_uses));
         let stop = CancellationToken::new();
         let running = tokio::spawn(supervisor.run(stop.clone()));
         Self {
+            key_uses,
             trust,
             cache,
             metrics,
@@ -498,5 +510,14 @@ async fn a_restored_authority_is_alarmed() {
     authority.revoke("after-the-operator-raised-the-epoch");
     sidecar.until_fresh(2).await;
     assert_eq!(sidecar.trust.status().alarm, None);
+    // What the authority had signed is shown to it when it comes back.
+    let hellos = authority.heard.lock().unwrap().hellos.clone();
+    let shown = hellos.into_iter().map(|hello| hello.proof);
+    let epochs = shown.map(|proof| match proof {
+        None => 0,
+        Some(Proof::Heartbeat(signed)) => authority.publishers().heartbeat(&signed).unwrap().epoch,
+        Some(Proof::Update(signed)) => authority.publishers().update(&signed).unwrap().epoch,
+    });
+    assert_eq!(epochs.collect::<Vec<_>>(), [0, 1]);
     sidecar.stop().await;
 }
