@@ -15,7 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const FRAME: Duration = Duration::from_millis(100);
 
 /// What a countdown looks like beside how many have done something.
-const TALLY: &str = "{spinner} {bar:20} {pos}/{len} {msg} ({elapsed})";
+const TALLY: &str = "{spinner} {bar:20} {pos}/{len} {prefix}{wide_msg}";
 
 /// The first and the longest pause between two questions to the authority.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
@@ -67,17 +67,18 @@ impl Waiting {
         }
         let display = self
             .display
-            .get_or_insert_with(|| display(None, "{spinner} {msg} ({elapsed})"));
+            .get_or_insert_with(|| display(None, "{spinner} {msg} ({elapsed})", what));
         display.set_message(what.to_owned());
     }
 }
 
-fn display(length: Option<u64>, template: &str) -> ProgressBar {
+fn display(length: Option<u64>, template: &str, message: &str) -> ProgressBar {
     let display = ProgressBar::with_draw_target(length, ProgressDrawTarget::stderr());
     // The templates are constants; should one not parse, the default style does as well.
     if let Ok(style) = ProgressStyle::with_template(template) {
         display.set_style(style.tick_chars("|/-\\ ").progress_chars("=> "));
     }
+    display.set_message(message.to_owned());
     display.enable_steady_tick(FRAME);
     display
 }
@@ -110,10 +111,13 @@ impl Tally {
             return;
         }
         if self.output.is_watched() {
-            let display = self.display.get_or_insert_with(|| display(Some(0), TALLY));
+            let display = self
+                .display
+                .get_or_insert_with(|| display(Some(all.into()), TALLY, line));
             display.set_length(all.into());
             display.set_position(done.into());
-            display.set_message(counted_down(line, left));
+            display.set_prefix(left.map(countdown).unwrap_or_default());
+            display.set_message(line.to_owned());
         } else if self.is_news(line) && !self.output.is_json() {
             self.output.note(line);
         }
@@ -128,11 +132,9 @@ impl Tally {
     }
 }
 
-fn counted_down(line: &str, left: Option<Duration>) -> String {
-    match left {
-        Some(left) => format!("{line}, in {} at the latest", present::duration(left)),
-        None => line.to_owned(),
-    }
+/// It comes first: what follows may be cut off where the terminal ends.
+fn countdown(left: Duration) -> String {
+    format!("{} at most; ", present::duration(left))
 }
 
 impl Drop for Tally {
@@ -171,9 +173,7 @@ mod tests {
     async fn where_nobody_watches_a_line_is_said_once() {
         let mut tally = Tally::new(Output::new(true, ColourChoice::Never));
         assert!(tally.is_news("1 of 2") && !tally.is_news("1 of 2") && tally.is_news("2 of 2"));
-        assert_eq!(counted_down("1 of 2", None), "1 of 2");
-        let left = Some(Duration::from_secs(90));
-        assert_eq!(counted_down("1 of 2", left), "1 of 2, in 1m 30s at the latest");
+        assert_eq!(countdown(Duration::from_secs(90)), "1m 30s at most; ");
     }
 
     /// Each question is an event in the audit trail of the authority.

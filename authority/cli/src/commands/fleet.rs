@@ -5,7 +5,6 @@ use std::mem;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use countersign_core::Timestamp;
 use countersign_core::ports::Clock as _;
 use countersign_proto::admin::v1;
 use countersign_runtime::SystemClock;
@@ -196,7 +195,7 @@ pub(crate) async fn run(args: FleetArgs, output: Output) -> Result<(), Failure> 
 async fn show(args: &ConnectionArgs, output: Output) -> Result<(), Failure> {
     let connection = Connection::operator(args).await?;
     let fleet = Fleet::read(list(&connection).await?);
-    output.data(&fleet, |paint| fleet.table(paint, SystemClock.now()))
+    output.data(&fleet, |paint| fleet.table(paint))
 }
 
 /// The verifiers that the authority knows. What is said beside them is as of the first page.
@@ -346,7 +345,7 @@ impl Fleet {
         }
     }
 
-    fn table(&self, paint: Paint, now: Timestamp) -> String {
+    fn table(&self, paint: Paint) -> String {
         if self.verifiers.is_empty() {
             return format!("epoch {}: no verifier is known", self.epoch);
         }
@@ -366,7 +365,7 @@ impl Fleet {
             } else {
                 verifier.spiffe_id.clone()
             };
-            let until = verifier.decides_until.map(|until| until.clock(now));
+            let until = verifier.decides_until.map(|until| present::time(until.0));
             vec![
                 name.into(),
                 verifier.state.text(),

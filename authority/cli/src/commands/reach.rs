@@ -287,7 +287,7 @@ pub(crate) fn complete(reach: &Reach) -> Result<(), Failure> {
     }
     let sentence = reach.sentence(SystemClock.now());
     let message = format!("not in force everywhere yet: {sentence}");
-    let next = format!("wait on: `countersign fleet watch {}`", reach.epoch);
+    let next = format!("go on waiting: `countersign fleet watch {}`", reach.epoch);
     Err(Failure::new(Exit::Unavailable, message).next(next))
 }
 
