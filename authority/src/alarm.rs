@@ -19,6 +19,10 @@ pub enum Alarm {
     VerifierAhead,
     /// A verifier holds another state at the current epoch.
     Fork,
+    /// A verifier proves that the store is not the one that was published from: an operator has to recover it.
+    RecoveryRequired,
+    /// What a verifier brings as a proof was not signed by a publishing key of this store.
+    ProofRefused,
     /// A verifier acknowledges what it was not sent.
     AckNotSent,
     /// A certificate is registered for two clients, by its name and by its thumbprint.
@@ -33,7 +37,7 @@ pub enum Alarm {
 
 impl Alarm {
     /// Every alarm there is.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::RecordRefused,
         Self::CommitInDoubt,
         Self::StoreContested,
@@ -41,6 +45,8 @@ impl Alarm {
         Self::SnapshotTooLarge,
         Self::VerifierAhead,
         Self::Fork,
+        Self::RecoveryRequired,
+        Self::ProofRefused,
         Self::AckNotSent,
         Self::AmbiguousIdentity,
         Self::ClockBehind,
@@ -59,6 +65,8 @@ impl Alarm {
             Self::SnapshotTooLarge => "snapshot_too_large",
             Self::VerifierAhead => "verifier_ahead",
             Self::Fork => "fork",
+            Self::RecoveryRequired => "recovery_required",
+            Self::ProofRefused => "proof_refused",
             Self::AckNotSent => "ack_not_sent",
             Self::AmbiguousIdentity => "ambiguous_identity",
             Self::ClockBehind => "clock_behind",

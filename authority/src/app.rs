@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use countersign_core::ports::Clock;
+use countersign_core::trust::Epoch;
 use countersign_mtls::{ClientCertificates, DEFAULT_WATCH_INTERVAL, Limits as ListenerLimits};
 use countersign_mtls::{ServerTls, TlsError, TlsListener};
 use countersign_runtime::admin_http::{self, AdminEndpoints, Readiness};
@@ -19,7 +20,7 @@ use crate::config::Config;
 use crate::config::secret_key::{self, SecretKeyError};
 use crate::feed::Feed;
 use crate::fleet::{Fleet, FleetLimits};
-use crate::ledger::{self, Ledger, Opened, Opening, StartError};
+use crate::ledger::{self, Ledger, NotRecovered, Opened, Opening, Recovered, StartError};
 use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::metrics::connections::Connections;
@@ -50,6 +51,9 @@ pub enum AppError {
     /// What is in the store.
     #[error("the authority cannot start from its store")]
     Start(#[from] StartError),
+    /// It was not recovered.
+    #[error("the authority is not recovered")]
+    Recover(#[from] NotRecovered),
     /// Certificates and keys.
     #[error("the certificates cannot be used")]
     Tls(#[from] TlsError),
@@ -101,6 +105,22 @@ async fn opening(config: &Config, clock: Arc<dyn Clock>, metrics: Arc<Metrics>) 
 pub async fn publishing_keys(config: &Config, clock: Arc<dyn Clock>) -> Result<String, AppError> {
     let opening = opening(config, clock, Arc::default()).await?;
     Ok(ledger::open_publishers(&opening).await?)
+}
+
+/// Recovers the authority whose store `config` names ([`ledger::recover`]).
+///
+/// # Errors
+/// [`AppError`].
+pub async fn recover(
+    config: &Config,
+    clock: Arc<dyn Clock>,
+    above: Option<Epoch>,
+) -> Result<Recovered, AppError> {
+    if above.is_none() && !config.store.exists() {
+        return Err(NotRecovered::NotRequired.into());
+    }
+    let opening = opening(config, clock, Arc::default()).await?;
+    Ok(ledger::recover(&opening, above).await?)
 }
 
 /// An authority that is bound and not yet serving.
@@ -277,6 +297,7 @@ impl App {
                 roles,
                 feed: self.opened.feed.clone(),
                 fleet: self.fleet.clone(),
+                ledger: self.opened.ledger.clone(),
                 limits: Arc::clone(&self.limits),
                 metrics: Arc::clone(&self.metrics),
                 timeline: Arc::clone(self.opened.ledger.timeline()),
@@ -321,7 +342,11 @@ impl App {
         tasks.spawn(rotator.run(stop.clone()));
         tasks.spawn(upkeep.run(stop.clone()));
         tasks.spawn(upkeep::keep_store(self.opened.ledger.clone(), stop.clone()));
-        tasks.spawn(registrar::run(self.fleet.clone(), self.opened.ledger.clone(), stop.clone()));
+        tasks.spawn(registrar::run(
+            self.fleet.clone(),
+            self.opened.ledger.clone(),
+            stop.clone(),
+        ));
         tasks.spawn(revoker::run(self.opened.ledger.clone(), stop.clone()));
         tasks.spawn(self.tls.watch(DEFAULT_WATCH_INTERVAL, stop.clone()));
     }

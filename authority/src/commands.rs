@@ -1,6 +1,8 @@
 //! What the program can be told to do. The same for `countersign-authority` and for the development environment, which
 //! starts itself in this role.
 
+mod report;
+
 use std::ffi::OsString;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -11,6 +13,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use countersign_core::Timestamp;
 use countersign_core::ports::Clock;
+use countersign_core::trust::Epoch;
 use countersign_runtime::config::Complaints;
 use countersign_runtime::{ErrorChain, Shutdown, SystemClock, exit, panics, telemetry};
 
@@ -49,6 +52,16 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
+    /// Lets an authority go on whose store was restored from a backup or copied, once verifiers have shown it a later state.
+    /// Withdraws every key and with them every token. Not while the authority serves.
+    Recover {
+        /// The configuration file.
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        /// Goes on above EPOCH, also if no verifier has shown a later state.
+        #[arg(long, value_name = "EPOCH")]
+        above: Option<Epoch>,
+    },
 }
 
 /// Why the program ends without having done what it was told.
@@ -84,6 +97,7 @@ where
         Command::Serve { config, accept_clock } => serve(config, accept_clock.map(Timestamp::from_seconds)),
         Command::CheckConfig { config } => check(config),
         Command::PublishingKeys { config } => publishing_keys(config),
+        Command::Recover { config, above } => recover(config, *above),
     };
     match result {
         Ok(()) => exit::code(exit::SUCCESS),
@@ -115,6 +129,20 @@ fn publishing_keys(path: &Path) -> Result<(), Failed> {
     let runtime = countersign_runtime::build(1)?;
     let keys = runtime.block_on(app::publishing_keys(&config, Arc::new(SystemClock)))?;
     writeln!(io::stdout(), "{keys}")?;
+    Ok(())
+}
+
+fn recover(path: &Path, above: Option<Epoch>) -> Result<(), Failed> {
+    let config = load(path)?;
+    // The audit event.
+    let _telemetry = telemetry::init(
+        "countersign-authority",
+        env!("CARGO_PKG_VERSION"),
+        &config.telemetry,
+    )?;
+    let runtime = countersign_runtime::build(1)?;
+    let recovered = runtime.block_on(app::recover(&config, Arc::new(SystemClock), above))?;
+    write!(io::stdout(), "{}", report::Report(&recovered))?;
     Ok(())
 }
 

@@ -16,7 +16,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use countersign_core::feed::{Feed as Machine, Frame, Published, StreamId, is_too_slow};
+use countersign_core::feed::{Feed as Machine, Frame, Held, Published, Standing, StreamId, is_too_slow};
 use countersign_core::names::KeyId;
 use countersign_core::ports::{Clock, SigningFailed};
 use countersign_core::trust::{Heartbeat, TrustState, Update};
@@ -131,6 +131,12 @@ impl Feed {
             }
             Published::Broken(streams) => self.close(&mut state, &streams, Ended::Unpublished),
         }
+    }
+
+    /// What a verifier that has `held` tells of this authority.
+    #[must_use]
+    pub fn standing(&self, held: &Held) -> Standing {
+        self.lock().machine.standing(held)
     }
 
     /// Ends every stream and lets nobody in any more.

@@ -93,6 +93,8 @@ struct Inner {
 struct State {
     register: Register,
     current: Epoch,
+    /// Nobody is granted a lease any more in this life.
+    suspended: bool,
     /// Ends the reader of a stream whose place another has taken.
     superseded: HashMap<StreamId, CancellationToken>,
     to_be_stored: BTreeMap<VerifierKey, Arc<[ClassBudget]>>,
@@ -109,6 +111,7 @@ impl Fleet {
             state: Mutex::new(State {
                 register: Register::new(limits, lease),
                 current: 0,
+                suspended: false,
                 superseded: HashMap::new(),
                 to_be_stored: BTreeMap::new(),
                 usage: BTreeMap::new(),
@@ -129,6 +132,11 @@ impl Fleet {
         for quarantine in roster.quarantined() {
             state.register.quarantine(quarantine.spiffe_id.clone(), true);
         }
+    }
+
+    /// Grants nobody a lease any more: the authority has to be recovered first.
+    pub fn suspend(&self) {
+        self.lock().suspended = true;
     }
 
     /// How long a lease lasts.
@@ -414,6 +422,9 @@ impl Membership {
     pub fn grant(&self) -> Option<Duration> {
         let elapsed = self.fleet.0.clock.elapsed();
         let mut state = self.fleet.lock();
+        if state.suspended {
+            return None;
+        }
         let current = state.current;
         state.register.grant(&self.key, self.stream, current, elapsed)
     }

@@ -17,6 +17,7 @@ mod books;
 mod client_plans;
 mod key_plans;
 mod opening;
+mod recovering;
 mod revocation_plans;
 #[cfg(test)]
 mod tests;
@@ -32,6 +33,7 @@ use countersign_core::claims::Claims;
 use countersign_core::ports::EntropyFailed;
 use countersign_core::revocation::{Revocation, RevocationList, RevokedSubject};
 use countersign_core::spiffe::TrustDomain;
+use countersign_crypto::publishing::PinnedKeys;
 use countersign_crypto::{EnvelopeError, KeyError, SecretHasher};
 use countersign_wire::MAX_NAMED_REVOCATIONS;
 use countersign_wire::status::Failure;
@@ -43,6 +45,7 @@ pub use books::{Books, Hold};
 pub use client_plans::NewSecret;
 pub use key_plans::{Activation, Compromised};
 pub use opening::{Opened, Opening, StartError, open, open_publishers};
+pub use recovering::{NotRecovered, Recovered, recover};
 pub use revocation_plans::{RevocationPage, Revoked};
 
 use crate::alarm::Alarm;
@@ -182,6 +185,8 @@ struct Inner {
     policy: LedgerPolicy,
     timeline: Arc<Timeline>,
     feed: Feed,
+    /// The keys that proofs are verified with.
+    publishers: PinnedKeys,
     fleet: Fleet,
     metrics: Arc<Metrics>,
     books: ArcSwap<Books>,
@@ -281,7 +286,7 @@ impl Ledger {
                 ..Plan::nothing(())
             })
         };
-        self.write(Hold::Nobody, plan).await.map(drop)
+        self.write_down(Hold::Nobody, plan).await.map(drop)
     }
 
     /// Does `work` to its end, whether or not anybody waits for it. [`Self::close`] does.
@@ -299,8 +304,29 @@ impl Ledger {
         self.0.tasks.wait().await;
     }
 
-    /// Makes the mutation that `plan` decides on, once every earlier one is made. `hold` names whose tokens wait for it.
+    /// Whether anything may be changed now.
+    ///
+    /// # Errors
+    /// [`LedgerError`]: `RecoveryRequired`.
+    pub fn changeable(&self) -> Result<(), LedgerError> {
+        self.books().changeable()
+    }
+
+    /// Makes the change that `plan` decides on, once every earlier one is made. `hold` names whose tokens wait for it.
     async fn write<T, P>(&self, hold: Hold, plan: P) -> Result<Done<T>, LedgerError>
+    where
+        T: Send + 'static,
+        P: FnOnce(&Books, Timestamp) -> Result<Plan<T>, LedgerError> + Send + 'static,
+    {
+        self.write_down(hold, move |books, now| {
+            books.changeable()?;
+            plan(books, now)
+        })
+        .await
+    }
+
+    /// The same for what is no change to anybody outside: it goes on while the authority waits to be recovered.
+    async fn write_down<T, P>(&self, hold: Hold, plan: P) -> Result<Done<T>, LedgerError>
     where
         T: Send + 'static,
         P: FnOnce(&Books, Timestamp) -> Result<Plan<T>, LedgerError> + Send + 'static,
@@ -419,6 +445,9 @@ impl Inner {
         writer.head = head;
         let trust = outcome.books.trust.clone();
         self.metrics.observe_books(&outcome.books);
+        if outcome.books.recovery.is_some() {
+            self.fleet.suspend();
+        }
         self.books.store(Arc::new(outcome.books));
         if let Some(update) = &outcome.update {
             self.feed.publish(update, trust);

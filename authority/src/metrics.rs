@@ -70,6 +70,7 @@ pub struct Metrics {
     epoch: Gauge<u64, AtomicU64>,
     revocations: Gauge<u64, AtomicU64>,
     clients: Gauge<u64, AtomicU64>,
+    recovery_required: Gauge,
     keys: Family<Kind, Gauge>,
     signing_key_age: SecondsGauge,
     clock_behind: SecondsGauge,
@@ -105,6 +106,7 @@ impl Default for Metrics {
             epoch: Gauge::default(),
             revocations: Gauge::default(),
             clients: Gauge::default(),
+            recovery_required: Gauge::default(),
             keys: Family::default(),
             signing_key_age: Gauge::default(),
             clock_behind: Gauge::default(),
@@ -178,6 +180,11 @@ impl Metrics {
         registry.register("epoch", "The current epoch", self.epoch.clone());
         registry.register("revocations", "Revocations in force", self.revocations.clone());
         registry.register("clients", "Client identifiers taken", self.clients.clone());
+        registry.register(
+            "recovery_required",
+            "1 while nothing is signed or changed until an operator recovers the authority",
+            self.recovery_required.clone(),
+        );
         registry.register("keys", "Published signing keys, by state", self.keys.clone());
         registry.register_with_unit(
             "signing_key_age",
@@ -286,6 +293,7 @@ impl Metrics {
         self.epoch.set(books.trust.epoch());
         self.revocations.set(count(books.trust.revocations().len()));
         self.clients.set(count(books.clients.len()));
+        self.recovery_required.set(books.recovery.is_some().into());
     }
 
     /// What changes by itself as time goes by.
@@ -320,7 +328,8 @@ impl Metrics {
 
     /// So many verifiers are waited for before a key signs.
     pub fn observe_gate(&self, verifiers: usize) {
-        self.rotation_waits_for.set(u64::try_from(verifiers).unwrap_or(u64::MAX));
+        self.rotation_waits_for
+            .set(u64::try_from(verifiers).unwrap_or(u64::MAX));
     }
 
     /// An update was put on a stream.

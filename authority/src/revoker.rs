@@ -30,7 +30,7 @@ pub async fn run(ledger: Ledger, stop: CancellationToken) {
 }
 
 async fn forget(ledger: &Ledger, steadiness: &mut Steadiness) {
-    if steadiness.observe() < STEADY {
+    if steadiness.observe() < STEADY || ledger.changeable().is_err() {
         return;
     }
     match ledger.prune(SLICE).await {

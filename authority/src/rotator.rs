@@ -60,6 +60,7 @@ impl Rotator {
     }
 
     fn next_step(&self) -> Option<RotationStep> {
+        self.ledger.changeable().ok()?;
         let books = self.ledger.books();
         let timeline = self.ledger.timeline();
         let now = timeline.now();

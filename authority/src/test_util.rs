@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use countersign_core::Timestamp;
 use countersign_core::client::{Grant, Registration};
+use countersign_core::feed::Held;
 use countersign_core::fleet::{Introduction, VerifierKey, assumed_budgets};
 use countersign_core::jose::Algorithm;
 use countersign_core::names::{Audience, CertificateThumbprint, ClientId, Issuer, Scope, VerifierId};
@@ -15,14 +16,16 @@ use countersign_core::spiffe::{SpiffeId, TrustDomain};
 use countersign_crypto::Envelope;
 use countersign_mtls::{Peer, PeerIdentity};
 use countersign_proto::sync::v1::{SyncResponse, sync_response};
+use countersign_proto::trust::v1::Signed;
+use futures_util::StreamExt as _;
 use prost::Message as _;
 
 use crate::alarm::Alarm;
 use crate::fleet::{Fleet, FleetLimits};
 use crate::ledger::{self, Activation, LedgerPolicy, Opened, Opening};
 use crate::metrics::Metrics;
-use crate::store::Store;
 use crate::store::memory::MemoryStore;
+use crate::store::{Commit, Store, read_all};
 
 /// A clock that stands still until it is set.
 #[derive(Debug)]
@@ -134,8 +137,58 @@ impl Bench {
         ledger::open(self.opening()).await.expect("opens")
     }
 
+    /// An authority on a copy of the store as it is now, in the same time: a backup that is restored, or a twin.
+    pub(crate) async fn copied(&self) -> Self {
+        let copy = Self::new();
+        let mut commit = Commit::default();
+        for record in read_all(self.store.as_ref(), "").await.expect("reads") {
+            commit.put(record.name, record.value);
+        }
+        copy.store.commit(commit).await.expect("copies");
+        let clock = Arc::<ManualClock>::clone(&self.clock);
+        let limits = FleetLimits {
+            streams_per_identity: 2,
+            streams: 100,
+        };
+        Self {
+            fleet: Fleet::new(limits, copy.fleet.lease(), clock, Arc::clone(&copy.metrics)),
+            clock: Arc::clone(&self.clock),
+            ..copy
+        }
+    }
+
     pub(crate) fn alarms(&self, alarm: Alarm) -> u64 {
         self.metrics.alarms(alarm)
+    }
+}
+
+/// What an authority has published: a snapshot and deltas that lead to its state, and a heartbeat for it.
+pub(crate) struct Published {
+    pub(crate) updates: Vec<Signed>,
+    pub(crate) heartbeat: Signed,
+}
+
+impl Published {
+    pub(crate) async fn by(opened: &Opened) -> Self {
+        let joined = opened.feed.join(&Held::default()).await.expect("joins");
+        let mut stream = joined.subscription;
+        stream.handle().answer(1, false, || None);
+        let mut next = async || said(&stream.next().await.expect("more").expect("goes on"));
+        let mut updates = Vec::new();
+        loop {
+            match next().await {
+                sync_response::Message::Update(update) => updates.push(update),
+                sync_response::Message::Pong(pong) => {
+                    let heartbeat = pong.heartbeat.expect("a heartbeat");
+                    return Self { updates, heartbeat };
+                }
+            }
+        }
+    }
+
+    /// The update that leads to the state.
+    pub(crate) fn update(&self) -> Signed {
+        self.updates.last().expect("a snapshot at least").clone()
     }
 }
 

@@ -17,19 +17,21 @@ mod directory;
 mod disk;
 mod floor;
 mod journal;
+mod latest;
 mod opening;
 mod replay;
 mod worker;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use countersign_core::names::VerifierId;
 use countersign_core::ports::Clock;
 use countersign_core::trust::{Epoch, TrustState, UpdateRefused, UpdateRules};
 use countersign_core::verifier::{ClockMark, Saved, Unsound};
+use countersign_proto::sync::v1::hello::Proof;
 use countersign_proto::trust::v1::Signed;
 use prost::Message as _;
 use serde::{Deserialize, Serialize};
@@ -40,6 +42,7 @@ use directory::Directory;
 pub use directory::Exposed;
 pub(crate) use directory::check_access;
 use journal::Entry;
+use latest::Latest;
 use opening::Opening;
 use worker::Worker;
 
@@ -258,6 +261,7 @@ pub struct TrustCache {
     problem: Mutex<Option<NotDurable>>,
     durable_epoch: AtomicU64,
     wants_snapshot: AtomicBool,
+    latest: Mutex<Latest>,
     /// Keeps the lock, also when the thread that has the database is gone.
     _directory: Option<Arc<Directory>>,
 }
@@ -272,6 +276,7 @@ impl TrustCache {
             problem: Mutex::new(Some(why)),
             durable_epoch: AtomicU64::new(0),
             wants_snapshot: AtomicBool::new(false),
+            latest: Mutex::new(Latest::new()),
             _directory: None,
         }
     }
@@ -288,6 +293,7 @@ impl TrustCache {
             problem: Mutex::new(None),
             durable_epoch: AtomicU64::new(durable_epoch),
             wants_snapshot: AtomicBool::new(false),
+            latest: Mutex::new(Latest::new()),
             _directory: Some(directory),
         }
     }
@@ -310,6 +316,7 @@ impl TrustCache {
         let found = match outcome.found {
             Ok(None) => Found::Nothing,
             Ok(Some(replayed)) => {
+                *outcome.cache.latest() = replayed.latest;
                 mark = replayed.mark;
                 // Opening took time, too.
                 let (boot, now) = (clock.boot(), moment(clock.as_ref()));
@@ -348,6 +355,16 @@ impl TrustCache {
         self.wants_snapshot.load(Ordering::Relaxed)
     }
 
+    /// What shows the authority how far it had come. Nothing when nothing was kept yet.
+    #[must_use]
+    pub fn proof(&self) -> Option<Proof> {
+        self.latest().proof()
+    }
+
+    fn latest(&self) -> MutexGuard<'_, Latest> {
+        self.latest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Saves a signed snapshot and the signed deltas that follow on it, in place of everything before; `leads_to` is the
     /// state at the end.
     pub async fn save_snapshot(
@@ -356,6 +373,9 @@ impl TrustCache {
         deltas: &[(Epoch, Signed)],
         leads_to: StateId,
     ) -> Saved {
+        if let Some((epoch, delta)) = deltas.last() {
+            self.latest().update(*epoch, delta);
+        }
         let deltas = deltas
             .iter()
             .map(|(epoch, signed)| (*epoch, signed.encode_to_vec()));
@@ -369,6 +389,7 @@ impl TrustCache {
 
     /// Saves the signed delta that leads from the last state saved to `leads_to`.
     pub async fn save_delta(&self, signed: &Signed, leads_to: StateId) -> Saved {
+        self.latest().update(leads_to.epoch, signed);
         self.save(Entry::Delta {
             signed: signed.encode_to_vec(),
             leads_to,
@@ -378,6 +399,7 @@ impl TrustCache {
 
     /// Saves the signed heartbeat for `epoch` that answers a ping which was sent when the clocks stood at `sent`.
     pub async fn save_heartbeat(&self, signed: &Signed, epoch: Epoch, sent: &ClockMark) -> Saved {
+        self.latest().heartbeat(epoch, signed);
         self.save(Entry::Heartbeat {
             signed: signed.encode_to_vec(),
             epoch,

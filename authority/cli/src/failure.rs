@@ -231,6 +231,9 @@ fn advice_for_reason(reason: &str) -> Option<&'static str> {
         }
         "version_moved" => "somebody changed it at the same time: look at it, then repeat",
         "token_not_ours" => "see what it is: `countersign token inspect`",
+        "recovery_required" => {
+            "verifiers hold a later or another state than the authority's store: `countersign-authority recover` on its machine"
+        }
         "store_unavailable" => "see the authority's log and disk",
         _ => return None,
     })

@@ -12,7 +12,7 @@ use std::time::Duration;
 use countersign_core::Timestamp;
 use countersign_core::key_set::KeyTimes;
 use countersign_core::revocation::{Revocation, RevocationList};
-use countersign_core::trust::TrustState;
+use countersign_core::trust::{Epoch, TrustState};
 use countersign_crypto::{AwsLc, KeyError};
 
 use super::books::{self, Plan};
@@ -56,15 +56,8 @@ async fn withdraw(
     now: Timestamp,
 ) -> Result<Found, StartError> {
     let before = found.books;
-    let successor = generate(opening.algorithm).await?;
-    let times = KeyTimes {
-        prepared_at: now,
-        active_from: Some(now),
-        ..KeyTimes::default()
-    };
-    let successor = ring_key(successor, times, before.next_epoch());
-    let successor = successor.map_err(|_failed| StartError::Key(KeyError::Generation))?;
-    let plan = Plan::ring(withdrawn(&before.ring, now).with(successor), ());
+    let ring = succeeded(opening, &before.ring, before.next_epoch(), now).await?;
+    let plan = Plan::ring(ring, ());
     let mut after = before.after(&plan, now)?.books;
     let mut commit = books::records(&before, &after, &plan, vault)?;
     let life = opening.policy.revocation_life;
@@ -91,6 +84,24 @@ async fn withdraw(
         books: after,
         version,
     })
+}
+
+/// The ring with every key withdrawn, and a new one that `epoch` publishes and that signs from `now` on.
+pub(super) async fn succeeded(
+    opening: &Opening,
+    ring: &KeyRing,
+    epoch: Epoch,
+    now: Timestamp,
+) -> Result<KeyRing, StartError> {
+    let successor = generate(opening.algorithm).await?;
+    let times = KeyTimes {
+        prepared_at: now,
+        active_from: Some(now),
+        ..KeyTimes::default()
+    };
+    let successor = ring_key(successor, times, epoch);
+    let successor = successor.map_err(|_failed| StartError::Key(KeyError::Generation))?;
+    Ok(withdrawn(ring, now).with(successor))
 }
 
 /// The ring with every key compromised: a verifier refuses its tokens whatever they say.

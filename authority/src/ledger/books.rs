@@ -16,7 +16,7 @@ use crate::keyring::{KeyRing, RingKey};
 use crate::registry::Registry;
 use crate::roster::{Roster, RosterChange};
 use crate::store::keys::{self, KEYS, KeyRecord, SIGNERS};
-use crate::store::meta::Head;
+use crate::store::meta::{Head, Recovery};
 use crate::store::record::{RecordError, Vault};
 use crate::store::{Commit, clients, revocations};
 
@@ -53,6 +53,8 @@ pub struct Books {
     pub roster: Roster,
     /// When they were committed.
     pub committed_at: Timestamp,
+    /// Why nothing is signed or changed, if so.
+    pub recovery: Option<Recovery>,
     /// Who waits.
     pub hold: Hold,
 }
@@ -72,6 +74,8 @@ pub(super) struct Plan<T> {
     pub(super) prune_before: Option<Timestamp>,
     /// Changes of the roster of verifiers.
     pub(super) roster: Vec<RosterChange>,
+    /// Why nothing is to be signed or changed any more.
+    pub(super) recovery: Option<Recovery>,
     /// Whether the time is to be committed, if nothing else is.
     pub(super) keeps_time: bool,
 }
@@ -86,6 +90,7 @@ impl<T> Plan<T> {
             revoked: RevocationList::default(),
             prune_before: None,
             roster: Vec::new(),
+            recovery: None,
             keeps_time: false,
         }
     }
@@ -121,7 +126,8 @@ impl<T> Plan<T> {
     }
 
     pub(super) fn is_nothing(&self) -> bool {
-        !self.keeps_time && self.client.is_none() && self.roster.is_empty() && !self.changes_trust()
+        let is_silent = self.client.is_none() && self.roster.is_empty() && self.recovery.is_none();
+        is_silent && !self.keeps_time && !self.changes_trust()
     }
 
     /// Whether verifiers have to hear of it.
@@ -161,6 +167,9 @@ impl Books {
         if let Some(ring) = &plan.ring {
             books.ring = Arc::new(ring.clone());
         }
+        if plan.recovery.is_some() {
+            books.recovery.clone_from(&plan.recovery);
+        }
         for change in &plan.roster {
             books.roster.change(change)?;
         }
@@ -183,13 +192,14 @@ impl Books {
     }
 
     /// The head record of these books.
-    pub(super) const fn head(&self) -> Head {
+    pub(super) fn head(&self) -> Head {
         Head {
             epoch: self.trust.epoch(),
             state_digest: *self.trust.digest(),
             clients: self.client_digests,
             roster: self.roster.sum(),
             committed_at: self.committed_at,
+            recovery: self.recovery.clone(),
         }
     }
 
@@ -315,7 +325,10 @@ pub(super) fn shortened_records(
     chunk_records(before, after, vault, commit)?;
     for entry in after.others() {
         if before.find(&entry.subject).is_none_or(|held| held != entry) {
-            commit.put(revocations::name(&entry.subject), revocations::write(&entry, vault)?);
+            commit.put(
+                revocations::name(&entry.subject),
+                revocations::write(&entry, vault)?,
+            );
         }
     }
     Ok(())

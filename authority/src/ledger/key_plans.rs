@@ -42,6 +42,7 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError`]: `KeyAlreadyPrepared`, `LimitReached`, or the store's.
     pub async fn prepare_key(&self, algorithm: Algorithm) -> Result<Done<KeyId>, LedgerError> {
+        self.changeable()?;
         if self.books().ring.standby().is_some() {
             return Err(LedgerError::Refused(Failure::KeyAlreadyPrepared));
         }
@@ -116,8 +117,8 @@ impl Ledger {
         key_id: KeyId,
         algorithm: Algorithm,
     ) -> Result<Done<Compromised>, LedgerError> {
-        let books = self.books();
-        find(&books, &key_id)?;
+        self.changeable()?;
+        find(&self.books(), &key_id)?;
         // Made before it is known whether it is needed: the lock is not held while a key is generated.
         let spare = generate(algorithm).await?;
         self.write(Hold::Nobody, move |books, now| {

@@ -19,7 +19,7 @@ use countersign_core::ports::{Clock, Entropy as _, EntropyFailed, KeyReader as _
 use countersign_core::revocation::{DigestSum, RevocationList};
 use countersign_core::spiffe::TrustDomain;
 use countersign_core::trust::{Epoch, TrustState};
-use countersign_crypto::publishing;
+use countersign_crypto::publishing::{self, PinnedKeys};
 use countersign_crypto::{AwsLc, Envelope, EnvelopeError, KeyError, SecretHasher, SigningKey};
 use tokio::sync::{Mutex, Semaphore, watch};
 use tokio_util::task::TaskTracker;
@@ -158,6 +158,8 @@ pub async fn open(opening: Opening) -> Result<Opened, StartError> {
     let vault = own(&opening).await?;
     let publishers = read_publishers(&opening, &vault).await?;
     let publishing_keys = write_publishers(&publishers);
+    let pinned =
+        PinnedKeys::read(publishing_keys.as_bytes(), &AwsLc).map_err(|_refused| StartError::NoPublisher)?;
     let publisher = publishers.into_iter().next().ok_or(StartError::NoPublisher)?;
 
     let found = accept_clock(&opening, &vault, find_books(&opening, &vault).await?).await?;
@@ -167,6 +169,10 @@ pub async fn open(opening: Opening) -> Result<Opened, StartError> {
     let shard = number << 32 | u64::from(u32::from_be_bytes(random));
     let books = found.books;
     opening.fleet.restore(&books.roster);
+    if let Some(recovery) = &books.recovery {
+        opening.fleet.suspend();
+        Alarm::RecoveryRequired.raise(&opening.metrics, recovery);
+    }
 
     let timeline = Timeline::new(Arc::clone(&opening.clock), books.committed_at, opening.leeway);
     // Sequences of one opening have room for a heartbeat every millisecond for a hundred years. They grow within a stream,
@@ -186,6 +192,7 @@ pub async fn open(opening: Opening) -> Result<Opened, StartError> {
         policy: opening.policy,
         timeline: Arc::new(timeline),
         feed: feed.clone(),
+        publishers: pinned,
         fleet: opening.fleet,
         metrics: opening.metrics,
         books: ArcSwap::from_pointee(books),
@@ -211,7 +218,7 @@ fn key_encryption_key(envelope: &Envelope) -> String {
 }
 
 /// The vault of the store, once it is sure that the store is ours; it is made ours if it is empty.
-async fn own(opening: &Opening) -> Result<Vault, StartError> {
+pub(super) async fn own(opening: &Opening) -> Result<Vault, StartError> {
     let store = opening.store.as_ref();
     let identity = match find(store, IDENTITY).await? {
         Some(record) => Identity::read(&record.value)?,
@@ -290,6 +297,7 @@ fn first_key(
         clients: DigestSum::default(),
         roster: DigestSum::default(),
         committed_at: now,
+        recovery: None,
     };
     commit.put(HEAD.to_owned(), head.write(vault)?);
     Ok(())
@@ -340,7 +348,7 @@ pub(super) struct Found {
     pub(super) version: Version,
 }
 
-async fn find_books(opening: &Opening, vault: &Vault) -> Result<Found, StartError> {
+pub(super) async fn find_books(opening: &Opening, vault: &Vault) -> Result<Found, StartError> {
     let record = find(opening.store.as_ref(), HEAD)
         .await?
         .ok_or_else(|| RecordError::malformed(HEAD))?;
@@ -365,6 +373,7 @@ async fn read_books(opening: &Opening, vault: &Vault, head: &Head) -> Result<Boo
         client_digests: head.clients,
         roster: read_roster(opening, &head.roster).await?,
         committed_at: head.committed_at,
+        recovery: head.recovery.clone(),
         hold: Hold::Nobody,
     })
 }

@@ -74,6 +74,7 @@ impl Ledger {
     /// [`LedgerError`]: `ClientUnknown`, `LimitReached`, or the store's.
     pub async fn revoke_client(&self, client_id: ClientId) -> Result<Done<Revoked>, LedgerError> {
         // A client that was registered once is known for ever.
+        self.changeable()?;
         if self.books().clients.find(client_id.as_str()).is_none() {
             return Err(LedgerError::Refused(Failure::ClientUnknown));
         }

@@ -26,6 +26,7 @@ use crate::test_util::{Bench, START, client_id, in_turn, registration, said};
 
 mod clocks;
 mod keys;
+mod recovering;
 mod tampering;
 
 fn refused<T: std::fmt::Debug>(result: Result<T, LedgerError>) -> Failure {
@@ -302,9 +303,15 @@ async fn pruning_forgets_what_has_expired_and_nothing_else() {
     bench.clock.advance(EXPIRY_STEP);
     ledger.revoke_token_id(token("1.2")).await.expect("revokes");
     let books = ledger.books();
-    let first = books.trust.revocations().find(&RevokedSubject::Token(token("1.1")));
+    let first = books
+        .trust
+        .revocations()
+        .find(&RevokedSubject::Token(token("1.1")));
     let ends = first.expect("is revoked").expires_at;
-    assert!(ends.as_seconds() >= START + 3600 + 5 + 900, "not before its tokens have ended");
+    assert!(
+        ends.as_seconds() >= START + 3600 + 5 + 900,
+        "not before its tokens have ended"
+    );
     bench.clock.set(ends.as_seconds() + 60);
     assert_eq!(ledger.prune(10).await.expect("prunes").answer, 0);
     assert_eq!(ledger.books().trust.epoch(), 3);
@@ -312,7 +319,12 @@ async fn pruning_forgets_what_has_expired_and_nothing_else() {
     assert_eq!(ledger.prune(10).await.expect("prunes").answer, 1);
     let books = ledger.books();
     assert_eq!(books.trust.epoch(), 4);
-    let kept: Vec<_> = books.trust.revocations().iter().map(|entry| entry.subject).collect();
+    let kept: Vec<_> = books
+        .trust
+        .revocations()
+        .iter()
+        .map(|entry| entry.subject)
+        .collect();
     assert_eq!(kept, [RevokedSubject::Token(token("1.2"))]);
     let left = read_all(bench.store.as_ref(), revocations::PREFIX).await;
     assert_eq!(left.expect("reads").len(), 1, "nor is it in the store");
@@ -387,7 +399,9 @@ async fn many_tokens_are_few_records() {
             .await
             .expect("revokes");
     }
-    let records = read_all(bench.store.as_ref(), revocations::PREFIX).await.expect("reads");
+    let records = read_all(bench.store.as_ref(), revocations::PREFIX)
+        .await
+        .expect("reads");
     assert_eq!(records.len(), 1);
     assert_eq!(bench.open().await.ledger.books().trust.revocations().len(), 50);
 }
@@ -531,10 +545,7 @@ async fn deltas_from_the_feed_lead_a_verifier_to_the_same_digest() {
         .await
         .expect("creates");
     ledger.prepare_key(Algorithm::EdDsa).await.expect("prepares");
-    ledger
-        .activate_key(None, in_turn(2))
-        .await
-        .expect("activates");
+    ledger.activate_key(None, in_turn(2)).await.expect("activates");
     ledger.revoke_token_id(token("1.1")).await.expect("revokes");
     ledger.disable_client(id).await.expect("disables");
     let now = ledger.timeline().now();

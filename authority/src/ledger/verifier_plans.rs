@@ -57,7 +57,7 @@ impl Ledger {
     }
 
     async fn change_roster(&self, mut changes: Vec<RosterChange>) -> Result<Done<()>, LedgerError> {
-        self.write(Hold::Nobody, move |books, _now| {
+        self.write_down(Hold::Nobody, move |books, _now| {
             changes.retain(|change| !books.roster.has(change));
             Ok(Plan::roster(changes, ()))
         })

@@ -120,6 +120,7 @@ impl Verifiers {
             Some(true) => return Err(status::failed(Failure::VerifierConnected)),
             Some(false) => {}
         }
+        self.desk.ledger.changeable().map_err(ledger_status)?;
         // In memory first: should it come back meanwhile, it is taken down anew.
         self.fleet.forget(&key);
         let done = self.desk.ledger.enrol(Vec::new(), vec![key]).await;

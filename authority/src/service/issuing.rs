@@ -149,6 +149,9 @@ impl Tokens {
         let now = self.0.ledger.timeline().can_sign();
         let now = now.map_err(|_behind| IssueError::ClockBehind.reason())?;
         let books = self.0.ledger.books();
+        if books.recovery.is_some() {
+            return Err(IssueError::RecoveryRequired.reason());
+        }
         let signing = books.ring.signing(now);
         if signing.is_some_and(|key| key.signer.is_some()) {
             Ok(())
@@ -180,6 +183,9 @@ impl Inner {
             let granted = issuing::grant(client, &wanted, &self.policy)?;
             let claims = self.draft(&authenticated, &granted, now);
             let books = self.ledger.settled(&claims).await;
+            if books.recovery.is_some() {
+                return Err(IssueError::RecoveryRequired.into());
+            }
             let revocations = books.trust.revocations();
             if !is_current(&books, client) || revocations.holds_certificate(&identity.thumbprint) {
                 continue;
@@ -224,12 +230,7 @@ impl Inner {
         })
     }
 
-    fn draft(
-        &self,
-        authenticated: &Authenticated,
-        granted: &Granted,
-        now: Timestamp,
-    ) -> Claims {
+    fn draft(&self, authenticated: &Authenticated, granted: &Granted, now: Timestamp) -> Claims {
         issuing::draft(
             &authenticated.client,
             granted,

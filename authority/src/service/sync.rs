@@ -19,8 +19,10 @@ use countersign_core::staleness::{ClassBudget, MAX_BUDGET, MAX_CLASSES, Stalenes
 use countersign_core::trust::UpdateRefused;
 use countersign_mtls::Peer;
 use countersign_proto::sync::v1;
+use countersign_proto::sync::v1::hello;
 use countersign_proto::sync::v1::sync_request::Message;
 use countersign_proto::sync::v1::sync_service_server::SERVICE_NAME;
+use countersign_runtime::ErrorChain;
 use countersign_runtime::backoff::Jitter;
 use countersign_wire::framing;
 use countersign_wire::status::{self, Failure};
@@ -36,6 +38,7 @@ use crate::audit::{self, Actor, Event, Outcome};
 use crate::authorize::Roles;
 use crate::feed::{Ended, Feed, Handle, NotJoined, Subscription};
 use crate::fleet::{Fleet, Membership};
+use crate::ledger::Ledger;
 use crate::limits::{Limits, Meter, Rate};
 use crate::metrics::Metrics;
 use crate::timeline::Timeline;
@@ -69,6 +72,8 @@ pub struct StreamParts {
     pub feed: Feed,
     /// Where they are remembered.
     pub fleet: Fleet,
+    /// Has to know when they prove that it is not what was published from.
+    pub ledger: Ledger,
     /// How often they may come.
     pub limits: Arc<Limits>,
     /// What is counted.
@@ -92,6 +97,7 @@ struct Opening {
     verifier_id: VerifierId,
     introduction: Introduction,
     held: Held,
+    proof: Option<hello::Proof>,
 }
 
 fn read_hello(message: Option<Message>) -> Result<Opening, Status> {
@@ -134,6 +140,7 @@ fn read_hello(message: Option<Message>) -> Result<Opening, Status> {
             digest,
             highest_epoch: hello.highest_epoch,
         },
+        proof: hello.proof,
     })
 }
 
@@ -191,6 +198,11 @@ impl StreamParts {
             spiffe_id: spiffe_id.clone(),
             verifier_id: hello.verifier_id,
         };
+        if let Some(proof) = &hello.proof
+            && let Err(error) = self.ledger.hear(&key, proof).await
+        {
+            tracing::error!(error = %ErrorChain(&error), "what a verifier proves was not stored");
+        }
         let membership = self
             .fleet
             .join(key, hello.introduction, now)

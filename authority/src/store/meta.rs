@@ -74,9 +74,22 @@ impl Identity {
     }
 }
 
+/// What shows that this store is not the one that was last published from: a later or another state, signed by a publishing key
+/// that is in here.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recovery {
+    /// The highest epoch that was shown.
+    pub epoch: Epoch,
+    /// When it was signed, in seconds since 1970.
+    pub signed_at: u64,
+    /// The verifier that showed it.
+    pub shown_by: String,
+}
+
 /// Which state the other records add up to. Sealed, so that nobody who writes to the store can make up another state, or
 /// bring back an earlier one of a single record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Head {
     /// The epoch.
     pub epoch: Epoch,
@@ -88,6 +101,8 @@ pub struct Head {
     pub roster: DigestSum,
     /// When the last change was committed. The clock may not be behind it.
     pub committed_at: Timestamp,
+    /// Why nothing is signed or changed, if so.
+    pub recovery: Option<Recovery>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -98,6 +113,8 @@ struct StoredHead {
     clients: String,
     roster: String,
     committed_at: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    recovery: Option<Recovery>,
 }
 
 impl Stored for StoredHead {
@@ -116,6 +133,7 @@ impl Head {
             clients: encode_segment(self.clients.as_bytes()),
             roster: encode_segment(self.roster.as_bytes()),
             committed_at: self.committed_at.as_seconds(),
+            recovery: self.recovery.clone(),
         };
         vault.write(HEAD, &stored)
     }
@@ -136,6 +154,7 @@ impl Head {
             clients: DigestSum::new(digest(&stored.clients)?),
             roster: DigestSum::new(digest(&stored.roster)?),
             committed_at: Timestamp::from_seconds(stored.committed_at),
+            recovery: stored.recovery,
         })
     }
 }

@@ -58,6 +58,26 @@ pub struct Hello {
     /// One verifier has one stream: a second one takes the place of the first. Empty: `instance_id`.
     #[prost(string, tag = "7")]
     pub verifier_id: ::prost::alloc::string::String,
+    /// The latest of what this verifier keeps that names an epoch and its digest, as the authority signed it. An epoch that was
+    /// never reached here, or another digest, shows with the authority's own signature that its store is not the one that was
+    /// published from: it then stops, until an operator recovers it (`RECOVERY_REQUIRED`). Whatever is only said does not do that.
+    #[prost(oneof = "hello::Proof", tags = "8, 9")]
+    pub proof: ::core::option::Option<hello::Proof>,
+}
+/// Nested message and enum types in `Hello`.
+pub mod hello {
+    /// The latest of what this verifier keeps that names an epoch and its digest, as the authority signed it. An epoch that was
+    /// never reached here, or another digest, shows with the authority's own signature that its store is not the one that was
+    /// published from: it then stops, until an operator recovers it (`RECOVERY_REQUIRED`). Whatever is only said does not do that.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Proof {
+        /// `payload` is a `countersign.trust.v1.Heartbeat`.
+        #[prost(message, tag = "8")]
+        Heartbeat(super::super::super::trust::v1::Signed),
+        /// `payload` is a `countersign.trust.v1.EpochUpdate` of at most 32 KiB.
+        #[prost(message, tag = "9")]
+        Update(super::super::super::trust::v1::Signed),
+    }
 }
 /// Takes leave: the verifier stops, and has forgotten what it held, so that it decides nothing after a restart either until it is
 /// granted a lease again.

@@ -207,6 +207,13 @@ impl<S: Clone> Feed<S> {
         }
     }
 
+    /// The digest that the state `epoch` had here, if that is known.
+    fn digest_at(&self, epoch: Epoch) -> Option<&StateDigest> {
+        let kept = self.deltas.iter().find(|delta| delta.base == epoch);
+        let kept = kept.map(|delta| &delta.base_digest);
+        kept.or_else(|| (epoch == self.trust.epoch()).then_some(self.trust.digest()))
+    }
+
     /// The deltas that lead on from the state `epoch`, if they are all there; none when it is the current one.
     fn deltas_after(&self, epoch: Epoch, digest: &StateDigest) -> Option<impl Iterator<Item = &Frame<S>>> {
         let from = if epoch == self.trust.epoch() {

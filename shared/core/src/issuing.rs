@@ -50,6 +50,9 @@ pub enum IssueError {
     /// No key may sign now.
     #[error("no signing key is active")]
     NoActiveKey,
+    /// The authority's store is not the one that was published from, and an operator has to recover it.
+    #[error("the authority has to be recovered")]
+    RecoveryRequired,
     /// The authority's clock is behind a time that it has signed already.
     #[error("the authority's clock is behind")]
     ClockBehind,
@@ -60,7 +63,7 @@ pub enum IssueError {
 
 impl IssueError {
     /// Every error.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::UnsupportedGrantType,
         Self::InvalidRequest,
         Self::InvalidTarget,
@@ -68,6 +71,7 @@ impl IssueError {
         Self::InvalidClient,
         Self::RateLimited,
         Self::NoActiveKey,
+        Self::RecoveryRequired,
         Self::ClockBehind,
         Self::SigningFailed,
     ];
@@ -83,6 +87,7 @@ impl IssueError {
             Self::InvalidClient => "invalid_client",
             Self::RateLimited => "rate_limited",
             Self::NoActiveKey => "no_active_key",
+            Self::RecoveryRequired => "recovery_required",
             Self::ClockBehind => "clock_behind",
             Self::SigningFailed => "signing_failed",
         }

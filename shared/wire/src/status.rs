@@ -73,6 +73,8 @@ pub enum Failure {
     VerifierConnected,
     /// A live verifier does not hold the key.
     VerifiersBehind,
+    /// The store is not the one that was published from: nothing is changed until an operator recovers the authority.
+    RecoveryRequired,
     /// The store cannot be written now.
     StoreUnavailable,
     /// The server is about to stop.
@@ -91,7 +93,7 @@ pub enum Failure {
 
 impl Failure {
     /// Every failure.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 30] = [
         Self::NoIdentity,
         Self::NotAnOperator,
         Self::NotAVerifier,
@@ -114,6 +116,7 @@ impl Failure {
         Self::VerifierUnknown,
         Self::VerifierConnected,
         Self::VerifiersBehind,
+        Self::RecoveryRequired,
         Self::StoreUnavailable,
         Self::Draining,
         Self::UpstreamUnavailable,
@@ -149,6 +152,7 @@ impl Failure {
             Self::VerifierUnknown => "verifier_unknown",
             Self::VerifierConnected => "verifier_connected",
             Self::VerifiersBehind => "verifiers_behind",
+            Self::RecoveryRequired => "recovery_required",
             Self::StoreUnavailable => "store_unavailable",
             Self::Draining => "draining",
             Self::UpstreamUnavailable => "upstream_unavailable",
@@ -177,7 +181,9 @@ impl Failure {
             Self::TokenNotOurs => Code::InvalidArgument,
             Self::VersionMoved | Self::StreamSuperseded => Code::Aborted,
             Self::LimitReached | Self::TooManyStreams | Self::StreamTooSlow => Code::ResourceExhausted,
-            Self::StoreUnavailable | Self::Draining | Self::UpstreamUnavailable => Code::Unavailable,
+            Self::RecoveryRequired | Self::StoreUnavailable | Self::Draining | Self::UpstreamUnavailable => {
+                Code::Unavailable
+            }
             Self::DeadlineExceeded => Code::DeadlineExceeded,
             Self::MethodUnknown | Self::EncodingUnsupported => Code::Unimplemented,
             Self::Internal => Code::Internal,
@@ -211,6 +217,9 @@ impl Failure {
             Self::VerifierConnected => "the verifier is connected",
             Self::VerifiersBehind => {
                 "a live verifier does not hold the key on disk: wait for it, put it in quarantine, or force with a reason"
+            }
+            Self::RecoveryRequired => {
+                "verifiers hold a later or another state than the store: the authority has to be recovered"
             }
             Self::StoreUnavailable => "the store cannot be written now",
             Self::Draining => "the server is about to stop",
@@ -273,7 +282,10 @@ pub fn not_issued(error: IssueError, retry_after: Option<Duration>) -> Status {
         | IssueError::InvalidScope => Code::InvalidArgument,
         IssueError::InvalidClient => Code::Unauthenticated,
         IssueError::RateLimited => Code::ResourceExhausted,
-        IssueError::NoActiveKey | IssueError::ClockBehind | IssueError::SigningFailed => Code::Unavailable,
+        IssueError::NoActiveKey
+        | IssueError::RecoveryRequired
+        | IssueError::ClockBehind
+        | IssueError::SigningFailed => Code::Unavailable,
     };
     let mut details = error_info(error.reason(), None);
     let retry_after = retry_after.or_else(|| (code == Code::Unavailable).then_some(RETRY_AFTER));

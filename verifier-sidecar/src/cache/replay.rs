@@ -11,6 +11,7 @@ use prost::Message as _;
 use serde::{Deserialize, Serialize};
 
 use super::disk::RecordMap;
+use super::latest::Latest;
 use super::{CacheIdentity, Unusable, floor};
 use crate::sync::Publishers;
 
@@ -99,6 +100,7 @@ pub(super) struct Replayed {
     pub(super) manifest: Option<Manifest>,
     pub(super) mark: Option<ClockMark>,
     pub(super) deltas: Vec<LoggedDelta>,
+    pub(super) latest: Latest,
 }
 
 /// Why the records give nothing, and the highest state that they prove was signed once.
@@ -159,6 +161,7 @@ impl Replay<'_> {
         let deltas = self.follow(&mut replay, records)?;
         let restored = replay.finish(floor)?;
         Ok(Some(Replayed {
+            latest: latest(records, restored.manifest.as_ref(), &deltas),
             state: restored.state,
             manifest: restored.manifest,
             mark,
@@ -236,4 +239,19 @@ impl Replay<'_> {
         let signed = Signed::decode(record).map_err(|_malformed| Unusable::Malformed)?;
         self.publishers.update(&signed).map_err(Unusable::Refused)
     }
+}
+
+/// The latest of what the records, which have verified, name an epoch with.
+fn latest(records: &RecordMap, manifest: Option<&Manifest>, deltas: &[LoggedDelta]) -> Latest {
+    let signed = |name: &str| Signed::decode(records.get(name)?.as_slice()).ok();
+    let mut latest = Latest::new();
+    if let (Some(manifest), Some(signed)) = (manifest, signed(HEARTBEAT)) {
+        latest.heartbeat(manifest.heartbeat.epoch, &signed);
+    }
+    if let Some(last) = deltas.last()
+        && let Some(signed) = signed(&delta_name(last.epoch))
+    {
+        latest.update(last.epoch, &signed);
+    }
+    latest
 }

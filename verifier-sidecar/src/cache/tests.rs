@@ -16,6 +16,7 @@ use crate::sync::scripted::{ISSUER, START, ScriptedAuthority, TestClock, rules, 
 
 mod damage;
 mod failing;
+mod latest;
 
 const SECOND: Duration = Duration::from_secs(1);
 

@@ -65,10 +65,7 @@ async fn after_a_year_ahead(bench: &Bench) -> u64 {
     ledger.revoke_client(client_id("billing")).await.expect("revokes");
     bench.clock.set(START + YEAR);
     ledger.prepare_key(Algorithm::Es256).await.expect("prepares");
-    ledger
-        .activate_key(None, in_turn(2))
-        .await
-        .expect("activates");
+    ledger.activate_key(None, in_turn(2)).await.expect("activates");
     ledger.revoke_client(client_id("billing")).await.expect("revokes");
     ledger.revoke_token_id(token("1.1")).await.expect("revokes");
     ledger.close().await;

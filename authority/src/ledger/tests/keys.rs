@@ -30,10 +30,7 @@ async fn activation_hands_over_at_one_moment() {
         refused(ledger.prepare_key(Algorithm::Es256).await),
         Failure::KeyAlreadyPrepared
     );
-    let done = ledger
-        .activate_key(None, in_turn(2))
-        .await
-        .expect("activates");
+    let done = ledger.activate_key(None, in_turn(2)).await.expect("activates");
     assert_eq!(done.answer, prepared);
     use KeyState::{Active, Prepared, Retired};
     assert_eq!(states(&done.books, START + 1), [Active, Prepared]);

@@ -1,6 +1,5 @@
 //! A store that somebody changed, or that is another's.
 
-
 use countersign_core::jose::Algorithm;
 use countersign_core::names::Issuer;
 use countersign_wire::status::Failure;
@@ -71,7 +70,10 @@ async fn records_that_do_not_add_up_to_the_published_state_stop_the_start() {
     let made_up = br#"{"format":1,"record":{"issued_before":0,"expires_at":9}}"#;
     replace(&bench, &revocation.name, Some(made_up.to_vec())).await;
     let error = open(bench.opening()).await.expect_err("is refused");
-    assert!(matches!(error, StartError::Record(_)), "it is not sealed: {error:?}");
+    assert!(
+        matches!(error, StartError::Record(_)),
+        "it is not sealed: {error:?}"
+    );
     replace(&bench, &revocation.name, Some(revocation.value.clone())).await;
     for (record, value) in [
         (&revocation, None),
@@ -175,10 +177,7 @@ async fn swapped_private_keys_do_not_sign() {
         .expect("is there");
     let useless = useless.key_id().clone();
     ledger.retire_key(useless).await.expect("retires");
-    ledger
-        .activate_key(None, in_turn(0))
-        .await
-        .expect("activates");
+    ledger.activate_key(None, in_turn(0)).await.expect("activates");
     let now = ledger.timeline().now();
     let books = ledger.books();
     assert!(books.ring.signing(now).is_some_and(|key| key.signer.is_some()));

@@ -174,6 +174,7 @@ fn services(bench: &Bench, opened: &Opened, limits: &Arc<Limits>) -> Services {
             roles,
             feed: opened.feed.clone(),
             fleet: bench.fleet.clone(),
+            ledger: opened.ledger.clone(),
             limits: Arc::clone(limits),
             metrics: Arc::clone(&bench.metrics),
             timeline: Arc::clone(opened.ledger.timeline()),

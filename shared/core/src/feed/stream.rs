@@ -37,7 +37,7 @@ pub struct Held {
 pub enum Standing {
     /// Nothing against it: it is the current one, an earlier one, or none.
     Consistent,
-    /// It is another one at the current epoch: somebody else publishes in this name, or did.
+    /// It is another one at an epoch whose state is known here: somebody else publishes in this name, or did.
     Fork,
     /// It is a later one: what is here was restored from a backup, or what is there is not ours (G45).
     Ahead,
@@ -143,7 +143,10 @@ impl<S: Clone> Feed<S> {
             Standing::Ahead
         } else if held.highest_epoch > current {
             Standing::SeenLater
-        } else if held.epoch == current && held.digest != *self.trust.digest() {
+        } else if self
+            .digest_at(held.epoch)
+            .is_some_and(|digest| *digest != held.digest)
+        {
             Standing::Fork
         } else {
             Standing::Consistent
@@ -158,7 +161,7 @@ impl<S: Clone> Feed<S> {
         match self.standing(held) {
             Standing::Ahead => return Join::Refused(JoinRefused::Ahead),
             Standing::SeenLater => return Join::Refused(JoinRefused::SeenLater),
-            // The digest of a fork is not ours, so it is sent a snapshot. Its verifier refuses that, and says so.
+            // The digest of a fork is not ours, so it is sent a snapshot. At the current epoch its verifier refuses that.
             Standing::Consistent | Standing::Fork => {}
         }
         let deltas = self.deltas_after(held.epoch, &held.digest);

@@ -252,8 +252,9 @@ fn who_holds_what_was_never_published_here_is_told_apart() {
         (ours, Standing::Consistent, Ok(vec![Sent::Delta(3)])),
         (current, Standing::Consistent, Ok(vec![])),
         (seen(nothing, 3), Standing::Consistent, snapshot()),
-        // An earlier state that is not ours: nobody knows any more.
-        (at(2, 2), Standing::Consistent, snapshot()),
+        // An earlier state that is not ours, as long as it is known what that was.
+        (at(2, 2), Standing::Fork, snapshot()),
+        (at(1, 1), Standing::Fork, snapshot()),
         (at(3, 3), Standing::Fork, snapshot()),
         (at(4, 4), Standing::Ahead, Err(JoinRefused::Ahead)),
         (at(4, 0), Standing::Ahead, Err(JoinRefused::Ahead)),
@@ -276,7 +277,7 @@ fn who_holds_what_was_never_published_here_is_told_apart() {
     }
     assert_eq!(
         authority.feed.streams(),
-        6,
+        7,
         "who is refused leaves nothing behind"
     );
 }
