@@ -14,11 +14,12 @@ pub struct EpochReach {
     /// Those of them that hold it on disk.
     #[prost(uint32, tag = "4")]
     pub durable: u32,
-    /// By when no verifier decides on an earlier epoch any more, for each class of methods that a live verifier has. A class in
-    /// which this is so already is left out. A verifier that is connected is usually there in milliseconds.
+    /// By when no verifier decides on an earlier epoch any more, for each class of methods that a live verifier has; not after a
+    /// crash either, if it has the epoch in force and not on disk. A class in which this is so already is left out. A verifier that
+    /// is connected is usually there in milliseconds.
     #[prost(message, repeated, tag = "5")]
     pub bounds: ::prost::alloc::vec::Vec<ClassBound>,
-    /// Those on which it is not in force, at most 100, the longest bound first.
+    /// Those on which it is not in force, or not on disk: at most 100, the longest bound first.
     #[prost(message, repeated, tag = "6")]
     pub laggards: ::prost::alloc::vec::Vec<Laggard>,
 }
@@ -32,7 +33,7 @@ pub struct ClassBound {
     #[prost(message, optional, tag = "2")]
     pub by: ::core::option::Option<::prost_types::Timestamp>,
 }
-/// A verifier on which an epoch is not in force.
+/// A verifier on which an epoch is not in force, or would not be after a crash.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Laggard {
     /// From its certificate.

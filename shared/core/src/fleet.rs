@@ -110,6 +110,8 @@ pub struct Verifier {
     stored: bool,
     /// When each class has stopped deciding on what was granted until now.
     ends: BTreeMap<ClassName, Duration>,
+    /// The same of what was granted while the epoch granted for was on its disk: after a crash it comes back with that.
+    kept: BTreeMap<ClassName, Duration>,
 }
 
 impl Verifier {
@@ -133,11 +135,29 @@ impl Verifier {
         self.ends.values().copied().max().unwrap_or_default()
     }
 
-    /// Whether it holds `epoch` so that a restart does not lose it. One that has never had a disk has nothing older to come
-    /// back with, and is taken at its word.
+    /// When it has stopped deciding on anything before `epoch`, for each class that has not done so by `elapsed`. With the epoch in
+    /// force and not on disk, a crash would bring back what is on disk.
+    pub fn ends_before(
+        &self,
+        epoch: Epoch,
+        elapsed: Duration,
+    ) -> impl Iterator<Item = (&ClassName, Duration)> {
+        let ends = if self.acknowledged < epoch {
+            Some(&self.ends)
+        } else if self.durable < epoch {
+            Some(&self.kept)
+        } else {
+            None
+        };
+        let ends = ends.into_iter().flatten();
+        ends.map(|(class, end)| (class, *end))
+            .filter(move |(_, end)| *end > elapsed)
+    }
+
+    /// Whether it holds `epoch`, and at `elapsed` a restart cannot bring back anything before.
     #[must_use]
-    pub const fn holds(&self, epoch: Epoch) -> bool {
-        self.durable >= epoch || (self.durable == 0 && self.acknowledged >= epoch)
+    pub fn holds(&self, epoch: Epoch, elapsed: Duration) -> bool {
+        self.acknowledged >= epoch && self.ends_before(epoch, elapsed).next().is_none()
     }
 
     /// Writes down that it may decide until `lease` and its budgets have ended, counted from `elapsed`.
@@ -248,6 +268,7 @@ impl Register {
         let mut verifier = Verifier::new(budgets);
         verifier.stored = true;
         verifier.extend(elapsed, self.lease);
+        verifier.kept = verifier.ends.clone();
         self.verifiers.insert(key, verifier);
     }
 
@@ -262,7 +283,11 @@ impl Register {
         elapsed: Duration,
         now: Timestamp,
     ) -> Result<LetIn, NotLetIn> {
-        let superseded = self.verifiers.get(key).and_then(|verifier| verifier.stream);
+        let known = self.verifiers.get(key);
+        // Whatever was granted to a verifier that is known is written down. One that comes again and again and hears no answer
+        // must not be waited for without end (F17).
+        let is_news = known.is_none_or(|known| known.budgets != introduction.budgets);
+        let superseded = known.and_then(|verifier| verifier.stream);
         match superseded {
             Some(stream) => self.closed(key, stream),
             None => self.check_limits(key)?,
@@ -286,9 +311,10 @@ impl Register {
         // What it held before counts for nothing until it says so again: its disk may have been restored from a backup.
         verifier.acknowledged = 0;
         verifier.durable = 0;
-        if introduction.decides {
-            // An earlier life of the authority, or one that forgot it, may have granted it something until this moment.
+        if introduction.decides && is_news {
+            // An authority that has forgotten it may have granted it something until this moment.
             verifier.extend(elapsed, self.lease);
+            verifier.kept = verifier.ends.clone();
         }
         let to_be_stored = !verifier.stored;
         *self.by_epoch.entry(0).or_default() += 1;
@@ -365,6 +391,9 @@ impl Register {
         let granted = !quarantined && verifier.stored && verifier.acknowledged == current;
         granted.then(|| {
             verifier.extend(elapsed, lease);
+            if verifier.durable == current {
+                verifier.kept.clone_from(&verifier.ends);
+            }
             lease
         })
     }
@@ -393,6 +422,7 @@ impl Register {
     pub fn left(&mut self, key: &VerifierKey, stream: StreamId) {
         if let Some(verifier) = open(&mut self.verifiers, key, stream) {
             verifier.ends.clear();
+            verifier.kept.clear();
         }
         self.closed(key, stream);
     }
@@ -447,6 +477,7 @@ impl Verifier {
             budgets,
             stored: false,
             ends: BTreeMap::new(),
+            kept: BTreeMap::new(),
         }
     }
 }

@@ -69,7 +69,7 @@ impl Reach {
             live: reach.live,
             in_force: reach.in_force,
             durable: reach.durable,
-            complete: reach.in_force >= reach.live,
+            complete: reach.in_force >= reach.live && bounds.is_empty(),
             by: latest(&bounds),
             bounds,
             laggards: reach.laggards.into_iter().map(Laggard::read).collect(),
@@ -110,6 +110,11 @@ impl Reach {
                     self.classes(now)
                 )
             }
+            // In force, and on a disk that does not take it: it would come back with what is there.
+            Some(by) if !self.complete => {
+                let by = by.clock(now);
+                format!("{extent} now; a crash brings nothing older back from {by} UTC on")
+            }
             Some(_) | None => extent,
         }
     }
@@ -148,6 +153,7 @@ impl Reach {
         let named = self.laggards.iter().take(NAMED);
         let mut lines: Vec<String> = named.map(|laggard| laggard.line(now)).collect();
         let all = usize::try_from(self.live.saturating_sub(self.in_force)).unwrap_or(usize::MAX);
+        let all = all.max(self.laggards.len());
         match all.saturating_sub(lines.len()) {
             0 => {}
             more => lines.push(format!("and {more} more")),

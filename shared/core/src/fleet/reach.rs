@@ -16,7 +16,7 @@ pub struct Reach {
     pub in_force: usize,
     /// Those of them that hold it on disk.
     pub durable: usize,
-    /// By when each class is decided on it everywhere. A class in which it is so already is left out.
+    /// By when each class is decided on it everywhere, whoever crashes. A class in which it is so already is left out.
     pub bounds: BTreeMap<ClassName, Duration>,
 }
 
@@ -24,11 +24,11 @@ impl Reach {
     /// Whether no live verifier decides on anything earlier.
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        self.in_force == self.live
+        self.in_force == self.live && self.bounds.is_empty()
     }
 }
 
-/// A live verifier on which an epoch is not in force.
+/// A live verifier on which an epoch is not in force, or would not be after a crash.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Laggard {
     /// Which.
@@ -77,11 +77,8 @@ impl Register {
         for (_, verifier) in self.live(elapsed) {
             reach.live += 1;
             reach.durable += usize::from(verifier.durable >= epoch);
-            if verifier.acknowledged >= epoch {
-                reach.in_force += 1;
-                continue;
-            }
-            for (class, end) in verifier.ends(elapsed) {
+            reach.in_force += usize::from(verifier.acknowledged >= epoch);
+            for (class, end) in verifier.ends_before(epoch, elapsed) {
                 match reach.bounds.get_mut(class) {
                     Some(bound) => *bound = end.max(*bound),
                     None => drop(reach.bounds.insert(class.clone(), end)),
@@ -91,14 +88,14 @@ impl Register {
         reach
     }
 
-    /// Who lacks `epoch` at `elapsed`: at most `most`, those that may go on for longest first.
+    /// Who lacks `epoch` at `elapsed`, or does not hold it on disk: at most `most`, those that may go on for longest first.
     #[must_use]
     pub fn laggards(&self, epoch: Epoch, elapsed: Duration, most: usize) -> Vec<Laggard> {
-        let lacks = |(_, verifier): &(_, &Verifier)| verifier.acknowledged < epoch;
+        let lacks = |(_, verifier): &(_, &Verifier)| !verifier.holds(epoch, elapsed);
         let mut laggards: Vec<Laggard> = self
             .live(elapsed)
             .filter(lacks)
-            .map(|(key, verifier)| self.laggard(key, verifier))
+            .map(|(key, verifier)| self.laggard(key, verifier, epoch, elapsed))
             .collect();
         laggards.sort_by(|a, b| b.until.cmp(&a.until).then_with(|| a.key.cmp(&b.key)));
         laggards.truncate(most);
@@ -108,11 +105,12 @@ impl Register {
     /// Whether a key that `epoch` published may sign from now on: whoever may verify a token holds it, or decides nothing.
     #[must_use]
     pub fn gate(&self, epoch: Epoch, elapsed: Duration) -> Gate {
-        let lacking = self.live(elapsed).filter(|(_, verifier)| !verifier.holds(epoch));
         let (mut laggards, mut until) = (0, elapsed);
-        for (_, verifier) in lacking {
-            laggards += 1;
-            until = until.max(verifier.end());
+        for (_, verifier) in self.live(elapsed) {
+            if !verifier.holds(epoch, elapsed) {
+                laggards += 1;
+                until = until.max(end_before(verifier, epoch, elapsed));
+            }
         }
         if laggards == 0 {
             Gate::Open
@@ -129,13 +127,19 @@ impl Register {
             .filter(move |(_, verifier)| verifier.end() > elapsed)
     }
 
-    fn laggard(&self, key: &VerifierKey, verifier: &Verifier) -> Laggard {
+    fn laggard(&self, key: &VerifierKey, verifier: &Verifier, epoch: Epoch, elapsed: Duration) -> Laggard {
         Laggard {
             key: key.clone(),
             connected: verifier.stream.is_some(),
             acknowledged: verifier.acknowledged,
-            until: verifier.end(),
+            until: end_before(verifier, epoch, elapsed),
             quarantined: self.is_quarantined(&key.spiffe_id),
         }
     }
+}
+
+/// When the last class has stopped deciding on anything before `epoch`.
+fn end_before(verifier: &Verifier, epoch: Epoch, elapsed: Duration) -> Duration {
+    let ends = verifier.ends_before(epoch, elapsed);
+    ends.map(|(_, end)| end).max().unwrap_or(elapsed)
 }

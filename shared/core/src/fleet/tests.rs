@@ -122,7 +122,7 @@ fn nothing_is_granted_for_an_epoch_that_is_not_acknowledged() {
     stage.pass(5 * SECOND);
     assert_eq!(stage.grant(&key, stream, 2), None);
     assert_eq!(stage.reach(2), before);
-    stage.register.acknowledged(&key, stream, 2, false, NOW);
+    stage.register.acknowledged(&key, stream, 2, true, NOW);
     assert_eq!(stage.grant(&key, stream, 2), Some(LEASE));
     assert!(stage.reach(2).is_complete());
 }
@@ -142,9 +142,7 @@ fn nothing_is_granted_to_who_is_not_stored() {
         .register
         .join(&key, introduction(60), stage.at, NOW)
         .unwrap();
-    stage
-        .register
-        .acknowledged(&key, let_in.stream, 1, true, NOW);
+    stage.register.acknowledged(&key, let_in.stream, 1, true, NOW);
     assert!(let_in.to_be_stored);
     assert_eq!(stage.grant(&key, let_in.stream, 1), None);
     stage.register.stored(&key, &budgets(&[("normal", 60)]));
@@ -207,7 +205,33 @@ fn who_never_had_a_disk_is_taken_at_its_word() {
     stage.register.acknowledged(&key, stream, 2, false, NOW);
     stage.grant(&key, stream, 2);
     assert_eq!(stage.register.gate(2, stage.at), Gate::Open);
+    assert!(stage.reach(2).is_complete());
     assert_eq!(stage.reach(2).durable, 0);
+}
+
+/// F52, F54, I-08: with a disk that has failed, an epoch is in force and would not be after a crash: until what is on the disk is
+/// too old to decide on. What is granted meanwhile does not put that off.
+#[test]
+fn what_is_on_a_disk_that_failed_is_bounded_too() {
+    let mut stage = Stage::new();
+    let (key, stream) = stage.settled("a", 1);
+    let kept = stage.at;
+    stage.pass(SECOND);
+    stage.register.acknowledged(&key, stream, 2, false, NOW);
+    assert_eq!(stage.grant(&key, stream, 2), Some(LEASE));
+    let reach = stage.reach(2);
+    assert_eq!((reach.live, reach.in_force, reach.durable), (1, 1, 0));
+    assert_eq!(reach.bounds[&class("normal")], bound(kept, 900));
+    assert!(!reach.is_complete());
+    let laggards = stage.register.laggards(2, stage.at, 9);
+    assert_eq!(
+        (laggards[0].acknowledged, laggards[0].until),
+        (2, bound(kept, 900))
+    );
+    stage.at = bound(kept, 900);
+    stage.grant(&key, stream, 2);
+    assert!(stage.reach(2).is_complete());
+    assert_eq!(stage.register.gate(2, stage.at), Gate::Open);
 }
 
 /// F12: a newcomer decides nothing until it has acknowledged the current epoch, so nothing waits for it.
