@@ -115,12 +115,12 @@ impl Verifiers {
                 .map_err(|invalid| status::invalid("verifier_id", invalid.expected))?,
         };
         required_reason(&request.reason)?;
+        self.desk.ledger.changeable().map_err(ledger_status)?;
         match self.fleet.is_connected(&key) {
             None => return Err(status::failed(Failure::VerifierUnknown)),
             Some(true) => return Err(status::failed(Failure::VerifierConnected)),
             Some(false) => {}
         }
-        self.desk.ledger.changeable().map_err(ledger_status)?;
         // In memory first: should it come back meanwhile, it is taken down anew.
         self.fleet.forget(&key);
         let done = self.desk.ledger.enrol(Vec::new(), vec![key]).await;

@@ -6,6 +6,7 @@ mod border;
 mod clients;
 mod fleet;
 mod issuing;
+mod recovering;
 mod revocations;
 mod stage;
 mod sync;

@@ -41,7 +41,7 @@ fn a_bad_configuration_is_told_with_all_that_is_wrong() {
     let deployment = Deployment::new();
     edit(&deployment, "https://", "http://");
     edit(&deployment, "drain = \"3s\"", "drain = \"3 s\"\ndrian = \"1s\"");
-    for command in ["check-config", "serve", "publishing-keys"] {
+    for command in ["check-config", "serve", "publishing-keys", "recover"] {
         let output = run(&deployment, command);
         assert_eq!(output.status.code(), Some(64), "{command}");
         let complaints = text(&output.stderr);
@@ -113,6 +113,38 @@ async fn publishing_keys_are_printed_and_kept() {
     let output = run(&deployment, "serve");
     assert_eq!(output.status.code(), Some(1));
     running.stop().await;
+}
+
+/// I-39: what need not be recovered is not touched, and what is not there is not made, unless an epoch is named.
+#[tokio::test]
+async fn a_recovery_that_nobody_asked_for_is_refused() {
+    let deployment = Deployment::new();
+    let refused = |deployment: &Deployment| {
+        let output = run(deployment, "recover");
+        assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0));
+        text(&output.stderr)
+    };
+    assert!(refused(&deployment).contains("recovery_not_required"));
+    assert!(!deployment.path("store.redb").exists());
+    let running = deployment.start().await;
+    let error = refused(&deployment);
+    assert!(error.contains("another process has the store open"), "{error}");
+    running.stop().await;
+    assert!(refused(&deployment).contains("recovery_not_required"));
+
+    let lost = Deployment::new();
+    let output = Command::new(env!("CARGO_BIN_EXE_countersign-authority"))
+        .args(["recover", "--above", "41", "--config"])
+        .arg(lost.config())
+        .output()
+        .expect("runs");
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let expected = format!("from epoch {}", 41 + (1 << 20));
+    assert!(
+        text(&output.stdout).contains(&expected),
+        "{}",
+        text(&output.stdout)
+    );
 }
 
 /// C16: another key-encryption key is refused by name, and the store is as it was.

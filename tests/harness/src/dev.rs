@@ -317,6 +317,13 @@ impl Dev {
         self.restart(&["run", "authority", "serve", "--config", config]);
     }
 
+    /// Kills the part that was started last by hand.
+    pub fn kill_last(&mut self) {
+        let mut running = self.restarted.pop().expect("one was started");
+        running.kill().expect("it runs");
+        running.wait().expect("it ends");
+    }
+
     /// Starts a part by hand.
     pub fn restart(&mut self, arguments: &[&str]) {
         let mut part = command(&self.program);

@@ -8,7 +8,7 @@ use countersign_proto::admin::v1 as admin;
 use countersign_proto::admin::v1::revoke_request::Subject;
 use countersign_proto::sync::v1;
 use countersign_proto::sync::v1::sync_request::Message;
-use countersign_proto::sync::v1::sync_response::Message as Answer;
+pub(super) use countersign_proto::sync::v1::sync_response::Message as Answer;
 use countersign_wire::trust::{read_heartbeat, read_update};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -19,18 +19,18 @@ use crate::alarm::Alarm;
 use crate::test_util::START;
 
 /// A verifier's end of a stream.
-struct Verifier {
+pub(super) struct Verifier {
     requests: mpsc::Sender<v1::SyncRequest>,
     responses: Streaming<v1::SyncResponse>,
 }
 
-fn message(message: Message) -> v1::SyncRequest {
+pub(super) fn message(message: Message) -> v1::SyncRequest {
     v1::SyncRequest {
         message: Some(message),
     }
 }
 
-fn hello(epoch: u64, digest: &[u8]) -> v1::Hello {
+pub(super) fn hello(epoch: u64, digest: &[u8]) -> v1::Hello {
     v1::Hello {
         instance_id: "i-1".to_owned(),
         version: "0.1.0".to_owned(),
@@ -40,7 +40,11 @@ fn hello(epoch: u64, digest: &[u8]) -> v1::Hello {
     }
 }
 
-async fn open(stage: &Stage, spiffe_id: &str, first: Option<v1::SyncRequest>) -> Result<Verifier, Status> {
+pub(super) async fn open(
+    stage: &Stage,
+    spiffe_id: &str,
+    first: Option<v1::SyncRequest>,
+) -> Result<Verifier, Status> {
     let (requests, outgoing) = mpsc::channel(8);
     if let Some(first) = first {
         requests.send(first).await.expect("has room");
@@ -50,23 +54,23 @@ async fn open(stage: &Stage, spiffe_id: &str, first: Option<v1::SyncRequest>) ->
     Ok(Verifier { requests, responses })
 }
 
-async fn join(stage: &Stage, spiffe_id: &str) -> Verifier {
+pub(super) async fn join(stage: &Stage, spiffe_id: &str) -> Verifier {
     let first = message(Message::Hello(hello(0, &[])));
     open(stage, spiffe_id, Some(first)).await.expect("opens")
 }
 
 impl Verifier {
-    async fn send(&self, sent: Message) {
+    pub(super) async fn send(&self, sent: Message) {
         self.requests.send(message(sent)).await.expect("is open");
     }
 
-    async fn next(&mut self) -> Answer {
+    pub(super) async fn next(&mut self) -> Answer {
         let next = self.responses.message().await.expect("goes on");
         next.expect("goes on").message.expect("a message")
     }
 
     /// The lease that a ping is answered with. It may take the store a moment to know the verifier.
-    async fn lease(&mut self) -> u64 {
+    pub(super) async fn lease(&mut self) -> u64 {
         loop {
             self.send(Message::Ping(v1::Ping::default())).await;
             let Answer::Pong(pong) = self.next().await else {
@@ -79,7 +83,7 @@ impl Verifier {
     }
 
     /// The same of one that is sent an update first.
-    async fn lease_behind(&mut self) -> u64 {
+    pub(super) async fn lease_behind(&mut self) -> u64 {
         self.send(Message::Ping(v1::Ping::default())).await;
         self.update().await;
         let Answer::Pong(pong) = self.next().await else {
@@ -89,7 +93,7 @@ impl Verifier {
     }
 
     /// The epoch of the next message, which is an update.
-    async fn update(&mut self) -> (u64, Vec<u8>) {
+    pub(super) async fn update(&mut self) -> (u64, Vec<u8>) {
         let Answer::Update(signed) = self.next().await else {
             panic!("an update")
         };
@@ -97,7 +101,7 @@ impl Verifier {
         (update.epoch, update.state_digest.to_vec())
     }
 
-    async fn acknowledge(&self, epoch: u64, state_digest: Vec<u8>) {
+    pub(super) async fn acknowledge(&self, epoch: u64, state_digest: Vec<u8>) {
         let ack = v1::Ack {
             epoch,
             state_digest,

@@ -4,6 +4,7 @@
 
 mod crash;
 mod reach;
+mod recovering;
 mod rotation;
 
 use std::path::Path;
