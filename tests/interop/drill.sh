@@ -8,7 +8,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 if [[ ${1:-} != inside ]]; then
-  exec unshare --map-root-user --net "$0" inside
+  exec unshare --map-root-user --net tests/interop/drill.sh inside
 fi
 source tests/interop/common.sh
 : >"$work/out"

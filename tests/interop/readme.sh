@@ -42,7 +42,7 @@ awk '/^## /{inside = /^## Five minutes/} inside && /^```/{block = !block; next} 
 # Refused calls fail, so there is no `-e`. What is refused and what is answered tells whether it went as it should.
 bash -O expand_aliases "$work/tour.sh" >"$work/tour.log" 2>&1 || true
 
-grep -oE '"message": "hello"|Message: the token[^:]*: [a-z_]+|^(key|audience) +(pass|FAIL)|in force on 1 of 1' \
+grep -oE '"message": "hello"|Message: the token[^:]*: [a-z_]+|^(key|audience) +(pass|FAIL)|in force on the only verifier' \
   "$work/tour.log" | sed -E 's/ +/ /g' >"$work/found" || true
 cat >"$work/wanted" <<'END'
 "message": "hello"
@@ -51,9 +51,9 @@ Message: the token is refused: aud_mismatch
 key pass
 audience FAIL
 "message": "hello"
-in force on 1 of 1
+in force on the only verifier
 Message: the token is refused: client_revoked
-in force on 1 of 1
+in force on the only verifier
 "message": "hello"
 Message: the token is refused: client_revoked
 END
