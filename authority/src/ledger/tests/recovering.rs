@@ -209,7 +209,11 @@ async fn a_later_epoch_that_was_signed_stops_everything_also_after_a_restart() {
         let revision = restored.revision().await;
         restored.hear(proof).await.expect("is known");
         assert_eq!(restored.revision().await, revision, "said again, it is no news");
-        assert_eq!(restored.bench.alarms(Alarm::RecoveryRequired), 1, "nor is it loud");
+        assert_eq!(
+            restored.bench.alarms(Alarm::RecoveryRequired),
+            1,
+            "nor is it loud"
+        );
         assert!(member.grant().is_none());
 
         restored.reopen().await;
