@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use crate::jwk::{Jwk, KeySetError, read_set, write_set};
 use crate::names::KeyId;
+use crate::planted::{Bug, planted};
 use crate::ports::{KeyReader, PublicKey, Sha256};
 use crate::time::Timestamp;
 
@@ -84,7 +85,9 @@ impl KeyTimes {
 
     /// Whether the times follow each other.
     fn are_ordered(&self) -> bool {
-        let accepted_after_prepared = self.accepted_from.is_none_or(|accepted| accepted >= self.prepared_at);
+        let accepted_after_prepared = self
+            .accepted_from
+            .is_none_or(|accepted| accepted >= self.prepared_at);
         let active_after_prepared = self.active_from.is_none_or(|active| active >= self.prepared_at);
         let retired_after_active = self
             .retired_from
@@ -144,6 +147,15 @@ impl KeySet {
         Self { keys }
     }
 
+    /// This set and the keys of `earlier` that are not in it: for a bug.
+    pub(crate) fn merged_with(&self, earlier: &Self) -> Self {
+        let gone = earlier
+            .keys
+            .iter()
+            .filter(|key| self.find(key.jwk.key_id()).is_none());
+        Self::new(self.keys.iter().chain(gone).cloned().collect())
+    }
+
     /// The key with this `kid`.
     #[must_use]
     pub fn find(&self, key_id: &KeyId) -> Option<&PublishedKey> {
@@ -167,10 +179,13 @@ impl KeySet {
     #[must_use]
     pub fn gone_from(key: &KeyTimes, retention: Duration) -> Option<Timestamp> {
         let ends = [key.retired_from, key.compromised_at];
-        ends.into_iter()
-            .flatten()
-            .min()
-            .map(|ended| ended.saturating_add(retention))
+        ends.into_iter().flatten().min().map(|ended| {
+            ended.saturating_add(if planted(Bug::RetiredKeyGoneEarly) {
+                retention / 4
+            } else {
+                retention
+            })
+        })
     }
 
     /// The digest of the set: every key with its times, in the order of `kid`.

@@ -19,6 +19,7 @@ pub mod json;
 pub mod jwk;
 pub mod key_set;
 pub mod names;
+pub mod planted;
 pub mod ports;
 mod rejection;
 pub mod requirements;

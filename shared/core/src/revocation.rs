@@ -10,9 +10,11 @@ mod tokens;
 mod watermarks;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::claims::{Claims, Confirmation, Subject};
 use crate::names::{Audience, CertificateThumbprint, ClientId, TokenId, TokenSerial};
+use crate::planted::{Bug, planted};
 use crate::rejection::Rejection;
 use crate::time::Timestamp;
 use tokens::{TokenSet, rounded_up};
@@ -108,6 +110,9 @@ impl Revocation {
 
     /// This entry and an earlier one for the same subject as one: the stricter watermark, the longer life.
     fn strictest(self, earlier: &Self) -> Self {
+        if planted(Bug::FirstRevocationWins) {
+            return earlier.clone();
+        }
         Self {
             subject: self.subject,
             issued_before: self.issued_before.max(earlier.issued_before),
@@ -247,6 +252,12 @@ impl RevocationList {
     /// The list without the entries whose `expires_at` is before `time`.
     #[must_use]
     pub fn pruned(&self, time: Timestamp) -> Self {
+        let early = if planted(Bug::DroppedEarly) {
+            EXPIRY_STEP
+        } else {
+            Duration::ZERO
+        };
+        let time = time.saturating_add(early);
         let mut kept = self.clone();
         kept.tokens.prune(time);
         Arc::make_mut(&mut kept.others).prune(time);
@@ -260,7 +271,9 @@ impl RevocationList {
         let tokens = tokens.filter(|(expires_at, _)| *expires_at > rounded_up(latest));
         let tokens: u64 = tokens.map(|(_, count)| count).sum();
         let others = self.others.iter().filter(|entry| entry.expires_at > latest);
-        usize::try_from(tokens).unwrap_or(usize::MAX).saturating_add(others.count())
+        usize::try_from(tokens)
+            .unwrap_or(usize::MAX)
+            .saturating_add(others.count())
     }
 
     /// The list with no entry held for longer than `latest`, and the rounding of [`EXPIRY_STEP`].

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use crate::key_set::{KeySet, KeyState, KeyTimes};
 use crate::names::KeyId;
+use crate::planted::{Bug, planted};
 use crate::time::Timestamp;
 
 /// The times of rotation.
@@ -109,9 +110,14 @@ pub fn next_drop(
 #[must_use]
 pub fn signing_key(keys: &[(KeyId, KeyTimes)], now: Timestamp) -> Option<&KeyId> {
     keys.iter()
-        .filter(|(_, times)| times.state(now) == KeyState::Active)
+        .filter(|(_, times)| times.state(now) == KeyState::Active || withdrawn_and_signs(times))
         .max_by_key(|(_, times)| times.active_from)
         .map(|(kid, _)| kid)
+}
+
+fn withdrawn_and_signs(times: &KeyTimes) -> bool {
+    let was_last = times.active_from.is_some() && times.retired_from.is_none();
+    planted(Bug::CompromisedKeySigns) && was_last && times.compromised_at.is_some()
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use std::time::Duration;
 use crate::jwk::KeySetError;
 use crate::key_set::KeySet;
 use crate::names::Issuer;
+use crate::planted::{Bug, planted};
 use crate::ports::Sha256;
 use crate::revocation::RevocationList;
 use crate::time::Timestamp;
@@ -262,6 +263,8 @@ impl TrustState {
             revocations = revocations.pruned(time);
         }
         let keys = change.key_set.as_ref().unwrap_or(&self.keys);
+        let merged = planted(Bug::KeySetsMerged).then(|| Arc::new(keys.merged_with(&self.keys)));
+        let keys = merged.as_ref().unwrap_or(keys);
         Self::new(
             self.issuer.clone(),
             self.epoch.saturating_add(1),
@@ -321,19 +324,20 @@ impl UpdateRules {
             return Err(UpdateRefused::Issuer);
         }
         let highest = current.map_or(0, TrustState::epoch).max(floor);
-        if update.epoch < highest || update.epoch == 0 {
+        let steps_back = update.epoch < highest && !planted(Bug::StepsBack);
+        if steps_back || update.epoch == 0 {
             return Err(UpdateRefused::Regressed);
         }
-        if update.epoch - highest > MAX_EPOCH_STEP {
+        if update.epoch.saturating_sub(highest) > MAX_EPOCH_STEP {
             return Err(UpdateRefused::Jump);
         }
         if let Some(current) = current.filter(|current| current.epoch == update.epoch) {
             let same = current.digest == update.state_digest;
-            return if same {
-                Ok(Applied::Confirmed)
-            } else {
-                Err(UpdateRefused::Fork)
-            };
+            if same {
+                return Ok(Applied::Confirmed);
+            } else if !planted(Bug::ForkTaken) {
+                return Err(UpdateRefused::Fork);
+            }
         }
         let next = match &update.content {
             UpdateContent::Snapshot { key_set, revocations } => {
@@ -401,7 +405,7 @@ impl UpdateRules {
         // Dropping an entry is safe only when, by this clock too, no token that it affects is still valid.
         if change
             .prune_before
-            .is_some_and(|time| time > now.saturating_add(self.leeway))
+            .is_some_and(|time| time > now.saturating_add(self.leeway) && !planted(Bug::PruneUnchecked))
         {
             return Err(UpdateRefused::Unrevoke);
         }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::in_force::Confirmed;
 use super::{ClockInDoubt, ClockMark, InForce, Moment, StateId, TimeStated, TooFar, VerifierClock};
+use crate::planted::{Bug, planted};
 use crate::ports::Sha256;
 use crate::time::Timestamp;
 use crate::trust::{Ahead, Applied, Epoch, StateDigest, TrustState, Update, UpdateRefused, UpdateRules};
@@ -209,10 +210,10 @@ impl HeldTrust {
     ) -> Result<Considered, UpdateRefused> {
         let offered = StateId::stated_by(update);
         let is_ours = update.issuer == self.rules.issuer;
-        if is_ours && self.earlier.contains(&offered) {
+        if is_ours && self.earlier.contains(&offered) && !planted(Bug::StepsBack) {
             return Ok(Considered::Repeated);
         }
-        let applied = if is_ours && offered.contradicts(&self.floor) {
+        let applied = if is_ours && offered.contradicts(&self.floor) && !planted(Bug::ForkTaken) {
             Err(UpdateRefused::Fork)
         } else {
             let state = self.in_force.as_ref().map(|trust| &trust.state);
@@ -234,7 +235,9 @@ impl HeldTrust {
     /// Takes back what `update`, which cannot be taken over, takes back. Decisions heed it from now on; the state in force
     /// stays, and is confirmed only once the authority's is taken over.
     pub fn heed(&mut self, update: &Update, at: Moment) {
-        let Some(trust) = &mut self.in_force else { return };
+        let Some(trust) = self.in_force.as_mut().filter(|_| !planted(Bug::NotHeeded)) else {
+            return;
+        };
         let time = self.clock.best(at.elapsed);
         self.rules.heed(&mut self.ahead, &trust.state, update, time);
         trust.tighten(&self.ahead);
@@ -265,14 +268,18 @@ impl HeldTrust {
         let confirmed = age.map(|age_then| Confirmed {
             at: at.elapsed,
             age_then,
-            lease: Duration::ZERO,
+            lease: if planted(Bug::LeaseAfterStart) {
+                crate::staleness::MAX_LEASE
+            } else {
+                Duration::ZERO
+            },
         });
         self.put(state, confirmed, at)
     }
 
     /// Takes note that `floor` was in force once.
-    pub const fn raise_floor(&mut self, floor: StateId) {
-        if floor.epoch > self.floor.epoch {
+    pub fn raise_floor(&mut self, floor: StateId) {
+        if floor.epoch > self.floor.epoch && !planted(Bug::FloorNotHeeded) {
             self.floor = floor;
         }
     }
@@ -310,7 +317,9 @@ impl HeldTrust {
                 Confirmation::Cold
             };
         };
-        if epoch > trust.state.epoch() {
+        if planted(Bug::AnyAnswerConfirms) {
+            Confirmation::Confirmed
+        } else if epoch > trust.state.epoch() {
             Confirmation::Behind
         } else if epoch < trust.state.epoch() {
             // The answer may have been on its way while the update arrived.
@@ -319,9 +328,11 @@ impl HeldTrust {
             } else {
                 Confirmation::Regressed
             }
-        } else if digest != trust.state.digest() || self.alarm == Some(TrustAlarm::Fork) {
+        } else if (digest != trust.state.digest() || self.alarm == Some(TrustAlarm::Fork))
+            && !planted(Bug::OtherDigestConfirms)
+        {
             Confirmation::Fork
-        } else if grant.lease.is_zero() {
+        } else if grant.lease.is_zero() && !planted(Bug::ConfirmedWithoutLease) {
             Confirmation::NotGranted
         } else {
             Confirmation::Confirmed
@@ -352,9 +363,9 @@ impl HeldTrust {
         let offered = StateId::of(state);
         if *state.issuer() != self.rules.issuer {
             Err(UpdateRefused::Issuer)
-        } else if offered.epoch < self.floor.epoch || offered.epoch == 0 {
+        } else if (offered.epoch < self.floor.epoch && !planted(Bug::StepsBack)) || offered.epoch == 0 {
             Err(UpdateRefused::Regressed)
-        } else if offered.contradicts(&self.floor) {
+        } else if offered.contradicts(&self.floor) && !planted(Bug::ForkTaken) {
             Err(UpdateRefused::Fork)
         } else {
             Ok(())

@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use super::{BootId, ClockMark, MAX_CLOCK_DIFFERENCE, Moment, StateId};
+use crate::planted::{Bug, planted};
 use crate::ports::Sha256;
 use crate::time::Timestamp;
 use crate::trust::{
@@ -36,7 +37,8 @@ impl Manifest {
     /// earlier than then: it was set back, or lost.
     #[must_use]
     pub fn age(&self, boot: Option<&BootId>, now: Moment) -> Option<Duration> {
-        if let Some(passed) = self.sent.passed(boot, now.elapsed) {
+        let passed = self.sent.passed(boot, now.elapsed);
+        if let Some(passed) = passed.filter(|_| !planted(Bug::AgeByWall)) {
             return Some(passed);
         }
         let stated_at = self.heartbeat.authority_time_millis;
@@ -146,6 +148,7 @@ impl<'a> Replay<'a> {
     /// [`Rejected`].
     pub fn finish(self, floor: Option<StateId>) -> Result<Restored, Rejected> {
         let highest = self.highest();
+        let floor = floor.or_else(|| planted(Bug::FloorZeroWhenMissing).then(StateId::default));
         let floor = floor.ok_or_else(|| self.rejected(Unsound::FloorMissing))?;
         if highest.epoch < floor.epoch {
             return Err(self.rejected(Unsound::BelowFloor));

@@ -21,6 +21,7 @@ use super::pings::Pings;
 use super::rebuild::Rebuild;
 use super::resync::Resync;
 use super::{Ack, Considered, HeldTrust, Hello, Message, Moment, Nack, Ping, Received, StateId};
+use crate::planted::{Bug, planted};
 use crate::ports::Sha256;
 use crate::staleness::ClassBudget;
 use crate::trust::{Epoch, TrustState, Update, UpdateContent, UpdateRefused};
@@ -176,10 +177,12 @@ impl<S: Clone> Session<S> {
         }
         match trust.consider(update, now, self.sha256.as_ref()) {
             Ok(Considered::Advance(state)) => {
-                vec![
-                    count_expired(trust, update, now),
-                    save(accept(signed, update, state)),
-                ]
+                let mut effects = vec![count_expired(trust, update, now)];
+                if planted(Bug::AcknowledgedBeforeSaving) {
+                    effects.push(acknowledge_unsaved(update));
+                }
+                effects.push(save(accept(signed, update, state)));
+                effects
             }
             Ok(Considered::InForce) => {
                 vec![Effect::Tell(Event::Repeated), self.acknowledge(trust)]
@@ -245,7 +248,7 @@ impl<S: Clone> Session<S> {
             }
             (UpdateContent::Delta { .. }, None) => return Ok(None),
         };
-        if rebuild.epoch() < target.epoch {
+        if rebuild.epoch() < target.epoch && !planted(Bug::RebuiltHalfway) {
             self.rebuild = Some(rebuild);
             return Ok(Some(Vec::new()));
         }
@@ -272,7 +275,7 @@ impl<S: Clone> Session<S> {
             }
             event = Event::Installed;
         }
-        self.durable = saved.durable;
+        self.durable = saved.durable || planted(Bug::DurableThoughNotSaved);
         self.resync.succeeded();
         self.behind = 0;
         if let Signing::Snapshot(..) = accepted.signed {
@@ -336,6 +339,14 @@ impl<S: Clone> Session<S> {
             in_force: trust.id(),
         }))
     }
+}
+
+/// What a bug acknowledges too early.
+fn acknowledge_unsaved<S>(update: &Update) -> Effect<S> {
+    Effect::Send(Message::Ack(Ack {
+        in_force: StateId::stated_by(update),
+        durable: true,
+    }))
 }
 
 fn nack<S>(trust: &HeldTrust, epoch: Epoch, refused: UpdateRefused, resync: bool) -> Effect<S> {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::super::pings::Sent;
 use super::super::{Confirmation, Grant, HeldTrust, Moment, Pong, TimeStated, TooFar};
 use super::{Effect, Event, Ignored, Kept, Session, nack};
+use crate::planted::{Bug, planted};
 use crate::trust::{Heartbeat, UpdateRefused};
 
 /// A heartbeat is written to disk at most this often, so that an idle stream hardly touches the disk. A restart looks
@@ -39,7 +40,11 @@ impl<S: Clone> Session<S> {
             None => return ignore(Ignored::Refused(UpdateRefused::Malformed)),
         };
         let grant = Grant {
-            sent_at: sent.at.elapsed,
+            sent_at: if planted(Bug::AgeFromReceipt) {
+                now.elapsed
+            } else {
+                sent.at.elapsed
+            },
             lease: pong.lease,
         };
         match self.judge(trust, now, &heartbeat, grant) {
@@ -56,6 +61,7 @@ impl<S: Clone> Session<S> {
             return Judged::Ignored(Ignored::Refused(UpdateRefused::Issuer));
         }
         match self.last_heartbeat {
+            Some(_) if planted(Bug::OldHeartbeatConfirms) => {}
             Some((last, _)) if heartbeat.sequence < last => return Judged::Ignored(Ignored::Sequence),
             // The authority answers pings of one second with one heartbeat. What it confirmed it cannot confirm later
             // than that, or whoever repeats it could keep this verifier from growing old.
