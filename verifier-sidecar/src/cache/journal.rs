@@ -136,6 +136,7 @@ impl Journal {
                 .map(|manifest| manifest.heartbeat.epoch);
             self.deltas = replayed.deltas.iter().map(|delta| delta.epoch).collect();
             self.bytes = replayed.deltas.iter().map(|delta| delta.length).sum();
+            self.catch_up(replay, replayed);
         }
         Ok(replayed)
     }
@@ -218,6 +219,16 @@ impl Journal {
         })?;
         self.heartbeat_epoch = Some(epoch);
         Ok(true)
+    }
+
+    /// A crash between the records and the floor leaves the floor behind what is put in force now.
+    fn catch_up(&mut self, replay: &Replay<'_>, replayed: &Replayed) {
+        let state = StateId::of(&replayed.state);
+        if replay.floor != floor::Found::Floor(state)
+            && let Err(error) = self.reached(state)
+        {
+            tracing::warn!(error = %ErrorChain(&error), "the floor stays behind the trust on disk");
+        }
     }
 
     /// Only after the records are on disk: a floor above them would make the next start a cold one.

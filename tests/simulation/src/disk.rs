@@ -1,0 +1,350 @@
+//! The state directory of one verifier: what of it survives, and what a start makes of it.
+//!
+//! What is written when is as in the sidecar's journal: records first, flushed, then the floor in a file of its own. A crash in
+//! between leaves some of it; a torn write leaves a record that cannot be read; a backup puts an older directory back.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use countersign_core::planted::{Bug, planted};
+use countersign_core::trust::{Epoch, TrustState, UpdateRules};
+use countersign_core::verifier::{
+    Accepted, BootId, ClockMark, Kept, Manifest, Moment, Replay, Saved, Signing, StateId, VerifierClock,
+};
+
+use crate::random::Random;
+use crate::toy::{Signed, ToyHash};
+
+/// From so many deltas on, a snapshot is asked for. Far fewer than in earnest, so that it happens.
+const LOG_BOUND: usize = 24;
+
+/// A heartbeat that was kept.
+#[derive(Clone, Debug)]
+struct Heard {
+    signed: Signed,
+    sent: ClockMark,
+    /// From when on, in true time, what it confirms may count as confirmed.
+    anchor: Duration,
+    /// Whether it does so no more.
+    void: bool,
+}
+
+/// What is in the directory.
+#[derive(Clone, Debug, Default)]
+struct Content {
+    snapshot: Option<Signed>,
+    deltas: BTreeMap<Epoch, Signed>,
+    heartbeat: Option<Heard>,
+    floor: Option<StateId>,
+    /// A record cannot be read.
+    torn: bool,
+}
+
+/// What a save does, step by step.
+#[derive(Debug)]
+pub(crate) struct Writing {
+    steps: Vec<Step>,
+    /// The outcome when all of it is done.
+    pub(crate) saved: Saved,
+}
+
+#[derive(Debug)]
+enum Step {
+    Snapshot(Signed, Vec<(Epoch, Signed)>, StateId),
+    Delta(Epoch, Signed),
+    Heartbeat(Box<Heard>),
+    Floor(StateId),
+}
+
+/// What a start finds.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    /// The state and its age.
+    pub(crate) trust: Option<(TrustState, Option<Duration>)>,
+    pub(crate) mark: Option<ClockMark>,
+    pub(crate) floor: Option<StateId>,
+    /// The anchor of the heartbeat that the age is from.
+    pub(crate) anchor: Option<Duration>,
+}
+
+impl Found {
+    /// Whether time is counted on from before: then no wall clock matters.
+    pub(crate) fn goes_on(&self, boot: &BootId) -> bool {
+        self.mark
+            .as_ref()
+            .is_some_and(|mark| mark.boot.as_ref() == Some(boot))
+    }
+}
+
+/// The state directory of one verifier.
+#[derive(Debug, Default)]
+pub(crate) struct Disk {
+    content: Content,
+    copies: Vec<(Content, StateId)>,
+    /// Nothing is written any more, until the next start.
+    pub(crate) failed: bool,
+    /// The highest state that has to be there at the next start, if anything is.
+    pub(crate) sealed: StateId,
+    /// Whether a start may find nothing though something was durable.
+    pub(crate) damaged: bool,
+    tip: Epoch,
+    heartbeat_epoch: Epoch,
+}
+
+impl Disk {
+    /// The epoch at the end of the log.
+    pub(crate) const fn tip(&self) -> Epoch {
+        self.tip
+    }
+
+    /// Whether the log is full.
+    pub(crate) fn wants_snapshot(&self) -> bool {
+        !self.failed && self.content.deltas.len() >= LOG_BOUND
+    }
+
+    /// How `accepted` will be saved.
+    pub(crate) fn write(&self, accepted: &Accepted<Signed>) -> Writing {
+        let to = accepted.leads_to;
+        let first = match &accepted.signed {
+            Signing::Snapshot(signed, deltas) => Step::Snapshot(signed.clone(), deltas.clone(), to),
+            Signing::Delta(signed) if self.follows(to.epoch) => Step::Delta(to.epoch, signed.clone()),
+            Signing::Delta(_) => return self.nothing(),
+        };
+        if self.failed {
+            return self.nothing();
+        }
+        let floor = (!planted(Bug::FloorNotRaised)).then_some(Step::Floor(to));
+        Writing {
+            steps: [first].into_iter().chain(floor).collect(),
+            saved: Saved {
+                durable: true,
+                wants_snapshot: self.content.deltas.len() + 1 >= LOG_BOUND,
+            },
+        }
+    }
+
+    /// How `kept` will be saved, which confirms from `anchor` on.
+    pub(crate) fn keep(&self, kept: &Kept<Signed>, anchor: Duration) -> Writing {
+        if self.failed || kept.epoch != self.tip {
+            return self.nothing();
+        }
+        Writing {
+            steps: vec![Step::Heartbeat(Box::new(Heard {
+                signed: kept.signed.clone(),
+                sent: kept.sent.clone(),
+                anchor,
+                void: false,
+            }))],
+            saved: Saved {
+                durable: true,
+                wants_snapshot: self.wants_snapshot(),
+            },
+        }
+    }
+
+    fn follows(&self, epoch: Epoch) -> bool {
+        self.tip != 0 && self.tip + 1 == epoch && self.content.deltas.len() < 2 * LOG_BOUND
+    }
+
+    const fn nothing(&self) -> Writing {
+        Writing {
+            steps: Vec::new(),
+            saved: Saved {
+                durable: false,
+                // A log with a gap wants to be replaced; a disk that failed wants nothing.
+                wants_snapshot: !self.failed,
+            },
+        }
+    }
+
+    /// All of it is on disk.
+    pub(crate) fn finish(&mut self, writing: Writing) {
+        for step in writing.steps {
+            self.take(step);
+        }
+    }
+
+    /// The disk fails now, and with it what is being written.
+    pub(crate) const fn fail(&mut self) {
+        self.failed = true;
+    }
+
+    /// The power goes while `writing` is under way: some steps are on disk, and the one after them may be torn.
+    pub(crate) fn crash(&mut self, writing: Option<Writing>, tears: bool, random: &mut Random) {
+        let Some(writing) = writing else { return };
+        let reached = random.index(writing.steps.len() + 1);
+        let count = writing.steps.len();
+        for step in writing.steps.into_iter().take(reached) {
+            self.take(step);
+        }
+        if tears && reached < count && random.chance(300) {
+            self.content.torn = true;
+            self.damaged = true;
+        }
+    }
+
+    fn take(&mut self, step: Step) {
+        match step {
+            Step::Snapshot(signed, deltas, to) => {
+                self.content.snapshot = Some(signed);
+                self.content.deltas = deltas.into_iter().collect();
+                if self.heartbeat_epoch != to.epoch {
+                    self.content.heartbeat = None;
+                }
+                self.content.torn = false;
+                self.tip = to.epoch;
+            }
+            Step::Delta(epoch, signed) => {
+                self.content.deltas.insert(epoch, signed);
+                self.tip = epoch;
+            }
+            Step::Heartbeat(heard) => {
+                self.heartbeat_epoch = heard.signed.as_heartbeat().map_or(0, |heartbeat| heartbeat.epoch);
+                self.content.heartbeat = Some(*heard);
+            }
+            Step::Floor(floor) => self.content.floor = Some(floor),
+        }
+    }
+
+    /// Somebody makes a copy of the directory.
+    pub(crate) fn copy(&mut self) {
+        self.copies.push((self.content.clone(), self.sealed));
+    }
+
+    /// Somebody puts a copy back: of all, or of the records only. What was sealed since then is gone with all of it.
+    pub(crate) fn put_back(&mut self, all: bool, random: &mut Random) -> bool {
+        if self.copies.is_empty() {
+            return false;
+        }
+        let (content, sealed) = random.pick(&self.copies).clone();
+        self.damaged = true;
+        if all {
+            (self.content, self.sealed) = (content, sealed);
+        } else {
+            let floor = self.content.floor;
+            self.content = Content { floor, ..content };
+        }
+        true
+    }
+
+    /// The floor, or the records, or both are lost.
+    pub(crate) fn lose(&mut self, floor: bool, records: bool) {
+        self.damaged = true;
+        if floor {
+            self.content.floor = None;
+        }
+        if records {
+            let floor = self.content.floor;
+            self.content = Content {
+                floor,
+                ..Content::default()
+            };
+        }
+    }
+
+    /// What is there counts as confirmed no more.
+    pub(crate) fn forget_confirmation(&mut self) {
+        self.copies.clear();
+        if let Some(heard) = &mut self.content.heartbeat {
+            heard.void = true;
+        }
+    }
+
+    /// A start has seen what is left.
+    pub(crate) const fn settle(&mut self, found: bool) {
+        if self.content.floor.is_none() {
+            self.sealed = StateId {
+                epoch: 0,
+                digest: [0; 32],
+            };
+        }
+        self.damaged = !found;
+    }
+
+    /// The authority is told that `state` is on disk.
+    pub(crate) const fn seal(&mut self, state: StateId) {
+        if state.epoch > self.sealed.epoch {
+            self.sealed = state;
+        }
+        self.damaged = false;
+    }
+
+    /// Opens the directory, and verifies what is in it. What cannot be used is set aside.
+    pub(crate) fn open(&mut self, rules: &UpdateRules, boot: &BootId, now: Moment) -> Found {
+        self.failed = false;
+        let floor = self.content.floor;
+        let found = self.read(rules, boot, now);
+        match found {
+            Ok(found) => {
+                self.tip = 0;
+                if let Some((state, _)) = &found.trust {
+                    // A crash between records and floor left it behind.
+                    self.tip = state.epoch();
+                    self.content.floor = Some(StateId::of(state));
+                }
+                let heartbeat = self.content.heartbeat.as_ref();
+                let heartbeat = heartbeat.and_then(|heard| heard.signed.as_heartbeat());
+                self.heartbeat_epoch = heartbeat.map_or(0, |heartbeat| heartbeat.epoch);
+                found
+            }
+            Err(highest) => {
+                self.content = Content {
+                    floor,
+                    ..Content::default()
+                };
+                (self.tip, self.heartbeat_epoch) = (0, 0);
+                let known = floor.into_iter().chain(highest).max_by_key(|floor| floor.epoch);
+                Found {
+                    floor: known,
+                    ..Found::default()
+                }
+            }
+        }
+    }
+
+    fn read(&self, rules: &UpdateRules, boot: &BootId, now: Moment) -> Result<Found, Option<StateId>> {
+        let content = &self.content;
+        let Some(snapshot) = &content.snapshot else {
+            return if content.floor.is_none() {
+                Ok(Found::default())
+            } else {
+                Err(None)
+            };
+        };
+        if content.torn {
+            return Err(None);
+        }
+        let heard = content.heartbeat.as_ref();
+        let manifest = heard.filter(|heard| !heard.void).and_then(|heard| {
+            let heartbeat = heard.signed.as_heartbeat()?.clone();
+            let sent = heard.sent.clone();
+            Some(Manifest { heartbeat, sent })
+        });
+        let mut clock = VerifierClock::start(Some(Arc::clone(boot)), now);
+        if let Some(heard) = heard {
+            clock.resume(&heard.sent, now);
+        }
+        let time = clock.best(now.elapsed);
+        let snapshot = snapshot.as_update().ok_or(None)?;
+        let mut replay =
+            Replay::begin(rules, &ToyHash, time, manifest, snapshot).map_err(|rejected| rejected.highest)?;
+        for (epoch, delta) in &content.deltas {
+            let delta = delta.as_update().ok_or(None)?;
+            replay
+                .follow(*epoch, delta)
+                .map_err(|rejected| rejected.highest)?;
+        }
+        let restored = replay
+            .finish(content.floor)
+            .map_err(|rejected| rejected.highest)?;
+        let manifest = restored.manifest.as_ref();
+        let age = manifest.and_then(|manifest| manifest.age(Some(boot), now));
+        Ok(Found {
+            trust: Some((restored.state, age)),
+            mark: heard.map(|heard| heard.sent.clone()),
+            floor: content.floor,
+            anchor: heard.filter(|_| age.is_some()).map(|heard| heard.anchor),
+        })
+    }
+}

@@ -1,0 +1,203 @@
+//! What is true, in sets and maps: every token with what it is, every revocation with when it was made and what was promised
+//! with it, every state that was published, every confirmation that was given.
+//!
+//! Nothing here is quick or clever, and nothing is taken from the machines but what they said to the outside.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use countersign_core::Timestamp;
+use countersign_core::claims::Claims;
+use countersign_core::key_set::KeyTimes;
+use countersign_core::names::{ClassName, KeyId};
+use countersign_core::revocation::{EXPIRY_STEP, Revocation, RevokedSubject};
+use countersign_core::trust::{Epoch, StateDigest};
+
+/// A token that was issued, or made to look like one.
+#[derive(Clone, Debug)]
+pub(crate) struct Token {
+    pub(crate) text: String,
+    pub(crate) claims: Claims,
+    pub(crate) key_id: KeyId,
+    /// Nobody signed it.
+    pub(crate) forged: bool,
+    /// Which facts take it back.
+    pub(crate) taken_back: Vec<usize>,
+}
+
+/// What is taken back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Scope {
+    Tokens(RevokedSubject, Timestamp),
+    Key(KeyId),
+}
+
+impl Scope {
+    fn concerns(&self, token: &Token) -> bool {
+        match self {
+            Self::Key(key_id) => *key_id == token.key_id,
+            Self::Tokens(subject, issued_before) => {
+                let watermark = !matches!(subject, RevokedSubject::Token(_));
+                subject.concerns(&token.claims) && (!watermark || token.claims.issued_at <= *issued_before)
+            }
+        }
+    }
+}
+
+/// By when a class refuses everywhere, as of some moment: nothing for a class that does so already. Times are true time.
+pub(crate) type Receipt = BTreeMap<ClassName, Duration>;
+
+/// Something was taken back.
+#[derive(Clone, Debug)]
+pub(crate) struct Fact {
+    pub(crate) scope: Scope,
+    pub(crate) epoch: Epoch,
+    /// Whether its operator was told so.
+    pub(crate) acknowledged: bool,
+    /// Whether it turned out not to be.
+    pub(crate) void: bool,
+    /// What was promised last.
+    pub(crate) receipt: Option<Receipt>,
+}
+
+/// A revocation as sets have it.
+type Entry = (Timestamp, Timestamp);
+
+/// A state that was published.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Published {
+    pub(crate) revocations: BTreeMap<RevokedSubject, Entry>,
+    pub(crate) keys: BTreeMap<KeyId, KeyTimes>,
+}
+
+/// What a verifier was told is current, as of then in true time, and for how long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Anchor {
+    pub(crate) at: Duration,
+    pub(crate) lease: Duration,
+    /// By how much its age may be too small: clocks that were wrong across a start of the machine.
+    pub(crate) error: Duration,
+}
+
+/// What is known of one verifier.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Known {
+    pub(crate) anchor: Option<Anchor>,
+    pub(crate) epoch: Epoch,
+    pub(crate) digest: StateDigest,
+    /// Tokens that it refused as taken back, in this life.
+    pub(crate) refused: BTreeSet<usize>,
+    /// By when each class stops, for one in quarantine, in true time.
+    pub(crate) quarantine: Option<Receipt>,
+    /// Whether an older directory was put back, of which nothing can be known until the authority is heard.
+    pub(crate) excused: bool,
+    /// Whether the authority was heard in this life.
+    pub(crate) heard: bool,
+    /// It is never heard of again.
+    pub(crate) lost: bool,
+    /// How far its wall clock is wrong where nothing but that says what time it is.
+    pub(crate) wall_error: Duration,
+}
+
+/// All that is true.
+#[derive(Debug, Default)]
+pub(crate) struct Model {
+    pub(crate) tokens: Vec<Token>,
+    pub(crate) facts: Vec<Fact>,
+    pub(crate) published: BTreeMap<(Epoch, StateDigest), Published>,
+    pub(crate) verifiers: Vec<Known>,
+    /// Keys that signed without being waited for, and the epoch in which they were told to.
+    pub(crate) ungated: BTreeMap<KeyId, Epoch>,
+    /// Keys that have signed something, and until when that may be good.
+    pub(crate) signed: BTreeMap<KeyId, Timestamp>,
+    /// By how much clocks of authorities were set, in all.
+    pub(crate) steps: Duration,
+    /// Whether the authority's clock was ever far off: then tokens may be refused that are good.
+    pub(crate) leapt: bool,
+    /// Whether there is more than one authority, or one that forgot something: then nothing that it promised holds.
+    pub(crate) broken: bool,
+}
+
+impl Model {
+    pub(crate) fn token(&mut self, mut token: Token) -> usize {
+        let facts = self.facts.iter().enumerate();
+        let facts = facts.filter(|(_, fact)| !fact.void && !token.forged && fact.scope.concerns(&token));
+        token.taken_back = facts.map(|(index, _)| index).collect();
+        self.tokens.push(token);
+        self.tokens.len() - 1
+    }
+
+    pub(crate) fn fact(&mut self, scope: Scope, epoch: Epoch) -> usize {
+        let index = self.facts.len();
+        for token in self.tokens.iter_mut().filter(|token| scope.concerns(token)) {
+            token.taken_back.push(index);
+        }
+        self.facts.push(Fact {
+            scope,
+            epoch,
+            acknowledged: false,
+            void: false,
+            receipt: None,
+        });
+        index
+    }
+
+    /// The facts that take `token` back, or may do so.
+    pub(crate) fn facts_of(&self, token: usize) -> impl Iterator<Item = &Fact> {
+        let facts = self.tokens[token]
+            .taken_back
+            .iter()
+            .map(|fact| &self.facts[*fact]);
+        facts.filter(|fact| !fact.void)
+    }
+
+    /// The state after `before` with `revoked` added and what expired before `pruned` dropped, and what was dropped.
+    pub(crate) fn publish(
+        &mut self,
+        before: (Epoch, StateDigest),
+        after: (Epoch, StateDigest),
+        keys: BTreeMap<KeyId, KeyTimes>,
+        revoked: Option<&Revocation>,
+        pruned: Option<Timestamp>,
+    ) -> Vec<(RevokedSubject, Entry)> {
+        let mut revocations = self
+            .published
+            .get(&before)
+            .map(|state| state.revocations.clone())
+            .unwrap_or_default();
+        if let Some(revocation) = revoked {
+            let (issued_before, expires_at) = normal(revocation);
+            let held = revocations.entry(revocation.subject.clone()).or_default();
+            *held = (held.0.max(issued_before), held.1.max(expires_at));
+        }
+        let mut dropped = Vec::new();
+        if let Some(time) = pruned {
+            let gone = |entry: &Entry| entry.1 < time;
+            dropped.extend(
+                revocations
+                    .iter()
+                    .filter(|(_, entry)| gone(entry))
+                    .map(|(a, b)| (a.clone(), *b)),
+            );
+            revocations.retain(|_, entry| !gone(entry));
+        }
+        self.published.insert(after, Published { revocations, keys });
+        dropped
+    }
+}
+
+/// The entry as every list has it: a numbered token's end is rounded up, and it has no watermark.
+fn normal(revocation: &Revocation) -> Entry {
+    let RevokedSubject::Token(token_id) = &revocation.subject else {
+        return (revocation.issued_before, revocation.expires_at);
+    };
+    let step = EXPIRY_STEP.as_secs();
+    let rounded = revocation.expires_at.as_seconds().div_ceil(step) * step;
+    let numbered = token_id.serial().is_some();
+    let end = if numbered {
+        rounded
+    } else {
+        revocation.expires_at.as_seconds()
+    };
+    (Timestamp::default(), Timestamp::from_seconds(end))
+}

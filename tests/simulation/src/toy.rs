@@ -1,0 +1,123 @@
+//! What stands for cryptography: a hash that is quick, keys that sign with it, and signed values that nobody forges.
+//!
+//! What signatures are for is tested elsewhere. Here whatever says that it was signed was signed, and the time at which that
+//! was done goes along, for the model to know.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use countersign_core::jose::Algorithm;
+use countersign_core::jwk::{Jwk, KeySetError, PublicNumbers};
+use countersign_core::names::KeyId;
+use countersign_core::ports::{KeyReader, PublicKey, Sha256, Signer, SigningFailed};
+use countersign_core::trust::{Heartbeat, Update};
+
+/// A statement of an authority.
+#[derive(Clone, Debug)]
+pub(crate) struct Signed {
+    pub(crate) body: Body,
+    /// When it was signed, in true time.
+    pub(crate) at: Duration,
+}
+
+/// What it says.
+#[derive(Clone, Debug)]
+pub(crate) enum Body {
+    Update(Arc<Update>),
+    Heartbeat(Heartbeat),
+}
+
+impl Signed {
+    pub(crate) const fn update(update: Arc<Update>, at: Duration) -> Self {
+        Self {
+            body: Body::Update(update),
+            at,
+        }
+    }
+
+    /// The update, if it is one.
+    pub(crate) const fn as_update(&self) -> Option<&Arc<Update>> {
+        match &self.body {
+            Body::Update(update) => Some(update),
+            Body::Heartbeat(_) => None,
+        }
+    }
+
+    /// The heartbeat, if it is one.
+    pub(crate) const fn as_heartbeat(&self) -> Option<&Heartbeat> {
+        match &self.body {
+            Body::Heartbeat(heartbeat) => Some(heartbeat),
+            Body::Update(_) => None,
+        }
+    }
+}
+
+/// A hash of 256 bits that is good enough to tell values apart: words mixed into two states.
+#[derive(Debug)]
+pub(crate) struct ToyHash;
+
+const PRIME: u64 = 0x9e37_79b9_7f4a_7c15;
+
+impl Sha256 for ToyHash {
+    fn sha256(&self, parts: &[&[u8]]) -> [u8; 32] {
+        let (mut a, mut b) = (PRIME, !PRIME);
+        for part in parts {
+            for chunk in part.chunks(8) {
+                let mut word = [0; 8];
+                word[..chunk.len()].copy_from_slice(chunk);
+                a = (a ^ u64::from_le_bytes(word)).wrapping_mul(PRIME).rotate_left(29);
+                b = b.rotate_left(17).wrapping_add(a ^ (a >> 31));
+            }
+            a = a.wrapping_add(u64::try_from(part.len()).unwrap_or_default());
+        }
+        let mut sum = [0; 32];
+        for (lane, chunk) in (1_u64..).zip(sum.chunks_exact_mut(8)) {
+            let mixed = (a.wrapping_mul(lane.wrapping_mul(PRIME) | 1) ^ b).wrapping_mul(PRIME);
+            chunk.copy_from_slice(&(mixed ^ (mixed >> 29)).to_be_bytes());
+        }
+        sum
+    }
+}
+
+impl KeyReader for ToyHash {
+    fn public_key(&self, jwk: &Jwk) -> Result<Arc<dyn PublicKey>, KeySetError> {
+        Ok(Arc::new(ToyKey::of(jwk)))
+    }
+}
+
+/// A key that signs with the hash of its name and the message, and verifies by doing the same.
+#[derive(Clone, Debug)]
+pub(crate) struct ToyKey(KeyId);
+
+impl ToyKey {
+    pub(crate) fn of(jwk: &Jwk) -> Self {
+        Self(jwk.key_id().clone())
+    }
+
+    /// The public half of the key with this number.
+    pub(crate) fn numbered(number: u64) -> Jwk {
+        let mut x = [0; 32];
+        x[..8].copy_from_slice(&number.to_be_bytes());
+        Jwk::new(PublicNumbers::Ed25519 { x }, &ToyHash)
+    }
+}
+
+impl Signer for ToyKey {
+    fn algorithm(&self) -> Algorithm {
+        Algorithm::EdDsa
+    }
+
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, SigningFailed> {
+        Ok(ToyHash.sha256(&[self.0.as_str().as_bytes(), message]).to_vec())
+    }
+}
+
+impl PublicKey for ToyKey {
+    fn algorithm(&self) -> Algorithm {
+        Algorithm::EdDsa
+    }
+
+    fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
+        self.sign(message).is_ok_and(|right| right == signature)
+    }
+}
