@@ -13,6 +13,7 @@
 //! clocks that run apart, half a thousandth is added.
 
 mod reach;
+mod verifier;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -20,12 +21,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::names::{ClassName, VerifierId};
+use crate::planted::{Bug, planted};
 use crate::spiffe::SpiffeId;
 use crate::staleness::{ClassBudget, StalenessBudget};
 use crate::time::Timestamp;
 use crate::trust::Epoch;
 
 pub use reach::{Gate, Laggard, Reach};
+pub use verifier::Verifier;
 
 /// One stream among all since the start.
 pub type StreamId = u64;
@@ -85,98 +88,6 @@ pub struct LetIn {
     pub superseded: Option<StreamId>,
     /// Whether the store has to have it, as it is now, before anything is granted.
     pub to_be_stored: bool,
-}
-
-/// One verifier, as far as it is known.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Verifier {
-    /// Its software version. Empty until it comes back after a restart of the authority.
-    pub version: String,
-    /// Which start of it.
-    pub instance_id: String,
-    /// Its open stream.
-    pub stream: Option<StreamId>,
-    /// The last epoch that it acknowledged. Zero: none since the authority started.
-    pub acknowledged: Epoch,
-    /// The last epoch that it acknowledged to hold on disk.
-    pub durable: Epoch,
-    /// When its stream was opened.
-    pub connected_at: Timestamp,
-    /// When it was last heard of.
-    pub last_seen_at: Timestamp,
-    /// Why it last refused an update.
-    pub last_nack: &'static str,
-    budgets: Arc<[ClassBudget]>,
-    stored: bool,
-    /// When each class has stopped deciding on what was granted until now.
-    ends: BTreeMap<ClassName, Duration>,
-    /// The same of what was granted while the epoch granted for was on its disk: after a crash it comes back with that.
-    kept: BTreeMap<ClassName, Duration>,
-}
-
-impl Verifier {
-    /// How long each class decides without a lease.
-    #[must_use]
-    pub fn budgets(&self) -> &Arc<[ClassBudget]> {
-        &self.budgets
-    }
-
-    /// When each class that has not done so by `elapsed` stops deciding, if nothing more is granted.
-    pub fn ends(&self, elapsed: Duration) -> impl Iterator<Item = (&ClassName, Duration)> {
-        self.ends
-            .iter()
-            .map(|(class, end)| (class, *end))
-            .filter(move |(_, end)| *end > elapsed)
-    }
-
-    /// When the last class has stopped.
-    #[must_use]
-    pub fn end(&self) -> Duration {
-        self.ends.values().copied().max().unwrap_or_default()
-    }
-
-    /// When it has stopped deciding on anything before `epoch`, for each class that has not done so by `elapsed`. With the epoch in
-    /// force and not on disk, a crash would bring back what is on disk.
-    pub fn ends_before(
-        &self,
-        epoch: Epoch,
-        elapsed: Duration,
-    ) -> impl Iterator<Item = (&ClassName, Duration)> {
-        let ends = if self.acknowledged < epoch {
-            Some(&self.ends)
-        } else if self.durable < epoch {
-            Some(&self.kept)
-        } else {
-            None
-        };
-        let ends = ends.into_iter().flatten();
-        ends.map(|(class, end)| (class, *end))
-            .filter(move |(_, end)| *end > elapsed)
-    }
-
-    /// Whether it holds `epoch`, and at `elapsed` a restart cannot bring back anything before.
-    #[must_use]
-    pub fn holds(&self, epoch: Epoch, elapsed: Duration) -> bool {
-        self.acknowledged >= epoch && self.ends_before(epoch, elapsed).next().is_none()
-    }
-
-    /// Writes down that it may decide until `lease` and its budgets have ended, counted from `elapsed`.
-    fn extend(&mut self, elapsed: Duration, lease: Duration) {
-        for ClassBudget { class, budget } in self.budgets.iter() {
-            let length = lease.saturating_add(budget.shortest());
-            let end = elapsed.saturating_add(length).saturating_add(drift(length));
-            match self.ends.get_mut(class) {
-                Some(earlier) => *earlier = end.max(*earlier),
-                None => drop(self.ends.insert(class.clone(), end)),
-            }
-        }
-    }
-}
-
-/// How far apart two clocks may run in `length`: half a thousandth, the most that a clock is slewed by.
-const fn drift(length: Duration) -> Duration {
-    // A length is bounded by the longest budget, so nothing is cut off.
-    Duration::from_micros(length.as_secs().saturating_mul(500)).saturating_add(Duration::from_millis(1))
 }
 
 /// The classes that a verifier is taken to have when it does not say: as loose as the built-in ones.
@@ -267,7 +178,9 @@ impl Register {
     pub fn restore(&mut self, key: VerifierKey, budgets: Arc<[ClassBudget]>, elapsed: Duration) {
         let mut verifier = Verifier::new(budgets);
         verifier.stored = true;
-        verifier.extend(elapsed, self.lease);
+        if !planted(Bug::GrantsForgotten) {
+            verifier.extend(elapsed, self.lease);
+        }
         verifier.kept = verifier.ends.clone();
         self.verifiers.insert(key, verifier);
     }
@@ -368,6 +281,8 @@ impl Register {
         verifier.acknowledged = epoch.max(before);
         if durable {
             verifier.durable = epoch.max(verifier.durable);
+            // What was granted before it said so may be on disk, too.
+            verifier.kept.clone_from(&verifier.ends);
         }
         let after = verifier.acknowledged;
         if before != after {
@@ -390,6 +305,9 @@ impl Register {
         let verifier = open(&mut self.verifiers, key, stream)?;
         let granted = !quarantined && verifier.stored && verifier.acknowledged == current;
         granted.then(|| {
+            if planted(Bug::GrantNotWritten) {
+                return lease;
+            }
             verifier.extend(elapsed, lease);
             if verifier.durable == current {
                 verifier.kept.clone_from(&verifier.ends);
@@ -459,26 +377,7 @@ impl Register {
     /// Whether an identity is in quarantine.
     #[must_use]
     pub fn is_quarantined(&self, spiffe_id: &SpiffeId) -> bool {
-        self.quarantined.contains(spiffe_id)
-    }
-}
-
-impl Verifier {
-    fn new(budgets: Arc<[ClassBudget]>) -> Self {
-        Self {
-            version: String::new(),
-            instance_id: String::new(),
-            stream: None,
-            acknowledged: 0,
-            durable: 0,
-            connected_at: Timestamp::default(),
-            last_seen_at: Timestamp::default(),
-            last_nack: "",
-            budgets,
-            stored: false,
-            ends: BTreeMap::new(),
-            kept: BTreeMap::new(),
-        }
+        self.quarantined.contains(spiffe_id) && !planted(Bug::QuarantineGrants)
     }
 }
 
@@ -499,7 +398,7 @@ fn open<'a>(
 ) -> Option<&'a mut Verifier> {
     verifiers
         .get_mut(key)
-        .filter(|verifier| verifier.stream == Some(stream))
+        .filter(|verifier| verifier.stream == Some(stream) || planted(Bug::LateStreamCounts))
 }
 
 #[cfg(test)]

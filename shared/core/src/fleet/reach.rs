@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::{Register, Verifier, VerifierKey};
 use crate::names::ClassName;
+use crate::planted::{Bug, planted};
 use crate::trust::Epoch;
 
 /// How far an epoch has come. Times are elapsed time.
@@ -112,7 +113,7 @@ impl Register {
                 until = until.max(end_before(verifier, epoch, elapsed));
             }
         }
-        if laggards == 0 {
+        if laggards == 0 || planted(Bug::GateSkipped) {
             Gate::Open
         } else {
             Gate::Waits { laggards, until }

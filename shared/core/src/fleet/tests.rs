@@ -1,5 +1,6 @@
 //! The register: who may decide until when, and what waits for whom.
 
+use super::verifier::drift;
 use super::*;
 
 const SECOND: Duration = Duration::from_secs(1);
