@@ -16,10 +16,10 @@ use crate::verifier::Shown;
 use crate::world::{Event, Judging, World};
 
 /// How many of the last tokens are shown.
-const RECENT: usize = 60;
+const RECENT: usize = 40;
 
 /// Tokens that one look is about.
-const SHOWN_AT_ONCE: usize = 4;
+const SHOWN_AT_ONCE: usize = 3;
 
 fn client(index: usize) -> ClientId {
     ClientId::parse(CLIENTS[index]).expect("a client id")
@@ -163,7 +163,7 @@ impl World {
         let Some(look) = self.verifiers[verifier].look(self.now) else {
             return;
         };
-        if self.random.chance(150) {
+        if self.random.chance(100) {
             let judging = Judging {
                 verifier,
                 life: self.verifiers[verifier].life,
@@ -178,7 +178,7 @@ impl World {
         }
         let verdict = self.verdict(verifier, token, class, &look, None);
         self.check_verdict(verifier, token, class, &look, verdict, self.now);
-        if self.random.chance(250) {
+        if self.random.chance(100) {
             let anew = self.verdict_anew(verifier, token, class, &look);
             self.check_same(verifier, token, verdict, &[anew]);
         }

@@ -133,7 +133,7 @@ impl Plan {
     /// The plan of a seed.
     pub(crate) fn draw(random: &mut Random) -> Self {
         let is_calm = random.chance(250);
-        let lasts = Duration::from_secs(random.within(200, 600));
+        let lasts = Duration::from_secs(random.within(150, 450));
         let mut faults = Vec::new();
         for fault in Fault::ALL {
             let every = Duration::from_secs(*random.pick(&[8, 20, 50, 120]));
@@ -147,7 +147,7 @@ impl Plan {
         Self {
             verifiers: usize::try_from(random.within(2, 5)).unwrap_or(2),
             lasts: if is_calm {
-                lasts + Duration::from_secs(600)
+                lasts + Duration::from_secs(400)
             } else {
                 lasts
             },

@@ -116,7 +116,9 @@ impl Authority {
                 let revocation = Revocation {
                     subject,
                     issued_before: Timestamp::default(),
-                    expires_at: expires_at.saturating_add(SLACK),
+                    expires_at: expires_at
+                        .saturating_add(SLACK)
+                        .min(now.saturating_add(self.revocation_life())),
                 };
                 (expires_at > now)
                     .then(|| revoke(outcome, revocation, &before, now))
