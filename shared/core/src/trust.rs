@@ -393,7 +393,8 @@ impl UpdateRules {
         let Some(current) = current else { return Ok(()) };
         // What expires before this may be dropped.
         let matters = current.revocations.pruned(now.saturating_add(self.leeway));
-        if matters.beyond(&next.revocations).is_empty() || gives_up_every_key(&current.keys, &next.keys) {
+        let keeps = matters.beyond(&next.revocations).is_empty() && !brings_back(&current.keys, &next.keys);
+        if keeps || gives_up_every_key(&current.keys, &next.keys) {
             Ok(())
         } else {
             Err(UpdateRefused::Unrevoke)
@@ -440,6 +441,17 @@ impl UpdateRules {
     }
 }
 
+/// Whether a key that is withdrawn in `current` is good again in `next`.
+fn brings_back(current: &KeySet, next: &KeySet) -> bool {
+    let withdrawn = current
+        .keys()
+        .iter()
+        .filter(|key| key.times.compromised_at.is_some());
+    withdrawn
+        .filter_map(|key| next.find(key.jwk.key_id()))
+        .any(|key| key.times.compromised_at.is_none())
+}
+
 /// Whether no token under a key of `current` can be accepted under `next`: each is compromised there or no longer there, and
 /// whatever can sign is younger than all of them. By its age, because an authority that was restored may bring back a key
 /// that was given up and forgotten since.
@@ -451,3 +463,6 @@ fn gives_up_every_key(current: &KeySet, next: &KeySet) -> bool {
         key.times.compromised_at.is_some() || is_new
     })
 }
+
+#[cfg(test)]
+mod tests;
