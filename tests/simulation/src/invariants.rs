@@ -363,7 +363,8 @@ impl World {
                 .stored
                 .quarantined
                 .contains(&self.verifiers[verifier].key.spiffe_id);
-            if known.lost || quarantined || self.verifiers[verifier].half_reads {
+            let released = known.released.is_some_and(|released| released > settled);
+            if known.lost || quarantined || released || self.verifiers[verifier].half_reads {
                 continue;
             }
             let holds = known.epoch >= epoch;

@@ -89,6 +89,8 @@ pub(crate) struct Known {
     pub(crate) refused: BTreeSet<usize>,
     /// By when each class stops, for one in quarantine, in true time.
     pub(crate) quarantine: Option<Receipt>,
+    /// When it was last let out of quarantine.
+    pub(crate) released: Option<Duration>,
     /// Whether an older directory was put back, of which nothing can be known until the authority is heard.
     pub(crate) excused: bool,
     /// Whether the authority was heard in this life.

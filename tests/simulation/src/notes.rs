@@ -44,6 +44,7 @@ impl World {
                 .position(|verifier| verifier.key.spiffe_id == *spiffe_id);
             if let Some(verifier) = released {
                 self.model.verifiers[verifier].quarantine = None;
+                self.model.verifiers[verifier].released = Some(self.now);
             }
         }
         if let Some(scope) = scope {
