@@ -114,7 +114,8 @@ impl Disk {
         if self.failed {
             return self.nothing();
         }
-        let floor = (!planted(Bug::FloorNotRaised)).then_some(Step::Floor(to));
+        let stays = planted(Bug::FloorNotRaised) && self.content.floor.is_some();
+        let floor = (!stays).then_some(Step::Floor(to));
         Writing {
             steps: [first].into_iter().chain(floor).collect(),
             saved: Saved {
