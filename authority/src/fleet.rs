@@ -86,7 +86,10 @@ struct Inner {
     metrics: Arc<Metrics>,
     state: Mutex<State>,
     changed: watch::Sender<()>,
+    /// The store has to be told of somebody.
     untold: Notify,
+    /// It was.
+    told: Notify,
 }
 
 #[derive(Debug)]
@@ -118,6 +121,7 @@ impl Fleet {
             }),
             changed: watch::Sender::new(()),
             untold: Notify::new(),
+            told: Notify::new(),
         }))
     }
 
@@ -366,6 +370,7 @@ impl Fleet {
         }
         let more = !state.to_be_stored.is_empty() || untold.gone.len() == BATCH;
         self.announce(state);
+        self.0.told.notify_waiters();
         more
     }
 
@@ -402,6 +407,19 @@ impl Membership {
     /// Waits until another stream of the verifier has taken the place of this one.
     pub async fn superseded(&self) {
         self.superseded.cancelled().await;
+    }
+
+    /// Waits until the store has been told of it, so that it can be granted something.
+    pub async fn known(&self) {
+        loop {
+            let mut told = std::pin::pin!(self.fleet.0.told.notified());
+            // Before looking, so that what comes in between is not missed.
+            told.as_mut().enable();
+            if !self.fleet.lock().to_be_stored.contains_key(&self.key) {
+                return;
+            }
+            told.await;
+        }
     }
 
     /// Something came from it.

@@ -46,6 +46,9 @@ use crate::timeline::Timeline;
 /// How long a stream may say nothing. Verifiers ping every two seconds.
 const SILENCE: Duration = Duration::from_secs(60);
 
+/// How long a newcomer's stream waits for the store to know it.
+const KNOWN_WAIT: Duration = Duration::from_millis(500);
+
 /// How much a stream may say: an acknowledgement for each epoch, in a storm of revocations.
 const MESSAGES: Rate = Rate::new(1000, 5000);
 
@@ -207,6 +210,8 @@ impl StreamParts {
             .fleet
             .join(key, hello.introduction, now)
             .map_err(status::failed)?;
+        // A newcomer is granted nothing before the store knows it. That takes milliseconds, and its next ping seconds.
+        let _in_time = tokio::time::timeout(KNOWN_WAIT, membership.known()).await;
         let joined = self.feed.join(&hello.held).await.map_err(not_joined)?;
         if joined.holds {
             membership.acknowledged(hello.held.epoch, false, now);

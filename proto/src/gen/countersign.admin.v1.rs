@@ -55,796 +55,6 @@ pub struct Laggard {
     #[prost(bool, tag = "5")]
     pub quarantined: bool,
 }
-/// Request of WatchEpoch.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct WatchEpochRequest {
-    /// The epoch. Zero: the current one.
-    #[prost(uint64, tag = "1")]
-    pub epoch: u64,
-}
-/// Response of WatchEpoch.
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct WatchEpochResponse {
-    /// How far it has come.
-    #[prost(message, optional, tag = "1")]
-    pub reach: ::core::option::Option<EpochReach>,
-}
-/// Request of QuarantineVerifier.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct QuarantineVerifierRequest {
-    /// The verifier.
-    #[prost(string, tag = "1")]
-    pub spiffe_id: ::prost::alloc::string::String,
-    /// Why; goes into the audit record. Required, at most 256 bytes.
-    #[prost(string, tag = "2")]
-    pub reason: ::prost::alloc::string::String,
-}
-/// Response of QuarantineVerifier.
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct QuarantineVerifierResponse {
-    /// When the verifier has stopped deciding, for each class of methods.
-    #[prost(message, repeated, tag = "1")]
-    pub bounds: ::prost::alloc::vec::Vec<ClassBound>,
-}
-/// Request of ReleaseVerifier.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct ReleaseVerifierRequest {
-    /// The verifier.
-    #[prost(string, tag = "1")]
-    pub spiffe_id: ::prost::alloc::string::String,
-}
-/// Response of ReleaseVerifier.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct ReleaseVerifierResponse {}
-/// Request of ForgetVerifier.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct ForgetVerifierRequest {
-    /// The verifier's identity.
-    #[prost(string, tag = "1")]
-    pub spiffe_id: ::prost::alloc::string::String,
-    /// Which of this identity.
-    #[prost(string, tag = "2")]
-    pub verifier_id: ::prost::alloc::string::String,
-    /// Why; goes into the audit record. Required, at most 256 bytes.
-    #[prost(string, tag = "3")]
-    pub reason: ::prost::alloc::string::String,
-}
-/// Response of ForgetVerifier.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct ForgetVerifierResponse {}
-/// Request of ListVerifiers.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct ListVerifiersRequest {
-    /// At most this many. Zero: 100. Above 1000: 1000.
-    #[prost(int32, tag = "1")]
-    pub page_size: i32,
-    /// `next_page_token` of the page before. Empty: the first page.
-    #[prost(string, tag = "2")]
-    pub page_token: ::prost::alloc::string::String,
-    /// Only those that have not acknowledged this epoch. Zero: all.
-    #[prost(uint64, tag = "3")]
-    pub lacking_epoch: u64,
-}
-/// Response of ListVerifiers.
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct ListVerifiersResponse {
-    /// The page, ordered by SPIFFE ID: every open stream, and one entry for an identity that has none open.
-    #[prost(message, repeated, tag = "1")]
-    pub verifiers: ::prost::alloc::vec::Vec<Verifier>,
-    /// The current epoch.
-    #[prost(uint64, tag = "2")]
-    pub epoch: u64,
-    /// The digest of its state.
-    #[prost(bytes = "vec", tag = "3")]
-    pub state_digest: ::prost::alloc::vec::Vec<u8>,
-    /// Empty on the last page.
-    #[prost(string, tag = "4")]
-    pub next_page_token: ::prost::alloc::string::String,
-    /// How many there are in all, whatever was asked for.
-    #[prost(uint64, tag = "5")]
-    pub total: u64,
-}
-/// One verifier.
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct Verifier {
-    /// From its certificate.
-    #[prost(string, tag = "1")]
-    pub spiffe_id: ::prost::alloc::string::String,
-    /// Which of this identity: replicas of a service have one identity.
-    #[prost(string, tag = "13")]
-    pub verifier_id: ::prost::alloc::string::String,
-    /// Random per start of the verifier.
-    #[prost(string, tag = "2")]
-    pub instance_id: ::prost::alloc::string::String,
-    /// Its software version.
-    #[prost(string, tag = "3")]
-    pub version: ::prost::alloc::string::String,
-    /// True while its stream is open.
-    #[prost(bool, tag = "4")]
-    pub connected: bool,
-    /// The last epoch that it acknowledged. Zero: none.
-    #[prost(uint64, tag = "5")]
-    pub acknowledged_epoch: u64,
-    /// True when it holds that epoch on disk.
-    #[prost(bool, tag = "6")]
-    pub durable: bool,
-    /// When its stream was opened.
-    #[prost(message, optional, tag = "7")]
-    pub connected_at: ::core::option::Option<::prost_types::Timestamp>,
-    /// When it was last heard of.
-    #[prost(message, optional, tag = "8")]
-    pub last_seen_at: ::core::option::Option<::prost_types::Timestamp>,
-    /// Why it last refused an update. Empty: it did not.
-    #[prost(string, tag = "9")]
-    pub last_nack: ::prost::alloc::string::String,
-    /// An operator has put it in quarantine.
-    #[prost(bool, tag = "10")]
-    pub quarantined: bool,
-    /// When it stops deciding if it is not heard of again, for each class of methods. Empty: it has stopped.
-    #[prost(message, repeated, tag = "11")]
-    pub bounds: ::prost::alloc::vec::Vec<ClassBound>,
-    /// Tokens accepted there by key, since the authority started.
-    #[prost(message, repeated, tag = "12")]
-    pub key_usage: ::prost::alloc::vec::Vec<KeyUsage>,
-}
-/// Tokens that a verifier accepted under one key.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct KeyUsage {
-    /// The key.
-    #[prost(string, tag = "1")]
-    pub kid: ::prost::alloc::string::String,
-    /// How many.
-    #[prost(uint64, tag = "2")]
-    pub tokens: u64,
-    /// When this was last said.
-    #[prost(message, optional, tag = "3")]
-    pub last_used_at: ::core::option::Option<::prost_types::Timestamp>,
-    /// Clients that they were issued to: at most 16, those seen last.
-    #[prost(string, repeated, tag = "4")]
-    pub clients: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-}
-/// Generated client implementations.
-pub mod fleet_service_client {
-    #![allow(
-        unused_variables,
-        dead_code,
-        missing_docs,
-        clippy::wildcard_imports,
-        clippy::let_unit_value,
-    )]
-    use tonic::codegen::*;
-    use tonic::codegen::http::Uri;
-    /// Shows the verifiers. Operators only (PERMISSION_DENIED, `NOT_AN_OPERATOR`).
-    ///
-    /// A verifier is *live* as long as it is connected, or may still decide on what it was granted: until its last lease and its
-    /// longest budget have ended. Who is live survives a restart of the authority.
-    #[derive(Debug, Clone)]
-    pub struct FleetServiceClient<T> {
-        inner: tonic::client::Grpc<T>,
-    }
-    impl<T> FleetServiceClient<T>
-    where
-        T: tonic::client::GrpcService<tonic::body::Body>,
-        T::Error: Into<StdError>,
-        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
-        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
-    {
-        pub fn new(inner: T) -> Self {
-            let inner = tonic::client::Grpc::new(inner);
-            Self { inner }
-        }
-        pub fn with_origin(inner: T, origin: Uri) -> Self {
-            let inner = tonic::client::Grpc::with_origin(inner, origin);
-            Self { inner }
-        }
-        pub fn with_interceptor<F>(
-            inner: T,
-            interceptor: F,
-        ) -> FleetServiceClient<InterceptedService<T, F>>
-        where
-            F: tonic::service::Interceptor,
-            T::ResponseBody: Default,
-            T: tonic::codegen::Service<
-                http::Request<tonic::body::Body>,
-                Response = http::Response<
-                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
-                >,
-            >,
-            <T as tonic::codegen::Service<
-                http::Request<tonic::body::Body>,
-            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
-        {
-            FleetServiceClient::new(InterceptedService::new(inner, interceptor))
-        }
-        /// Compress requests with the given encoding.
-        ///
-        /// This requires the server to support it otherwise it might respond with an
-        /// error.
-        #[must_use]
-        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
-            self.inner = self.inner.send_compressed(encoding);
-            self
-        }
-        /// Enable decompressing responses.
-        #[must_use]
-        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
-            self.inner = self.inner.accept_compressed(encoding);
-            self
-        }
-        /// Limits the maximum size of a decoded message.
-        ///
-        /// Default: `4MB`
-        #[must_use]
-        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
-            self.inner = self.inner.max_decoding_message_size(limit);
-            self
-        }
-        /// Limits the maximum size of an encoded message.
-        ///
-        /// Default: `usize::MAX`
-        #[must_use]
-        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
-            self.inner = self.inner.max_encoding_message_size(limit);
-            self
-        }
-        /// Every verifier that is known, and at which epoch it is, a page at a time.
-        pub async fn list_verifiers(
-            &mut self,
-            request: impl tonic::IntoRequest<super::ListVerifiersRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::ListVerifiersResponse>,
-            tonic::Status,
-        > {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static(
-                "/countersign.admin.v1.FleetService/ListVerifiers",
-            );
-            let mut req = request.into_request();
-            req.extensions_mut()
-                .insert(
-                    GrpcMethod::new("countersign.admin.v1.FleetService", "ListVerifiers"),
-                );
-            self.inner.unary(req, path, codec).await
-        }
-        /// How far an epoch has come: at once, and again with each change, at most four times a second, until it is in force on every
-        /// live verifier. INVALID_ARGUMENT for an epoch that is not reached yet.
-        pub async fn watch_epoch(
-            &mut self,
-            request: impl tonic::IntoRequest<super::WatchEpochRequest>,
-        ) -> std::result::Result<
-            tonic::Response<tonic::codec::Streaming<super::WatchEpochResponse>>,
-            tonic::Status,
-        > {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static(
-                "/countersign.admin.v1.FleetService/WatchEpoch",
-            );
-            let mut req = request.into_request();
-            req.extensions_mut()
-                .insert(
-                    GrpcMethod::new("countersign.admin.v1.FleetService", "WatchEpoch"),
-                );
-            self.inner.server_streaming(req, path, codec).await
-        }
-        /// Grants the verifiers of an identity no more leases: they stop deciding, each class when its budget ends. They are still told
-        /// of changes. UNAVAILABLE (`STORE_UNAVAILABLE`).
-        pub async fn quarantine_verifier(
-            &mut self,
-            request: impl tonic::IntoRequest<super::QuarantineVerifierRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::QuarantineVerifierResponse>,
-            tonic::Status,
-        > {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static(
-                "/countersign.admin.v1.FleetService/QuarantineVerifier",
-            );
-            let mut req = request.into_request();
-            req.extensions_mut()
-                .insert(
-                    GrpcMethod::new(
-                        "countersign.admin.v1.FleetService",
-                        "QuarantineVerifier",
-                    ),
-                );
-            self.inner.unary(req, path, codec).await
-        }
-        /// Ends a quarantine. NOT_FOUND (`VERIFIER_UNKNOWN`) when there is none, UNAVAILABLE (`STORE_UNAVAILABLE`).
-        pub async fn release_verifier(
-            &mut self,
-            request: impl tonic::IntoRequest<super::ReleaseVerifierRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::ReleaseVerifierResponse>,
-            tonic::Status,
-        > {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static(
-                "/countersign.admin.v1.FleetService/ReleaseVerifier",
-            );
-            let mut req = request.into_request();
-            req.extensions_mut()
-                .insert(
-                    GrpcMethod::new(
-                        "countersign.admin.v1.FleetService",
-                        "ReleaseVerifier",
-                    ),
-                );
-            self.inner.unary(req, path, codec).await
-        }
-        /// Takes a verifier for gone: nothing waits for it any more. For one that was killed and will not come back; one that stops in
-        /// order says so itself. FAILED_PRECONDITION (`VERIFIER_CONNECTED`), NOT_FOUND (`VERIFIER_UNKNOWN`), UNAVAILABLE
-        /// (`STORE_UNAVAILABLE`).
-        pub async fn forget_verifier(
-            &mut self,
-            request: impl tonic::IntoRequest<super::ForgetVerifierRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::ForgetVerifierResponse>,
-            tonic::Status,
-        > {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static(
-                "/countersign.admin.v1.FleetService/ForgetVerifier",
-            );
-            let mut req = request.into_request();
-            req.extensions_mut()
-                .insert(
-                    GrpcMethod::new(
-                        "countersign.admin.v1.FleetService",
-                        "ForgetVerifier",
-                    ),
-                );
-            self.inner.unary(req, path, codec).await
-        }
-    }
-}
-/// Generated server implementations.
-pub mod fleet_service_server {
-    #![allow(
-        unused_variables,
-        dead_code,
-        missing_docs,
-        clippy::wildcard_imports,
-        clippy::let_unit_value,
-    )]
-    use tonic::codegen::*;
-    /// Generated trait containing gRPC methods that should be implemented for use with FleetServiceServer.
-    #[async_trait]
-    pub trait FleetService: std::marker::Send + std::marker::Sync + 'static {
-        /// Every verifier that is known, and at which epoch it is, a page at a time.
-        async fn list_verifiers(
-            &self,
-            request: tonic::Request<super::ListVerifiersRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::ListVerifiersResponse>,
-            tonic::Status,
-        >;
-        /// Server streaming response type for the WatchEpoch method.
-        type WatchEpochStream: tonic::codegen::tokio_stream::Stream<
-                Item = std::result::Result<super::WatchEpochResponse, tonic::Status>,
-            >
-            + std::marker::Send
-            + 'static;
-        /// How far an epoch has come: at once, and again with each change, at most four times a second, until it is in force on every
-        /// live verifier. INVALID_ARGUMENT for an epoch that is not reached yet.
-        async fn watch_epoch(
-            &self,
-            request: tonic::Request<super::WatchEpochRequest>,
-        ) -> std::result::Result<tonic::Response<Self::WatchEpochStream>, tonic::Status>;
-        /// Grants the verifiers of an identity no more leases: they stop deciding, each class when its budget ends. They are still told
-        /// of changes. UNAVAILABLE (`STORE_UNAVAILABLE`).
-        async fn quarantine_verifier(
-            &self,
-            request: tonic::Request<super::QuarantineVerifierRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::QuarantineVerifierResponse>,
-            tonic::Status,
-        >;
-        /// Ends a quarantine. NOT_FOUND (`VERIFIER_UNKNOWN`) when there is none, UNAVAILABLE (`STORE_UNAVAILABLE`).
-        async fn release_verifier(
-            &self,
-            request: tonic::Request<super::ReleaseVerifierRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::ReleaseVerifierResponse>,
-            tonic::Status,
-        >;
-        /// Takes a verifier for gone: nothing waits for it any more. For one that was killed and will not come back; one that stops in
-        /// order says so itself. FAILED_PRECONDITION (`VERIFIER_CONNECTED`), NOT_FOUND (`VERIFIER_UNKNOWN`), UNAVAILABLE
-        /// (`STORE_UNAVAILABLE`).
-        async fn forget_verifier(
-            &self,
-            request: tonic::Request<super::ForgetVerifierRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::ForgetVerifierResponse>,
-            tonic::Status,
-        >;
-    }
-    /// Shows the verifiers. Operators only (PERMISSION_DENIED, `NOT_AN_OPERATOR`).
-    ///
-    /// A verifier is *live* as long as it is connected, or may still decide on what it was granted: until its last lease and its
-    /// longest budget have ended. Who is live survives a restart of the authority.
-    #[derive(Debug)]
-    pub struct FleetServiceServer<T> {
-        inner: Arc<T>,
-        accept_compression_encodings: EnabledCompressionEncodings,
-        send_compression_encodings: EnabledCompressionEncodings,
-        max_decoding_message_size: Option<usize>,
-        max_encoding_message_size: Option<usize>,
-    }
-    impl<T> FleetServiceServer<T> {
-        pub fn new(inner: T) -> Self {
-            Self::from_arc(Arc::new(inner))
-        }
-        pub fn from_arc(inner: Arc<T>) -> Self {
-            Self {
-                inner,
-                accept_compression_encodings: Default::default(),
-                send_compression_encodings: Default::default(),
-                max_decoding_message_size: None,
-                max_encoding_message_size: None,
-            }
-        }
-        pub fn with_interceptor<F>(
-            inner: T,
-            interceptor: F,
-        ) -> InterceptedService<Self, F>
-        where
-            F: tonic::service::Interceptor,
-        {
-            InterceptedService::new(Self::new(inner), interceptor)
-        }
-        /// Enable decompressing requests with the given encoding.
-        #[must_use]
-        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
-            self.accept_compression_encodings.enable(encoding);
-            self
-        }
-        /// Compress responses with the given encoding, if the client supports it.
-        #[must_use]
-        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
-            self.send_compression_encodings.enable(encoding);
-            self
-        }
-        /// Limits the maximum size of a decoded message.
-        ///
-        /// Default: `4MB`
-        #[must_use]
-        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
-            self.max_decoding_message_size = Some(limit);
-            self
-        }
-        /// Limits the maximum size of an encoded message.
-        ///
-        /// Default: `usize::MAX`
-        #[must_use]
-        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
-            self.max_encoding_message_size = Some(limit);
-            self
-        }
-    }
-    impl<T, B> tonic::codegen::Service<http::Request<B>> for FleetServiceServer<T>
-    where
-        T: FleetService,
-        B: Body + std::marker::Send + 'static,
-        B::Error: Into<StdError> + std::marker::Send + 'static,
-    {
-        type Response = http::Response<tonic::body::Body>;
-        type Error = std::convert::Infallible;
-        type Future = BoxFuture<Self::Response, Self::Error>;
-        fn poll_ready(
-            &mut self,
-            _cx: &mut Context<'_>,
-        ) -> Poll<std::result::Result<(), Self::Error>> {
-            Poll::Ready(Ok(()))
-        }
-        fn call(&mut self, req: http::Request<B>) -> Self::Future {
-            match req.uri().path() {
-                "/countersign.admin.v1.FleetService/ListVerifiers" => {
-                    #[allow(non_camel_case_types)]
-                    struct ListVerifiersSvc<T: FleetService>(pub Arc<T>);
-                    impl<
-                        T: FleetService,
-                    > tonic::server::UnaryService<super::ListVerifiersRequest>
-                    for ListVerifiersSvc<T> {
-                        type Response = super::ListVerifiersResponse;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::ListVerifiersRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as FleetService>::list_verifiers(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = ListVerifiersSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/countersign.admin.v1.FleetService/WatchEpoch" => {
-                    #[allow(non_camel_case_types)]
-                    struct WatchEpochSvc<T: FleetService>(pub Arc<T>);
-                    impl<
-                        T: FleetService,
-                    > tonic::server::ServerStreamingService<super::WatchEpochRequest>
-                    for WatchEpochSvc<T> {
-                        type Response = super::WatchEpochResponse;
-                        type ResponseStream = T::WatchEpochStream;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::ResponseStream>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::WatchEpochRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as FleetService>::watch_epoch(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = WatchEpochSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.server_streaming(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/countersign.admin.v1.FleetService/QuarantineVerifier" => {
-                    #[allow(non_camel_case_types)]
-                    struct QuarantineVerifierSvc<T: FleetService>(pub Arc<T>);
-                    impl<
-                        T: FleetService,
-                    > tonic::server::UnaryService<super::QuarantineVerifierRequest>
-                    for QuarantineVerifierSvc<T> {
-                        type Response = super::QuarantineVerifierResponse;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::QuarantineVerifierRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as FleetService>::quarantine_verifier(&inner, request)
-                                    .await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = QuarantineVerifierSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/countersign.admin.v1.FleetService/ReleaseVerifier" => {
-                    #[allow(non_camel_case_types)]
-                    struct ReleaseVerifierSvc<T: FleetService>(pub Arc<T>);
-                    impl<
-                        T: FleetService,
-                    > tonic::server::UnaryService<super::ReleaseVerifierRequest>
-                    for ReleaseVerifierSvc<T> {
-                        type Response = super::ReleaseVerifierResponse;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::ReleaseVerifierRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as FleetService>::release_verifier(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = ReleaseVerifierSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/countersign.admin.v1.FleetService/ForgetVerifier" => {
-                    #[allow(non_camel_case_types)]
-                    struct ForgetVerifierSvc<T: FleetService>(pub Arc<T>);
-                    impl<
-                        T: FleetService,
-                    > tonic::server::UnaryService<super::ForgetVerifierRequest>
-                    for ForgetVerifierSvc<T> {
-                        type Response = super::ForgetVerifierResponse;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::ForgetVerifierRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as FleetService>::forget_verifier(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = ForgetVerifierSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                _ => {
-                    Box::pin(async move {
-                        let mut response = http::Response::new(
-                            tonic::body::Body::default(),
-                        );
-                        let headers = response.headers_mut();
-                        headers
-                            .insert(
-                                tonic::Status::GRPC_STATUS,
-                                (tonic::Code::Unimplemented as i32).into(),
-                            );
-                        headers
-                            .insert(
-                                http::header::CONTENT_TYPE,
-                                tonic::metadata::GRPC_CONTENT_TYPE,
-                            );
-                        Ok(response)
-                    })
-                }
-            }
-        }
-    }
-    impl<T> Clone for FleetServiceServer<T> {
-        fn clone(&self) -> Self {
-            let inner = self.inner.clone();
-            Self {
-                inner,
-                accept_compression_encodings: self.accept_compression_encodings,
-                send_compression_encodings: self.send_compression_encodings,
-                max_decoding_message_size: self.max_decoding_message_size,
-                max_encoding_message_size: self.max_encoding_message_size,
-            }
-        }
-    }
-    /// Generated gRPC service name
-    pub const SERVICE_NAME: &str = "countersign.admin.v1.FleetService";
-    impl<T> tonic::server::NamedService for FleetServiceServer<T> {
-        const NAME: &'static str = SERVICE_NAME;
-    }
-}
 /// A registered client.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Client {
@@ -2025,6 +1235,796 @@ pub mod client_service_server {
     /// Generated gRPC service name
     pub const SERVICE_NAME: &str = "countersign.admin.v1.ClientService";
     impl<T> tonic::server::NamedService for ClientServiceServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+}
+/// Request of WatchEpoch.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WatchEpochRequest {
+    /// The epoch. Zero: the current one.
+    #[prost(uint64, tag = "1")]
+    pub epoch: u64,
+}
+/// Response of WatchEpoch.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct WatchEpochResponse {
+    /// How far it has come.
+    #[prost(message, optional, tag = "1")]
+    pub reach: ::core::option::Option<EpochReach>,
+}
+/// Request of QuarantineVerifier.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct QuarantineVerifierRequest {
+    /// The verifier.
+    #[prost(string, tag = "1")]
+    pub spiffe_id: ::prost::alloc::string::String,
+    /// Why; goes into the audit record. Required, at most 256 bytes.
+    #[prost(string, tag = "2")]
+    pub reason: ::prost::alloc::string::String,
+}
+/// Response of QuarantineVerifier.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct QuarantineVerifierResponse {
+    /// When the verifier has stopped deciding, for each class of methods.
+    #[prost(message, repeated, tag = "1")]
+    pub bounds: ::prost::alloc::vec::Vec<ClassBound>,
+}
+/// Request of ReleaseVerifier.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReleaseVerifierRequest {
+    /// The verifier.
+    #[prost(string, tag = "1")]
+    pub spiffe_id: ::prost::alloc::string::String,
+}
+/// Response of ReleaseVerifier.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReleaseVerifierResponse {}
+/// Request of ForgetVerifier.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ForgetVerifierRequest {
+    /// The verifier's identity.
+    #[prost(string, tag = "1")]
+    pub spiffe_id: ::prost::alloc::string::String,
+    /// Which of this identity.
+    #[prost(string, tag = "2")]
+    pub verifier_id: ::prost::alloc::string::String,
+    /// Why; goes into the audit record. Required, at most 256 bytes.
+    #[prost(string, tag = "3")]
+    pub reason: ::prost::alloc::string::String,
+}
+/// Response of ForgetVerifier.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ForgetVerifierResponse {}
+/// Request of ListVerifiers.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListVerifiersRequest {
+    /// At most this many. Zero: 100. Above 1000: 1000.
+    #[prost(int32, tag = "1")]
+    pub page_size: i32,
+    /// `next_page_token` of the page before. Empty: the first page.
+    #[prost(string, tag = "2")]
+    pub page_token: ::prost::alloc::string::String,
+    /// Only those that have not acknowledged this epoch. Zero: all.
+    #[prost(uint64, tag = "3")]
+    pub lacking_epoch: u64,
+}
+/// Response of ListVerifiers.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListVerifiersResponse {
+    /// The page, ordered by SPIFFE ID: every open stream, and one entry for an identity that has none open.
+    #[prost(message, repeated, tag = "1")]
+    pub verifiers: ::prost::alloc::vec::Vec<Verifier>,
+    /// The current epoch.
+    #[prost(uint64, tag = "2")]
+    pub epoch: u64,
+    /// The digest of its state.
+    #[prost(bytes = "vec", tag = "3")]
+    pub state_digest: ::prost::alloc::vec::Vec<u8>,
+    /// Empty on the last page.
+    #[prost(string, tag = "4")]
+    pub next_page_token: ::prost::alloc::string::String,
+    /// How many there are in all, whatever was asked for.
+    #[prost(uint64, tag = "5")]
+    pub total: u64,
+}
+/// One verifier.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Verifier {
+    /// From its certificate.
+    #[prost(string, tag = "1")]
+    pub spiffe_id: ::prost::alloc::string::String,
+    /// Which of this identity: replicas of a service have one identity.
+    #[prost(string, tag = "13")]
+    pub verifier_id: ::prost::alloc::string::String,
+    /// Random per start of the verifier.
+    #[prost(string, tag = "2")]
+    pub instance_id: ::prost::alloc::string::String,
+    /// Its software version.
+    #[prost(string, tag = "3")]
+    pub version: ::prost::alloc::string::String,
+    /// True while its stream is open.
+    #[prost(bool, tag = "4")]
+    pub connected: bool,
+    /// The last epoch that it acknowledged. Zero: none.
+    #[prost(uint64, tag = "5")]
+    pub acknowledged_epoch: u64,
+    /// True when it holds that epoch on disk.
+    #[prost(bool, tag = "6")]
+    pub durable: bool,
+    /// When its stream was opened.
+    #[prost(message, optional, tag = "7")]
+    pub connected_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// When it was last heard of.
+    #[prost(message, optional, tag = "8")]
+    pub last_seen_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// Why it last refused an update. Empty: it did not.
+    #[prost(string, tag = "9")]
+    pub last_nack: ::prost::alloc::string::String,
+    /// An operator has put it in quarantine.
+    #[prost(bool, tag = "10")]
+    pub quarantined: bool,
+    /// When it stops deciding if it is not heard of again, for each class of methods. Empty: it has stopped.
+    #[prost(message, repeated, tag = "11")]
+    pub bounds: ::prost::alloc::vec::Vec<ClassBound>,
+    /// Tokens accepted there by key, since the authority started.
+    #[prost(message, repeated, tag = "12")]
+    pub key_usage: ::prost::alloc::vec::Vec<KeyUsage>,
+}
+/// Tokens that a verifier accepted under one key.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct KeyUsage {
+    /// The key.
+    #[prost(string, tag = "1")]
+    pub kid: ::prost::alloc::string::String,
+    /// How many.
+    #[prost(uint64, tag = "2")]
+    pub tokens: u64,
+    /// When this was last said.
+    #[prost(message, optional, tag = "3")]
+    pub last_used_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// Clients that they were issued to: at most 16, those seen last.
+    #[prost(string, repeated, tag = "4")]
+    pub clients: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// Generated client implementations.
+pub mod fleet_service_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// Shows the verifiers. Operators only (PERMISSION_DENIED, `NOT_AN_OPERATOR`).
+    ///
+    /// A verifier is *live* as long as it is connected, or may still decide on what it was granted: until its last lease and its
+    /// longest budget have ended. Who is live survives a restart of the authority.
+    #[derive(Debug, Clone)]
+    pub struct FleetServiceClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl<T> FleetServiceClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> FleetServiceClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            FleetServiceClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// Every verifier that is known, and at which epoch it is, a page at a time.
+        pub async fn list_verifiers(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListVerifiersRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListVerifiersResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/countersign.admin.v1.FleetService/ListVerifiers",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("countersign.admin.v1.FleetService", "ListVerifiers"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// How far an epoch has come: at once, and again with each change, at most four times a second, until it is in force on every
+        /// live verifier. INVALID_ARGUMENT for an epoch that is not reached yet.
+        pub async fn watch_epoch(
+            &mut self,
+            request: impl tonic::IntoRequest<super::WatchEpochRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::WatchEpochResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/countersign.admin.v1.FleetService/WatchEpoch",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("countersign.admin.v1.FleetService", "WatchEpoch"),
+                );
+            self.inner.server_streaming(req, path, codec).await
+        }
+        /// Grants the verifiers of an identity no more leases: they stop deciding, each class when its budget ends. They are still told
+        /// of changes. UNAVAILABLE (`STORE_UNAVAILABLE`).
+        pub async fn quarantine_verifier(
+            &mut self,
+            request: impl tonic::IntoRequest<super::QuarantineVerifierRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::QuarantineVerifierResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/countersign.admin.v1.FleetService/QuarantineVerifier",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "countersign.admin.v1.FleetService",
+                        "QuarantineVerifier",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Ends a quarantine. NOT_FOUND (`VERIFIER_UNKNOWN`) when there is none, UNAVAILABLE (`STORE_UNAVAILABLE`).
+        pub async fn release_verifier(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ReleaseVerifierRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ReleaseVerifierResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/countersign.admin.v1.FleetService/ReleaseVerifier",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "countersign.admin.v1.FleetService",
+                        "ReleaseVerifier",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Takes a verifier for gone: nothing waits for it any more. For one that was killed and will not come back; one that stops in
+        /// order says so itself. FAILED_PRECONDITION (`VERIFIER_CONNECTED`), NOT_FOUND (`VERIFIER_UNKNOWN`), UNAVAILABLE
+        /// (`STORE_UNAVAILABLE`).
+        pub async fn forget_verifier(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ForgetVerifierRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ForgetVerifierResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/countersign.admin.v1.FleetService/ForgetVerifier",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "countersign.admin.v1.FleetService",
+                        "ForgetVerifier",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+pub mod fleet_service_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with FleetServiceServer.
+    #[async_trait]
+    pub trait FleetService: std::marker::Send + std::marker::Sync + 'static {
+        /// Every verifier that is known, and at which epoch it is, a page at a time.
+        async fn list_verifiers(
+            &self,
+            request: tonic::Request<super::ListVerifiersRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListVerifiersResponse>,
+            tonic::Status,
+        >;
+        /// Server streaming response type for the WatchEpoch method.
+        type WatchEpochStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::WatchEpochResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// How far an epoch has come: at once, and again with each change, at most four times a second, until it is in force on every
+        /// live verifier. INVALID_ARGUMENT for an epoch that is not reached yet.
+        async fn watch_epoch(
+            &self,
+            request: tonic::Request<super::WatchEpochRequest>,
+        ) -> std::result::Result<tonic::Response<Self::WatchEpochStream>, tonic::Status>;
+        /// Grants the verifiers of an identity no more leases: they stop deciding, each class when its budget ends. They are still told
+        /// of changes. UNAVAILABLE (`STORE_UNAVAILABLE`).
+        async fn quarantine_verifier(
+            &self,
+            request: tonic::Request<super::QuarantineVerifierRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::QuarantineVerifierResponse>,
+            tonic::Status,
+        >;
+        /// Ends a quarantine. NOT_FOUND (`VERIFIER_UNKNOWN`) when there is none, UNAVAILABLE (`STORE_UNAVAILABLE`).
+        async fn release_verifier(
+            &self,
+            request: tonic::Request<super::ReleaseVerifierRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ReleaseVerifierResponse>,
+            tonic::Status,
+        >;
+        /// Takes a verifier for gone: nothing waits for it any more. For one that was killed and will not come back; one that stops in
+        /// order says so itself. FAILED_PRECONDITION (`VERIFIER_CONNECTED`), NOT_FOUND (`VERIFIER_UNKNOWN`), UNAVAILABLE
+        /// (`STORE_UNAVAILABLE`).
+        async fn forget_verifier(
+            &self,
+            request: tonic::Request<super::ForgetVerifierRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ForgetVerifierResponse>,
+            tonic::Status,
+        >;
+    }
+    /// Shows the verifiers. Operators only (PERMISSION_DENIED, `NOT_AN_OPERATOR`).
+    ///
+    /// A verifier is *live* as long as it is connected, or may still decide on what it was granted: until its last lease and its
+    /// longest budget have ended. Who is live survives a restart of the authority.
+    #[derive(Debug)]
+    pub struct FleetServiceServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> FleetServiceServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for FleetServiceServer<T>
+    where
+        T: FleetService,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/countersign.admin.v1.FleetService/ListVerifiers" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListVerifiersSvc<T: FleetService>(pub Arc<T>);
+                    impl<
+                        T: FleetService,
+                    > tonic::server::UnaryService<super::ListVerifiersRequest>
+                    for ListVerifiersSvc<T> {
+                        type Response = super::ListVerifiersResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListVerifiersRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as FleetService>::list_verifiers(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListVerifiersSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/countersign.admin.v1.FleetService/WatchEpoch" => {
+                    #[allow(non_camel_case_types)]
+                    struct WatchEpochSvc<T: FleetService>(pub Arc<T>);
+                    impl<
+                        T: FleetService,
+                    > tonic::server::ServerStreamingService<super::WatchEpochRequest>
+                    for WatchEpochSvc<T> {
+                        type Response = super::WatchEpochResponse;
+                        type ResponseStream = T::WatchEpochStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::WatchEpochRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as FleetService>::watch_epoch(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = WatchEpochSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/countersign.admin.v1.FleetService/QuarantineVerifier" => {
+                    #[allow(non_camel_case_types)]
+                    struct QuarantineVerifierSvc<T: FleetService>(pub Arc<T>);
+                    impl<
+                        T: FleetService,
+                    > tonic::server::UnaryService<super::QuarantineVerifierRequest>
+                    for QuarantineVerifierSvc<T> {
+                        type Response = super::QuarantineVerifierResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::QuarantineVerifierRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as FleetService>::quarantine_verifier(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = QuarantineVerifierSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/countersign.admin.v1.FleetService/ReleaseVerifier" => {
+                    #[allow(non_camel_case_types)]
+                    struct ReleaseVerifierSvc<T: FleetService>(pub Arc<T>);
+                    impl<
+                        T: FleetService,
+                    > tonic::server::UnaryService<super::ReleaseVerifierRequest>
+                    for ReleaseVerifierSvc<T> {
+                        type Response = super::ReleaseVerifierResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ReleaseVerifierRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as FleetService>::release_verifier(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ReleaseVerifierSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/countersign.admin.v1.FleetService/ForgetVerifier" => {
+                    #[allow(non_camel_case_types)]
+                    struct ForgetVerifierSvc<T: FleetService>(pub Arc<T>);
+                    impl<
+                        T: FleetService,
+                    > tonic::server::UnaryService<super::ForgetVerifierRequest>
+                    for ForgetVerifierSvc<T> {
+                        type Response = super::ForgetVerifierResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ForgetVerifierRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as FleetService>::forget_verifier(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ForgetVerifierSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for FleetServiceServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "countersign.admin.v1.FleetService";
+    impl<T> tonic::server::NamedService for FleetServiceServer<T> {
         const NAME: &'static str = SERVICE_NAME;
     }
 }

@@ -221,6 +221,32 @@ fn every_crate_takes_the_workspace_lints() {
     }
 }
 
+/// Bugs on purpose are for the simulation to find. In a program they would be one variable away.
+#[test]
+fn nothing_but_the_simulation_can_plant_bugs() {
+    let metadata = metadata();
+    let asks = |package: &&Package| {
+        let on_core = package.dependencies.iter().filter(|found| found.name == CORE);
+        on_core
+            .flat_map(|found| &found.features)
+            .any(|feature| feature == "planted-bugs")
+    };
+    let asking: Vec<&str> = metadata
+        .packages
+        .iter()
+        .filter(asks)
+        .map(|package| package.name.as_str())
+        .collect();
+    assert_eq!(asking, ["countersign-simulation"]);
+    let core = package(&metadata, CORE);
+    assert!(
+        core.features
+            .iter()
+            .all(|(name, turns_on)| name == "planted-bugs" || !turns_on.contains(&"planted-bugs".to_owned())),
+        "no other feature turns it on"
+    );
+}
+
 fn package<'a>(metadata: &'a Metadata, name: &str) -> &'a Package {
     metadata
         .workspace_packages()

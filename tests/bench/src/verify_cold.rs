@@ -116,16 +116,8 @@ fn our_round(fixture: &Fixture, tokens: &[String]) -> Result<Duration, Failure> 
         requirements: &fixture.requirements,
     };
     let now = ISSUED_AT.saturating_add(Duration::from_secs(1));
-    let accepts = |token: &&String| {
-        verify(
-            token.as_bytes(),
-            Ok(view),
-            &fixture.expected,
-            &presentation,
-            now,
-        )
-        .is_ok()
-    };
+    let accepts =
+        |token: &&String| verify(token.as_bytes(), Ok(view), &fixture.expected, &presentation, now).is_ok();
     let mut good = 0_usize;
     let taken = cpu_time(|| good = tokens.iter().filter(accepts).count());
     all(good, tokens).map(|()| taken)

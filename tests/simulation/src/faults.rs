@@ -240,12 +240,11 @@ impl World {
                 pong.lease = self.plan.lease;
             }
             let said = self.memory.heartbeats.entry(*stream).or_default();
-            if replays && said.len() > 1 && self.random.chance(500) {
+            // What is not signed is taken from the answer as it was.
+            if replays && !pong.lease.is_zero() && said.len() > 1 && self.random.chance(500) {
                 let old = said[self.random.index(said.len() - 1)].clone();
                 if let Some(heartbeat) = old.as_heartbeat().cloned() {
                     pong.heartbeat = Some((old, Ok(heartbeat)));
-                    pong.lease = self.plan.lease;
-                    pong.quarantined = false;
                 }
             } else if let Some((signed, _)) = &pong.heartbeat {
                 let is_next = said.back().and_then(Signed::as_heartbeat) != signed.as_heartbeat();

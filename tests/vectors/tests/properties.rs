@@ -101,9 +101,9 @@ fn change((keys, revoked, prune): (Option<u8>, Vec<Revocation>, bool)) -> Change
 }
 
 fn list(entries: &[Revocation]) -> RevocationList {
-    entries.iter().fold(RevocationList::default(), |list, entry| {
-        list.with(entry.clone())
-    })
+    entries
+        .iter()
+        .fold(RevocationList::default(), |list, entry| list.with(entry.clone()))
 }
 
 fn update(state: &TrustState, content: UpdateContent) -> Update {

@@ -246,7 +246,8 @@ fn an_accepted_token_is_refused_once_revoked_or_expired() {
             subject,
             issued_before: setting.now,
             expires_at: setting.after(3600),
-        }].into(),
+        }]
+        .into(),
         ..Change::default()
     };
     let by_token = RevokedSubject::Token(TokenId::parse("5e7.1f").expect("a token id"));

@@ -430,7 +430,7 @@ fn nothing_is_unrevoked_by_a_snapshot() {
 fn retimed(setting: &Setting, number: usize, times: KeyTimes) -> PublishedKey {
     PublishedKey {
         times,
-        ..setting.key_set().keys()[number].clone()
+        ..setting.key_set().keys().get(number).expect("is there").clone()
     }
 }
 

@@ -51,7 +51,10 @@ async fn trust_that_grows_old_is_told_in_the_log() {
     // For this thread, which is all that the test's runtime has.
     let _guard = tracing::subscriber::set_default(subscriber.finish());
     let clock = SetClock::new();
-    let rules = empty_store(Arc::<SetClock>::clone(&clock)).snapshot().rules().clone();
+    let rules = empty_store(Arc::<SetClock>::clone(&clock))
+        .snapshot()
+        .rules()
+        .clone();
     let quick = ClassBudget {
         class: ClassName::parse("quick").unwrap(),
         budget: StalenessBudget::both(2 * WARN_AFTER),

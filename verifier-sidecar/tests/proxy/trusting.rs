@@ -43,9 +43,7 @@ async fn a_stale_sidecar_is_unavailable_until_it_is_confirmed() {
     let sidecar = Sidecar::start().await;
     let token = sidecar.token();
     assert!(echo(&sidecar, &token).await.is_ok());
-    sidecar
-        .clock
-        .advance(REFUSE_AFTER - Duration::from_secs(1));
+    sidecar.clock.advance(REFUSE_AFTER - Duration::from_secs(1));
     // The token has a second to live yet, and so has the trust.
     assert!(echo(&sidecar, &token).await.is_ok());
     sidecar.clock.advance(Duration::from_secs(1));
@@ -197,7 +195,10 @@ async fn a_stream_ends_when_the_trust_is_too_old_for_its_class() {
     assert_eq!(told, ["revocations", "strict", "2s"]);
     assert!(status.get_details_retry_info().is_some());
     assert!(begun.elapsed() >= Duration::from_millis(1900), "not before");
-    assert!(echo(&sidecar, &sidecar.token()).await.is_ok(), "a method of another class");
+    assert!(
+        echo(&sidecar, &sidecar.token()).await.is_ok(),
+        "a method of another class"
+    );
 }
 
 /// The stream of the demo, in a class that is decided on nothing without a lease.

@@ -192,6 +192,27 @@ async fn hear(opened: &Opened, proof: Proof) -> Result<(), LedgerError> {
     opened.ledger.hear(&verifier_key("sidecar"), &proof).await
 }
 
+async fn refuses_every_change(ledger: &Ledger, now: Timestamp) {
+    let id = client_id("orders");
+    let name = spiffe_id("sidecar");
+    let key = ledger.books().ring.keys()[0].key_id().clone();
+    let answers = [
+        refused(ledger.create_client(id.clone(), registration(None), false).await),
+        refused(ledger.revoke_client(id).await),
+        refused(ledger.revoke_token_id(token("1.1")).await),
+        refused(ledger.revoke_everything(now).await),
+        refused(ledger.prune(10).await),
+        refused(ledger.prepare_key(Algorithm::Es256).await),
+        refused(ledger.activate_key(None, in_turn(2)).await),
+        refused(ledger.retire_key(key.clone()).await),
+        refused(ledger.drop_key(key.clone(), Duration::ZERO).await),
+        refused(ledger.compromise_key(key, Algorithm::Es256).await),
+        refused(ledger.quarantine(name.clone()).await),
+        refused(ledger.release(name).await),
+    ];
+    assert_eq!(answers, [Failure::RecoveryRequired; 12]);
+}
+
 /// D17, F30: a later epoch, by a heartbeat or by an update, is the end of signing and changing, and stays so.
 #[tokio::test]
 async fn a_later_epoch_that_was_signed_stops_everything_also_after_a_restart() {
@@ -230,34 +251,7 @@ async fn a_later_epoch_that_was_signed_stops_everything_also_after_a_restart() {
         restored.bench.clock.advance(Duration::from_secs(120));
         ledger.timeline().for_signing().expect("could sign");
         ledger.keep_time().await.expect("keeps the time");
-        let id = client_id("orders");
-        let name = spiffe_id("sidecar");
-        let key = ledger.books().ring.keys()[0].key_id().clone();
-        let required = Failure::RecoveryRequired;
-        assert_eq!(
-            refused(ledger.create_client(id.clone(), registration(None), false).await),
-            required
-        );
-        assert_eq!(refused(ledger.revoke_client(id).await), required);
-        assert_eq!(refused(ledger.revoke_token_id(token("1.1")).await), required);
-        assert_eq!(
-            refused(ledger.revoke_everything(restored.bench.clock.now()).await),
-            required
-        );
-        assert_eq!(refused(ledger.prune(10).await), required);
-        assert_eq!(refused(ledger.prepare_key(Algorithm::Es256).await), required);
-        assert_eq!(refused(ledger.activate_key(None, in_turn(2)).await), required);
-        assert_eq!(refused(ledger.retire_key(key.clone()).await), required);
-        assert_eq!(
-            refused(ledger.drop_key(key.clone(), Duration::ZERO).await),
-            required
-        );
-        assert_eq!(
-            refused(ledger.compromise_key(key, Algorithm::Es256).await),
-            required
-        );
-        assert_eq!(refused(ledger.quarantine(name.clone()).await), required);
-        assert_eq!(refused(ledger.release(name).await), required);
+        refuses_every_change(ledger, restored.bench.clock.now()).await;
         assert_eq!(ledger.books().trust.epoch(), epoch);
     }
 }

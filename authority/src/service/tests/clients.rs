@@ -266,7 +266,9 @@ async fn an_answer_waits_a_moment_for_the_verifiers_and_counts_them() {
     let now = stage.opened.ledger.timeline().now();
     let fleet = stage.bench.fleet.clone();
     let join = |name: &str| {
-        let member = fleet.join(verifier_key(name), introduction("1"), now).expect("joins");
+        let member = fleet
+            .join(verifier_key(name), introduction("1"), now)
+            .expect("joins");
         member.acknowledged(1, true, now);
         fleet.told(&fleet.to_tell());
         assert!(member.grant().is_some());
