@@ -136,7 +136,8 @@ fn read_hello(message: Option<Message>) -> Result<Opening, Status> {
             budgets: read_budgets(&hello.budgets)?,
             instance_id: hello.instance_id,
             version: hello.version,
-            decides: hello.epoch != 0,
+            // One whose log on disk is full says that it holds nothing, to be sent a snapshot, and goes on deciding.
+            decides: hello.epoch != 0 || hello.highest_epoch != 0,
         },
         held: Held {
             epoch: hello.epoch,
