@@ -1586,8 +1586,8 @@ pub mod fleet_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
-        /// Takes a verifier for gone: nothing waits for it any more. For one that was killed and will not come back; one that stops in
-        /// order says so itself. FAILED_PRECONDITION (`VERIFIER_CONNECTED`), NOT_FOUND (`VERIFIER_UNKNOWN`), UNAVAILABLE
+        /// Takes a verifier for gone: nothing waits for it any more. For one that was stopped and will not come back from its disk.
+        /// FAILED_PRECONDITION (`VERIFIER_CONNECTED`), NOT_FOUND (`VERIFIER_UNKNOWN`), UNAVAILABLE
         /// (`STORE_UNAVAILABLE`).
         pub async fn forget_verifier(
             &mut self,
@@ -1670,8 +1670,8 @@ pub mod fleet_service_server {
             tonic::Response<super::ReleaseVerifierResponse>,
             tonic::Status,
         >;
-        /// Takes a verifier for gone: nothing waits for it any more. For one that was killed and will not come back; one that stops in
-        /// order says so itself. FAILED_PRECONDITION (`VERIFIER_CONNECTED`), NOT_FOUND (`VERIFIER_UNKNOWN`), UNAVAILABLE
+        /// Takes a verifier for gone: nothing waits for it any more. For one that was stopped and will not come back from its disk.
+        /// FAILED_PRECONDITION (`VERIFIER_CONNECTED`), NOT_FOUND (`VERIFIER_UNKNOWN`), UNAVAILABLE
         /// (`STORE_UNAVAILABLE`).
         async fn forget_verifier(
             &self,
