@@ -296,12 +296,6 @@ impl Fleet {
         self.announce(state);
     }
 
-    /// The current epoch.
-    #[must_use]
-    pub fn current(&self) -> Epoch {
-        self.lock().current
-    }
-
     /// Puts an identity in quarantine, or ends that. The store has it.
     pub fn quarantine(&self, spiffe_id: SpiffeId, on: bool) {
         let mut state = self.lock();

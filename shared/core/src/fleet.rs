@@ -20,10 +20,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::names::{ClassName, VerifierId};
+use crate::names::VerifierId;
 use crate::planted::{Bug, planted};
 use crate::spiffe::SpiffeId;
-use crate::staleness::{ClassBudget, StalenessBudget};
+use crate::staleness::ClassBudget;
 use crate::time::Timestamp;
 use crate::trust::Epoch;
 
@@ -93,17 +93,12 @@ pub struct LetIn {
 /// The classes that a verifier is taken to have when it does not say: as loose as the built-in ones.
 #[must_use]
 pub fn assumed_budgets() -> Arc<[ClassBudget]> {
-    let built_in = [
-        ("strict", StalenessBudget::STRICT),
-        ("normal", StalenessBudget::NORMAL),
-        ("tolerant", StalenessBudget::TOLERANT),
-    ];
-    let class = |(name, budget)| {
-        ClassName::parse(name)
-            .ok()
-            .map(|class| ClassBudget { class, budget })
-    };
-    built_in.into_iter().filter_map(class).collect()
+    [
+        ClassBudget::strict(),
+        ClassBudget::normal(),
+        ClassBudget::tolerant(),
+    ]
+    .into()
 }
 
 /// The register.

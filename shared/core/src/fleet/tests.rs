@@ -2,6 +2,8 @@
 
 use super::verifier::drift;
 use super::*;
+use crate::names::ClassName;
+use crate::staleness::StalenessBudget;
 
 const SECOND: Duration = Duration::from_secs(1);
 const LEASE: Duration = Duration::from_secs(10);

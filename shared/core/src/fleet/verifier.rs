@@ -101,9 +101,7 @@ impl Verifier {
             }
         }
     }
-}
 
-impl Verifier {
     pub(super) fn new(budgets: Arc<[ClassBudget]>) -> Self {
         Self {
             version: String::new(),
