@@ -274,6 +274,12 @@ impl Fleet {
         ends
     }
 
+    /// What the clock says.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.0.clock.now()
+    }
+
     /// When `end`, in elapsed time, is on the clock: the second that has begun by then is over.
     #[must_use]
     pub fn time_of(&self, end: Duration) -> Timestamp {

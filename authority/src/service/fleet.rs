@@ -3,6 +3,7 @@
 use std::pin::Pin;
 use std::time::Duration;
 
+use countersign_core::Timestamp;
 use countersign_core::fleet::VerifierKey;
 use countersign_core::jose::{decode_segment, encode_segment};
 use countersign_core::names::{KeyId, VerifierId};
@@ -11,7 +12,7 @@ use countersign_core::trust::Epoch;
 use countersign_proto::admin::v1;
 use countersign_proto::admin::v1::fleet_service_server::FleetService;
 use countersign_wire::status::{self, Failure};
-use countersign_wire::write_time;
+use countersign_wire::{read_time, write_time};
 use futures_util::Stream;
 use tonic::{Request, Response, Status};
 
@@ -58,28 +59,23 @@ impl Verifiers {
         })
     }
 
-    /// The epoch to be watched.
-    fn watched(&self, epoch: Epoch) -> Result<Epoch, Status> {
+    /// What is to be watched.
+    fn watched(&self, request: &v1::WatchEpochRequest) -> Result<Watch, Status> {
         let current = self.desk.ledger.books().trust.epoch();
-        match epoch {
-            0 => Ok(current),
-            epoch if epoch <= current => Ok(epoch),
-            _ => Err(status::invalid("epoch", "is not reached yet")),
-        }
-    }
-
-    fn watch(self, epoch: Epoch) -> impl Stream<Item = Watched> {
-        let watch = Watch {
-            changes: self.fleet.changes(),
-            fleet: self.fleet,
-            epoch,
-            last: None,
-            complete: false,
+        let epoch = match request.epoch {
+            0 => current,
+            epoch if epoch <= current => epoch,
+            _ => return Err(status::invalid("epoch", "is not reached yet")),
         };
-        let ends = tokio::time::Instant::now() + LONGEST_WATCH;
-        futures_util::stream::unfold(watch, move |mut watch| async move {
-            let next = tokio::time::timeout_at(ends, watch.next()).await;
-            next.ok().flatten().map(|reach| (Ok(reach), watch))
+        let tokens_end = request.tokens_end.as_ref().map(|time| {
+            read_time(time).ok_or_else(|| status::invalid("tokens_end", "is no time that tokens have"))
+        });
+        Ok(Watch {
+            changes: self.fleet.changes(),
+            fleet: self.fleet.clone(),
+            epoch,
+            tokens_end: tokens_end.transpose()?,
+            last: None,
         })
     }
 
@@ -134,14 +130,23 @@ struct Watch {
     fleet: Fleet,
     changes: tokio::sync::watch::Receiver<()>,
     epoch: Epoch,
+    /// After which no bound is.
+    tokens_end: Option<Timestamp>,
     last: Option<v1::EpochReach>,
-    complete: bool,
 }
 
 impl Watch {
+    fn stream(self) -> impl Stream<Item = Watched> {
+        let ends = tokio::time::Instant::now() + LONGEST_WATCH;
+        futures_util::stream::unfold(self, move |mut watch| async move {
+            let next = tokio::time::timeout_at(ends, watch.next()).await;
+            next.ok().flatten().map(|reach| (Ok(reach), watch))
+        })
+    }
+
     /// How far it has come, once that is something new. Nothing after it was complete.
     async fn next(&mut self) -> Option<v1::WatchEpochResponse> {
-        if self.complete {
+        if self.last.as_ref().is_some_and(|last| last.complete) {
             return None;
         }
         loop {
@@ -152,9 +157,8 @@ impl Watch {
             }
             self.changes.mark_unchanged();
             let reach = self.fleet.reach(self.epoch);
-            let written = write_reach(&self.fleet, self.epoch, &reach, None);
+            let written = write_reach(&self.fleet, self.epoch, &reach, self.tokens_end);
             if self.last.as_ref() != Some(&written) {
-                self.complete = reach.is_complete();
                 self.last = Some(written.clone());
                 return Some(v1::WatchEpochResponse { reach: Some(written) });
             }
@@ -251,8 +255,7 @@ impl FleetService for Verifiers {
         let verifiers = self.clone();
         self.desk
             .serve(request, action, |request| async move {
-                let epoch = verifiers.watched(request.epoch)?;
-                let stream: Self::WatchEpochStream = Box::pin(verifiers.watch(epoch));
+                let stream: Self::WatchEpochStream = Box::pin(verifiers.watched(&request)?.stream());
                 Ok::<_, Status>(stream)
             })
             .await

@@ -45,25 +45,31 @@ pub(super) fn write_reach(
     ends: Option<Timestamp>,
 ) -> v1::EpochReach {
     let laggards = fleet.laggards(epoch, MAX_NAMED);
+    let bounds = write_bounds(fleet, &reach.bounds, ends);
     v1::EpochReach {
         epoch,
         live: count(reach.live),
         in_force: count(reach.in_force),
         durable: count(reach.durable),
-        bounds: write_bounds(fleet, &reach.bounds, ends),
+        complete: bounds.is_empty(),
+        bounds,
         laggards: laggards
             .iter()
             .map(|laggard| write_laggard(fleet, laggard))
             .collect(),
+        tokens_end: ends.map(write_time),
     }
 }
 
-/// When classes have stopped.
+/// When classes have stopped: none once `ends` has come.
 pub(super) fn write_bounds(
     fleet: &Fleet,
     bounds: &BTreeMap<ClassName, Duration>,
     ends: Option<Timestamp>,
 ) -> Vec<v1::ClassBound> {
+    if ends.is_some_and(|ends| ends <= fleet.now()) {
+        return Vec::new();
+    }
     let write = |(class, end): (&ClassName, &Duration)| {
         let by = fleet.time_of(*end);
         v1::ClassBound {

@@ -15,13 +15,20 @@ pub struct EpochReach {
     #[prost(uint32, tag = "4")]
     pub durable: u32,
     /// By when no verifier decides on an earlier epoch any more, for each class of methods that a live verifier has; not after a
-    /// crash either, if it has the epoch in force and not on disk. A class in which this is so already is left out. A verifier that
+    /// crash either, if it has the epoch in force and not on disk. A class in which this is so already, or whose time has come, is
+    /// left out. A verifier that
     /// is connected is usually there in milliseconds.
     #[prost(message, repeated, tag = "5")]
     pub bounds: ::prost::alloc::vec::Vec<ClassBound>,
     /// Those on which it is not in force, or not on disk: at most 100, the longest bound first.
     #[prost(message, repeated, tag = "6")]
     pub laggards: ::prost::alloc::vec::Vec<Laggard>,
+    /// When the last token that the change concerns has expired, if that is known: no bound is later, whoever has not heard.
+    #[prost(message, optional, tag = "7")]
+    pub tokens_end: ::core::option::Option<::prost_types::Timestamp>,
+    /// Nobody decides on an earlier epoch any more, or nothing is left that it could be decided wrongly about: no bound is ahead.
+    #[prost(bool, tag = "8")]
+    pub complete: bool,
 }
 /// By when a class of methods is decided on an epoch everywhere.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1244,6 +1251,9 @@ pub struct WatchEpochRequest {
     /// The epoch. Zero: the current one.
     #[prost(uint64, tag = "1")]
     pub epoch: u64,
+    /// `EpochReach.tokens_end` of the receipt: bounds are no later than that. Not set: they are as if tokens had no end.
+    #[prost(message, optional, tag = "2")]
+    pub tokens_end: ::core::option::Option<::prost_types::Timestamp>,
 }
 /// Response of WatchEpoch.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -1497,8 +1507,8 @@ pub mod fleet_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
-        /// How far an epoch has come: at once, and again with each change, at most four times a second, until it is in force on every
-        /// live verifier. INVALID_ARGUMENT for an epoch that is not reached yet.
+        /// How far an epoch has come: at once, and again with each change, at most four times a second, until it is complete.
+        /// INVALID_ARGUMENT for an epoch that is not reached yet.
         pub async fn watch_epoch(
             &mut self,
             request: impl tonic::IntoRequest<super::WatchEpochRequest>,
@@ -1647,8 +1657,8 @@ pub mod fleet_service_server {
             >
             + std::marker::Send
             + 'static;
-        /// How far an epoch has come: at once, and again with each change, at most four times a second, until it is in force on every
-        /// live verifier. INVALID_ARGUMENT for an epoch that is not reached yet.
+        /// How far an epoch has come: at once, and again with each change, at most four times a second, until it is complete.
+        /// INVALID_ARGUMENT for an epoch that is not reached yet.
         async fn watch_epoch(
             &self,
             request: tonic::Request<super::WatchEpochRequest>,

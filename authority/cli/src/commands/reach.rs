@@ -45,6 +45,8 @@ pub(crate) struct Reach {
     pub(crate) by: Option<At>,
     /// By when, for each class in which it is not so yet.
     pub(crate) bounds: BTreeMap<String, At>,
+    /// When the last token concerned has expired, if the authority says.
+    pub(crate) tokens_end: Option<At>,
     /// Those on which it is not in force, the longest bound first.
     pub(crate) laggards: Vec<Laggard>,
 }
@@ -69,9 +71,10 @@ impl Reach {
             live: reach.live,
             in_force: reach.in_force,
             durable: reach.durable,
-            complete: reach.in_force >= reach.live && bounds.is_empty(),
+            complete: reach.complete,
             by: latest(&bounds),
             bounds,
+            tokens_end: At::read(reach.tokens_end.as_ref()),
             laggards: reach.laggards.into_iter().map(Laggard::read).collect(),
         }
     }
@@ -114,6 +117,9 @@ impl Reach {
             Some(by) if !self.complete => {
                 let by = by.clock(now);
                 format!("{extent} now; a crash brings nothing older back from {by} UTC on")
+            }
+            None if self.in_force < self.live && self.complete => {
+                format!("{extent}; no token that it concerns is left on the others")
             }
             Some(_) | None => extent,
         }

@@ -3,10 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use countersign_core::Timestamp;
 use countersign_core::names::TokenId;
+use countersign_core::ports::Clock as _;
 use countersign_proto::admin::v1;
 use countersign_proto::admin::v1::fleet_service_client::FleetServiceClient;
 use countersign_proto::admin::v1::{ListVerifiersRequest, ListVerifiersResponse};
+use countersign_wire::write_time;
 use tonic::Code;
 use tonic::transport::Channel;
 
@@ -16,7 +19,7 @@ use crate::test_util::{Bench, introduction, verifier_key};
 
 /// A verifier with a stream open, at no epoch.
 fn joined(bench: &Bench, name: &str) -> Membership {
-    let now = countersign_core::Timestamp::from_seconds(crate::test_util::START);
+    let now = Timestamp::from_seconds(crate::test_util::START);
     let joined = bench.fleet.join(verifier_key(name), introduction(name), now);
     joined.expect("joins")
 }
@@ -98,6 +101,44 @@ async fn who_lacks_an_epoch_is_told_also_of_those_who_are_away() {
     assert_eq!((answer.total, away.bounds.len()), (2, 3));
 }
 
+fn watching(epoch: u64) -> v1::WatchEpochRequest {
+    v1::WatchEpochRequest {
+        epoch,
+        tokens_end: None,
+    }
+}
+
+/// What was revoked has its own end: nothing can be accepted wrongly after it, whatever budgets the verifiers have.
+#[tokio::test]
+async fn an_epoch_that_concerns_one_token_is_complete_when_that_has_ended() {
+    let stage = Stage::new().await;
+    let _far = settled(&stage, "verifier/far").await;
+    revoke(&stage, "1.1").await;
+    let ends = stage.bench.clock.now().saturating_add(Duration::from_secs(60));
+    let mut fleet = stage.fleet().await;
+    let mut watch = async |tokens_end: Timestamp| {
+        let request = v1::WatchEpochRequest {
+            tokens_end: Some(write_time(tokens_end)),
+            ..watching(2)
+        };
+        let watched = fleet.watch_epoch(request).await.expect("watches");
+        let first = watched.into_inner().message().await.expect("goes on");
+        first.and_then(|watched| watched.reach).expect("is told")
+    };
+    let before = watch(ends).await;
+    let latest = before
+        .bounds
+        .iter()
+        .filter_map(|bound| bound.by)
+        .max_by_key(|by| by.seconds);
+    assert_eq!(latest, Some(write_time(ends)), "no bound is later");
+    assert!(!before.complete);
+    stage.bench.clock.advance(Duration::from_secs(60));
+    let after = watch(ends).await;
+    assert!(after.complete && after.bounds.is_empty(), "{after:?}");
+    assert_eq!((after.live, after.in_force), (1, 0));
+}
+
 /// I-08: whoever watches sees an epoch come to every verifier, and the bound of those that it does not reach.
 #[tokio::test]
 async fn an_epoch_is_watched_until_it_is_in_force_everywhere() {
@@ -110,7 +151,7 @@ async fn an_epoch_is_watched_until_it_is_in_force_everywhere() {
     revoke(&stage, "1.1").await;
     let mut fleet = stage.fleet().await;
     let mut watched = fleet
-        .watch_epoch(v1::WatchEpochRequest { epoch: 2 })
+        .watch_epoch(watching(2))
         .await
         .expect("watches")
         .into_inner();
@@ -140,7 +181,7 @@ async fn an_epoch_is_watched_until_it_is_in_force_everywhere() {
     assert!(near.grant().is_some());
     assert_eq!(counts(&next().await.expect("the last")), (1, 1, 0));
     assert!(next().await.is_none(), "there is nothing more to tell");
-    let refused = refusal(fleet.watch_epoch(v1::WatchEpochRequest { epoch: 3 }).await);
+    let refused = refusal(fleet.watch_epoch(watching(3)).await);
     assert_eq!(refused.0, Code::InvalidArgument);
 }
 

@@ -8,6 +8,7 @@ use countersign_core::ports::Clock as _;
 use countersign_mtls::ConnectError;
 use countersign_proto::admin::v1;
 use countersign_runtime::SystemClock;
+use countersign_wire::write_time;
 use tokio::time::{Instant, sleep, timeout};
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
@@ -93,10 +94,13 @@ struct Follower<'a> {
 impl Follower<'_> {
     /// Reads one stream, until the epoch is everywhere or the time is up.
     async fn watch(&mut self, ends: Option<Instant>) -> Result<(), Broken> {
-        let epoch = self.reach.epoch;
+        let request = v1::WatchEpochRequest {
+            epoch: self.reach.epoch,
+            tokens_end: self.reach.tokens_end.map(|ends| write_time(ends.0)),
+        };
         let mut service = self.connection.watching();
         let opening = async {
-            let answer = service.watch_epoch(v1::WatchEpochRequest { epoch }).await?;
+            let answer = service.watch_epoch(request).await?;
             let clock = AuthorityClock::read(answer.metadata());
             let mut stream = answer.into_inner();
             let first = stream.message().await?;

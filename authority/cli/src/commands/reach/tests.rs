@@ -38,6 +38,7 @@ fn lacking() -> v1::EpochReach {
         durable: 18,
         bounds: vec![bound("normal", 200), bound("strict", 10)],
         laggards: vec![laggard("b")],
+        ..v1::EpochReach::default()
     }
 }
 
@@ -46,6 +47,7 @@ fn reach(in_force: u32, live: u32) -> Reach {
         epoch: 7,
         live,
         in_force,
+        complete: in_force == live,
         ..v1::EpochReach::default()
     })
 }
@@ -103,12 +105,28 @@ fn what_is_everywhere_or_nowhere_is_complete_and_names_no_time() {
     assert!(!reach(0, 1).complete);
 }
 
+/// Whoever has not heard has nothing left to accept.
+#[test]
+fn it_is_complete_when_the_tokens_have_ended() {
+    let reach = Reach::read(v1::EpochReach {
+        bounds: Vec::new(),
+        tokens_end: at(0),
+        complete: true,
+        ..lacking()
+    });
+    assert_eq!(
+        reach.lines(now()),
+        "epoch 7: in force on 19 of 20 verifiers; no token that it concerns is left on the others"
+    );
+    assert!(complete(&reach).is_ok());
+}
+
 #[test]
 fn programs_get_every_bound_and_every_laggard() {
     let json = serde_json::to_value(Reach::read(lacking())).expect("JSON");
     let expected = serde_json::json!({
         "epoch": 7, "live": 20, "in_force": 19, "durable": 18, "complete": false,
-        "by": "2027-01-15T14:03:20Z",
+        "by": "2027-01-15T14:03:20Z", "tokens_end": null,
         "bounds": { "strict": "2027-01-15T14:00:10Z", "normal": "2027-01-15T14:03:20Z" },
         "laggards": [{
             "spiffe_id": "spiffe://dev.test/b", "verifier_id": "3f2a91c0d4e5", "state": "away",

@@ -29,7 +29,7 @@ enum Then {
 #[derive(Clone)]
 struct Scripted {
     scripts: Arc<Mutex<VecDeque<Result<Script, Status>>>>,
-    asked: Arc<Mutex<Vec<u64>>>,
+    asked: Arc<Mutex<Vec<v1::WatchEpochRequest>>>,
 }
 
 type Watched = Result<v1::WatchEpochResponse, Status>;
@@ -42,7 +42,7 @@ impl FleetService for Scripted {
         &self,
         request: Request<v1::WatchEpochRequest>,
     ) -> Result<Response<Self::WatchEpochStream>, Status> {
-        self.asked.lock().expect("a lock").push(request.get_ref().epoch);
+        self.asked.lock().expect("a lock").push(*request.get_ref());
         let script = self.scripts.lock().expect("a lock").pop_front();
         let Script { answers, then } = script.unwrap_or(Err(status::failed(Wire::StoreUnavailable)))?;
         let answers = answers
@@ -87,7 +87,7 @@ impl FleetService for Scripted {
 
 struct World {
     address: SocketAddr,
-    asked: Arc<Mutex<Vec<u64>>>,
+    asked: Arc<Mutex<Vec<v1::WatchEpochRequest>>>,
 }
 
 impl World {
@@ -115,7 +115,8 @@ impl World {
     }
 
     fn asked(&self) -> Vec<u64> {
-        self.asked.lock().expect("a lock").clone()
+        let asked = self.asked.lock().expect("a lock");
+        asked.iter().map(|request| request.epoch).collect()
     }
 }
 
@@ -128,6 +129,7 @@ fn on(in_force: u32, by: Option<Timestamp>) -> v1::EpochReach {
         epoch: 7,
         live: 2,
         in_force,
+        complete: in_force == 2 && by.is_none(),
         bounds: by.into_iter().map(bound).collect(),
         ..v1::EpochReach::default()
     }
@@ -219,6 +221,20 @@ async fn it_is_over_when_what_was_promised_has_passed_by_the_clock_of_the_author
     let limit = Some(Duration::from_secs(1));
     let reach = world.follow(epoch(7), limit).await.expect("it is told");
     assert!(!reach.complete, "nothing was promised: {reach:?}");
+}
+
+/// So that the authority's bounds, too, are no later than that.
+#[tokio::test]
+async fn the_end_of_the_tokens_that_the_receipt_names_is_told() {
+    let world = World::new(vec![script(vec![on(2, None)], Then::Wait)]).await;
+    let known = Reach {
+        tokens_end: Some(At(Timestamp::from_seconds(1_800_000_000))),
+        ..epoch(7)
+    };
+    world.follow(known, None).await.expect("it is told");
+    let asked = world.asked.lock().expect("a lock");
+    let ends = asked[0].tokens_end.as_ref().and_then(countersign_wire::read_time);
+    assert_eq!(ends, Some(Timestamp::from_seconds(1_800_000_000)));
 }
 
 #[test]
