@@ -13,6 +13,23 @@ pub struct Signed {
     #[prost(string, tag = "3")]
     pub key_id: ::prost::alloc::string::String,
 }
+/// Trust in a file, for a verifier that starts while the authority is away. Before the message in the file stands
+/// `countersign/trust-file/v1` and a zero byte. Nothing in it is believed that is not signed.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct TrustFile {
+    /// How the publishing keys came to be those that signed what follows, from a pinned one on: none when those are pinned.
+    #[prost(message, repeated, tag = "1")]
+    pub publishers: ::prost::alloc::vec::Vec<Signed>,
+    /// A snapshot: `payload` is an `EpochUpdate`.
+    #[prost(message, optional, tag = "2")]
+    pub snapshot: ::core::option::Option<Signed>,
+    /// The deltas that follow on it, in the order of their epochs: `payload` is an `EpochUpdate`.
+    #[prost(message, repeated, tag = "3")]
+    pub deltas: ::prost::alloc::vec::Vec<Signed>,
+    /// What states that the state at the end was the authority's current one, and when: `payload` is a `Heartbeat`.
+    #[prost(message, optional, tag = "4")]
+    pub heartbeat: ::core::option::Option<Signed>,
+}
 /// One step of the trust state. Epochs only grow, for the whole authority.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct EpochUpdate {
