@@ -123,7 +123,7 @@ impl World {
 fn on(in_force: u32, by: Option<Timestamp>) -> v1::EpochReach {
     let bound = |by| v1::ClassBound {
         class: "normal".to_owned(),
-        by: Some(countersign_wire::write_time(by)),
+        by: Some(write_time(by)),
     };
     v1::EpochReach {
         epoch: 7,
