@@ -35,6 +35,7 @@ use crate::service::issuing::Tokens;
 use crate::service::keys::{KeyPolicy, Keys};
 use crate::service::revocations::Revocations;
 use crate::service::sync::{StreamParts, Streams};
+use crate::service::trust::Exports;
 use crate::store::Store;
 use crate::store::redb::{OpenError, RedbStore};
 use crate::upkeep::{self, Upkeep};
@@ -318,6 +319,7 @@ impl App {
                 fleet: self.fleet.clone(),
                 keys: self.key_policy(),
             },
+            exports: Exports::new(desk.clone(), self.opened.feed.clone()),
             verifiers: Verifiers {
                 desk,
                 fleet: self.fleet.clone(),

@@ -7,6 +7,7 @@
 //! Nothing here waits for a verifier. A stream that does not take its updates is cut: its memory is bounded, and the others
 //! do not notice.
 
+mod export;
 mod queue;
 mod stream;
 #[cfg(test)]
@@ -28,6 +29,7 @@ use countersign_wire::MAX_UPDATE_LENGTH;
 use countersign_wire::framing::framed;
 use countersign_wire::trust::{write_heartbeat, write_update};
 
+pub use export::Exported;
 pub use queue::Ended;
 pub use stream::{Handle, Joined, NotJoined, Subscription};
 
@@ -193,22 +195,25 @@ impl Feed {
     }
 
     fn sign_update(&self, update: &Update) -> Result<Frame<Bytes>, SigningFailed> {
-        let payload = write_update(update);
-        if payload.len() > MAX_UPDATE_LENGTH {
-            Alarm::SnapshotTooLarge.raise(&self.0.metrics, &payload.len());
-        }
-        let signed = self
-            .0
-            .publisher
-            .sign(Context::Update, payload)
-            .inspect_err(|_failed| {
-                Alarm::PublishingFailed.raise(&self.0.metrics, &update.epoch);
-            })?;
+        let signed = self.signed_update(update)?;
         let message = framed(&sync::SyncResponse {
             message: Some(sync::sync_response::Message::Update(signed)),
         });
         let length = message.len();
         Ok(Frame::new(update, message, length))
+    }
+
+    fn signed_update(&self, update: &Update) -> Result<trust::Signed, SigningFailed> {
+        let payload = write_update(update);
+        if payload.len() > MAX_UPDATE_LENGTH {
+            Alarm::SnapshotTooLarge.raise(&self.0.metrics, &payload.len());
+        }
+        self.0
+            .publisher
+            .sign(Context::Update, payload)
+            .inspect_err(|_failed| {
+                Alarm::PublishingFailed.raise(&self.0.metrics, &update.epoch);
+            })
     }
 
     /// `heartbeat`, signed now or before.

@@ -11,6 +11,7 @@ use countersign_proto::admin::v1::client_service_server::ClientServiceServer;
 use countersign_proto::admin::v1::fleet_service_server::FleetServiceServer;
 use countersign_proto::admin::v1::key_service_server::KeyServiceServer;
 use countersign_proto::admin::v1::revocation_service_server::RevocationServiceServer;
+use countersign_proto::admin::v1::trust_service_server::TrustServiceServer;
 use countersign_proto::token::v1::token_service_server::TokenServiceServer;
 use countersign_runtime::trace_context::ServerLayer;
 use countersign_wire::{MAX_REQUEST_LENGTH, reflection};
@@ -30,6 +31,7 @@ use crate::service::issuing::Tokens;
 use crate::service::keys::Keys;
 use crate::service::revocations::Revocations;
 use crate::service::sync::Streams;
+use crate::service::trust::Exports;
 use prompt::Prompt;
 
 /// What the server grants its callers.
@@ -86,6 +88,8 @@ pub struct Services {
     pub revocations: Revocations,
     /// Verifiers.
     pub verifiers: Verifiers,
+    /// The trust as a file.
+    pub exports: Exports,
 }
 
 /// The server could not go on.
@@ -175,6 +179,7 @@ async fn routes(services: Services, reflection: bool) -> Result<Served, ServeErr
     add!(KeyServiceServer, services.keys);
     add!(RevocationServiceServer, services.revocations);
     add!(FleetServiceServer, services.verifiers);
+    add!(TrustServiceServer, services.exports);
     if reflection {
         routes = reflection::add(routes, &names).map_err(ServeError::Descriptors)?;
     }

@@ -7,6 +7,7 @@ pub mod keys;
 mod reach;
 pub mod revocations;
 pub mod sync;
+pub mod trust;
 #[cfg(test)]
 mod tests;
 

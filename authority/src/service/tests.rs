@@ -10,3 +10,4 @@ mod recovering;
 mod revocations;
 mod stage;
 mod sync;
+mod trust;

@@ -3519,7 +3519,7 @@ pub mod trust_service_client {
         /// The trust of the current epoch as a file, in pieces: what a verifier would be sent, which can start on it while the authority
         /// is away (docs/protocol.md). The heartbeat in it is as good as an answer to a ping without a lease, so there is none while the
         /// authority is not recovered (UNAVAILABLE, `RECOVERY_REQUIRED`). One file is given out at a time (RESOURCE_EXHAUSTED,
-        /// `LIMIT_REACHED`), for five minutes at most.
+        /// `TOO_MANY_STREAMS`), for five minutes at most.
         pub async fn export_trust(
             &mut self,
             request: impl tonic::IntoRequest<super::ExportTrustRequest>,
@@ -3570,7 +3570,7 @@ pub mod trust_service_server {
         /// The trust of the current epoch as a file, in pieces: what a verifier would be sent, which can start on it while the authority
         /// is away (docs/protocol.md). The heartbeat in it is as good as an answer to a ping without a lease, so there is none while the
         /// authority is not recovered (UNAVAILABLE, `RECOVERY_REQUIRED`). One file is given out at a time (RESOURCE_EXHAUSTED,
-        /// `LIMIT_REACHED`), for five minutes at most.
+        /// `TOO_MANY_STREAMS`), for five minutes at most.
         async fn export_trust(
             &self,
             request: tonic::Request<super::ExportTrustRequest>,

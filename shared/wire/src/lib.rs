@@ -6,10 +6,12 @@
 pub mod admin;
 pub mod encoding;
 pub mod framing;
+pub mod publishers;
 pub mod reflection;
 pub mod status;
 pub mod token;
 pub mod trust;
+pub mod trust_file;
 pub mod verify;
 
 use countersign_core::Timestamp;

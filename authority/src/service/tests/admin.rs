@@ -9,6 +9,7 @@ use countersign_proto::admin::v1::client_service_client::ClientServiceClient;
 use countersign_proto::admin::v1::fleet_service_client::FleetServiceClient;
 use countersign_proto::admin::v1::key_service_client::KeyServiceClient;
 use countersign_proto::admin::v1::revocation_service_client::RevocationServiceClient;
+use countersign_proto::admin::v1::trust_service_client::TrustServiceClient;
 use tonic::Code;
 
 use super::clients::create;
@@ -34,7 +35,8 @@ async fn nobody_but_an_operator_is_served() {
         let mut clients = ClientServiceClient::new(channel.clone());
         let mut keys = KeyServiceClient::new(channel.clone());
         let mut revocations = RevocationServiceClient::new(channel.clone());
-        let mut fleet = FleetServiceClient::new(channel);
+        let mut fleet = FleetServiceClient::new(channel.clone());
+        let mut exports = TrustServiceClient::new(channel);
         let mut refused = Vec::new();
         macro_rules! call {
             ($client:ident.$method:ident($request:expr)) => {
@@ -59,6 +61,7 @@ async fn nobody_but_an_operator_is_served() {
         call!(revocations.revoke(v1::RevokeRequest::default()));
         call!(revocations.list_revocations(v1::ListRevocationsRequest::default()));
         call!(fleet.list_verifiers(v1::ListVerifiersRequest::default()));
+        call!(exports.export_trust(v1::ExportTrustRequest::default()));
         for status in &refused {
             assert_eq!(reason(status), expected);
         }

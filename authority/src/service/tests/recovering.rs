@@ -19,7 +19,7 @@ use crate::service::issuing::Tokens;
 use crate::test_util::{Bench, Published, client_id, registration};
 
 /// An authority on a backup with one client, and what was published after the backup was taken.
-async fn restored() -> (Stage, Published) {
+pub(super) async fn restored() -> (Stage, Published) {
     let lost = Bench::new();
     let opened = lost.open().await;
     let registered = registration(Some("orders"));
@@ -62,13 +62,13 @@ async fn come_back(stage: &Stage, proof: Option<Proof>) -> Result<Verifier, Stat
 }
 
 /// A verifier comes back and shows what it has. It is refused as it would be anyway.
-async fn prove(stage: &Stage, later: Published) {
+pub(super) async fn prove(stage: &Stage, later: Published) {
     let proof = Proof::Heartbeat(later.heartbeat);
     let refused = come_back(stage, Some(proof)).await.map(drop);
     assert_eq!(refusal(refused).0, Code::InvalidArgument);
 }
 
-fn required() -> (Code, String) {
+pub(super) fn required() -> (Code, String) {
     (Code::Unavailable, "RECOVERY_REQUIRED".to_owned())
 }
 

@@ -15,6 +15,7 @@ use countersign_proto::admin::v1::client_service_client::ClientServiceClient;
 use countersign_proto::admin::v1::fleet_service_client::FleetServiceClient;
 use countersign_proto::admin::v1::key_service_client::KeyServiceClient;
 use countersign_proto::admin::v1::revocation_service_client::RevocationServiceClient;
+use countersign_proto::admin::v1::trust_service_client::TrustServiceClient;
 use countersign_proto::sync::v1::sync_service_client::SyncServiceClient;
 use countersign_proto::token::v1 as token;
 use countersign_proto::token::v1::token_service_client::TokenServiceClient;
@@ -40,6 +41,7 @@ use crate::service::issuing::Tokens;
 use crate::service::keys::{KeyPolicy, Keys};
 use crate::service::revocations::Revocations;
 use crate::service::sync::{StreamParts, Streams};
+use crate::service::trust::Exports;
 use crate::store::memory::MemoryStore;
 use crate::store::{Commit, Page, Range, Revision, Store, StoreError};
 use crate::test_util::{Bench, START, peer, spiffe_id};
@@ -112,6 +114,8 @@ impl Store for SlowStore {
 pub(super) struct Stage {
     pub(super) bench: Bench,
     pub(super) opened: Opened,
+    /// What gives out trust files, for tests that look inside.
+    pub(super) giver: Exports,
     connections: mpsc::Sender<io::Result<Pipe>>,
     _stop: DropGuard,
 }
@@ -195,6 +199,7 @@ fn services(bench: &Bench, opened: &Opened, limits: &Arc<Limits>) -> Services {
             fleet: bench.fleet.clone(),
             keys,
         },
+        exports: Exports::new(desk.clone(), opened.feed.clone()),
         verifiers: Verifiers {
             desk,
             fleet: bench.fleet.clone(),
@@ -217,6 +222,7 @@ impl Stage {
         let opened = crate::ledger::open(opening).await.expect("opens");
         let limits = Arc::new(Limits::new(setting.tokens, &clock));
         let services = services(&bench, &opened, &limits);
+        let giver = services.exports.clone();
         let (connections, incoming) = mpsc::channel(8);
         let stop = CancellationToken::new();
         let stopping = stop.clone();
@@ -243,6 +249,7 @@ impl Stage {
         Self {
             bench,
             opened,
+            giver,
             connections,
             _stop: stop.drop_guard(),
         }
@@ -297,6 +304,10 @@ impl Stage {
 
     pub(super) async fn fleet(&self) -> FleetServiceClient<Channel> {
         FleetServiceClient::new(self.connect(OPERATOR).await)
+    }
+
+    pub(super) async fn exports(&self) -> TrustServiceClient<Channel> {
+        TrustServiceClient::new(self.connect(OPERATOR).await)
     }
 
     pub(super) async fn sync(&self, spiffe_id: &str) -> SyncServiceClient<Channel> {

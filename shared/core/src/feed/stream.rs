@@ -245,7 +245,7 @@ impl<S: Clone> Feed<S> {
     }
 
     /// The heartbeat of this second and state.
-    fn heartbeat(&mut self, now_millis: u64) -> Heartbeat {
+    pub fn heartbeat(&mut self, now_millis: u64) -> Heartbeat {
         let is_of_this_second =
             |heartbeat: &Heartbeat| heartbeat.authority_time_millis / 1000 == now_millis / 1000;
         if let Some(heartbeat) = self.heartbeat.clone().filter(is_of_this_second) {

@@ -1,0 +1,53 @@
+//! The trust as a file: what a verifier would be sent at this moment, whole.
+
+use bytes::Bytes;
+use countersign_core::feed::snapshot;
+use countersign_core::ports::SigningFailed;
+use countersign_core::trust::Epoch;
+use countersign_proto::trust::v1::TrustFile;
+use countersign_wire::trust_file::write_trust_file;
+
+use super::Feed;
+
+/// A trust file.
+#[derive(Clone, Debug)]
+pub struct Exported {
+    /// The epoch that it leads to.
+    pub epoch: Epoch,
+    /// Its bytes.
+    pub file: Bytes,
+}
+
+impl Feed {
+    /// The current state, with a heartbeat that names exactly it.
+    ///
+    /// # Errors
+    /// [`SigningFailed`].
+    pub async fn export(&self) -> Result<Exported, SigningFailed> {
+        let _one_at_a_time = self.0.making.lock().await;
+        let feed = self.clone();
+        // As long a work as making a snapshot.
+        let made = tokio::task::spawn_blocking(move || feed.make_file());
+        made.await.unwrap_or(Err(SigningFailed))
+    }
+
+    fn make_file(&self) -> Result<Exported, SigningFailed> {
+        let (trust, heartbeat) = {
+            let mut state = self.lock();
+            let heartbeat = state.machine.heartbeat(self.0.clock.now_millis());
+            let signed = self.sign_heartbeat(&mut state, &heartbeat)?;
+            (state.machine.trust().clone(), signed)
+        };
+        let snapshot = self.signed_update(&snapshot(&trust, self.0.clock.now()))?;
+        let file = TrustFile {
+            publishers: Vec::new(),
+            snapshot: Some(snapshot),
+            deltas: Vec::new(),
+            heartbeat: Some(heartbeat),
+        };
+        Ok(Exported {
+            epoch: trust.epoch(),
+            file: write_trust_file(&file).into(),
+        })
+    }
+}

@@ -1,0 +1,117 @@
+//! The trust as a file: what a verifier would be sent, to operators only, one at a time.
+
+use bytes::Bytes;
+use countersign_core::names::TokenId;
+use countersign_core::trust::UpdateContent;
+use countersign_crypto::AwsLc;
+use countersign_crypto::publishing::{Context, PinnedKeys};
+use countersign_proto::admin::v1::ExportTrustRequest;
+use countersign_proto::trust::v1::{Signed, TrustFile};
+use countersign_wire::trust::{read_heartbeat, read_update};
+use countersign_wire::trust_file::read_trust_file;
+use futures_util::StreamExt as _;
+use tonic::{Code, Status};
+
+use super::recovering::{prove, required, restored};
+use super::stage::{Stage, refusal};
+use crate::service::trust::pieces;
+use crate::test_util::Logs;
+
+async fn export(stage: &Stage) -> Result<TrustFile, Status> {
+    let mut exports = stage.exports().await;
+    let mut pieces = exports.export_trust(ExportTrustRequest {}).await?.into_inner();
+    let mut bytes = Vec::new();
+    while let Some(piece) = pieces.message().await? {
+        bytes.extend(piece.piece);
+    }
+    Ok(read_trust_file(&bytes.into()).expect("a trust file"))
+}
+
+fn verified(stage: &Stage, context: Context, signed: &Signed) {
+    let jwks = stage.opened.publishing_keys.as_bytes();
+    let pinned = PinnedKeys::read(jwks, &AwsLc).expect("publishing keys");
+    let good = pinned.verify(&signed.key_id, context, &signed.payload, &signed.signature);
+    assert_eq!(good, Ok(()));
+}
+
+/// K12: the snapshot is of the current epoch and the heartbeat states exactly that, both signed as for a stream.
+#[tokio::test]
+async fn a_file_holds_the_current_state_and_a_heartbeat_for_it() {
+    let logs = Logs::default();
+    let _capturing = logs.capture();
+    let stage = Stage::new().await;
+    for round in 0..2 {
+        let token = TokenId::parse(&format!("1.{round}")).expect("valid");
+        stage.opened.ledger.revoke_token_id(token).await.expect("revokes");
+        let file = export(&stage).await.expect("is given out");
+        let (snapshot, heartbeat) = (file.snapshot.expect("there"), file.heartbeat.expect("there"));
+        verified(&stage, Context::Update, &snapshot);
+        verified(&stage, Context::Heartbeat, &heartbeat);
+        assert!(file.publishers.is_empty() && file.deltas.is_empty());
+
+        let trust = stage.opened.ledger.books().trust.clone();
+        let update = read_update(&snapshot.payload, &AwsLc).expect("an update");
+        assert_eq!(
+            (update.epoch, update.state_digest),
+            (trust.epoch(), *trust.digest())
+        );
+        assert!(matches!(update.content, UpdateContent::Snapshot { .. }));
+        let heartbeat = read_heartbeat(&heartbeat.payload).expect("a heartbeat");
+        assert_eq!(
+            (heartbeat.epoch, heartbeat.state_digest),
+            (trust.epoch(), *trust.digest())
+        );
+        assert_eq!(heartbeat.revocation_count, round + 1);
+    }
+    let text = logs.text();
+    let audited = |line: &&str| line.contains("\"audit\"") && line.contains("export_trust");
+    let audited: Vec<_> = text.lines().filter(audited).collect();
+    assert_eq!(audited.len(), 2, "{text}");
+    assert!(audited[1].contains("epoch 3"), "{}", audited[1]);
+}
+
+/// D17, F30: what an authority that is behind itself signs must start nobody.
+#[tokio::test]
+async fn an_authority_that_is_not_recovered_gives_out_no_file() {
+    let (stage, later) = restored().await;
+    prove(&stage, later).await;
+    assert_eq!(refusal(export(&stage).await), required());
+}
+
+#[tokio::test]
+async fn one_file_is_given_out_at_a_time() {
+    let stage = Stage::new().await;
+    let exports = stage.giver.clone();
+    let (exported, turn) = exports.clone().export().await.expect("is given out");
+    let giving = pieces(exported.file, turn);
+    let refused = refusal(exports.clone().export().await.map(drop));
+    assert_eq!(refused, (Code::ResourceExhausted, "TOO_MANY_STREAMS".to_owned()));
+    drop(giving);
+    drop(exports.export().await.expect("is given out"));
+}
+
+/// However large it is, it comes in small messages, and a caller that does not take them is cut.
+#[tokio::test(start_paused = true)]
+async fn a_file_comes_in_pieces_and_not_for_ever() {
+    let turn = || async {
+        let turns = std::sync::Arc::new(tokio::sync::Semaphore::new(1));
+        turns.acquire_owned().await.expect("is free")
+    };
+    let file: Bytes = (0..150_000_u32)
+        .map(|n| n.to_le_bytes()[0])
+        .collect::<Vec<_>>()
+        .into();
+    let given: Vec<_> = pieces(file.clone(), turn().await).collect().await;
+    let given: Vec<_> = given
+        .into_iter()
+        .map(|piece| piece.expect("a piece").piece)
+        .collect();
+    assert!(given.iter().all(|piece| piece.len() <= 64 * 1024));
+    assert_eq!((given.len(), given.concat()), (3, file.to_vec()));
+
+    let mut slow = Box::pin(pieces(file, turn().await));
+    slow.next().await.expect("one").expect("a piece");
+    tokio::time::advance(std::time::Duration::from_secs(301)).await;
+    assert_eq!(refusal(slow.next().await.expect("one")).0, Code::DeadlineExceeded);
+    assert!(slow.next().await.is_none());
+}
