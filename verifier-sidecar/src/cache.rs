@@ -425,6 +425,7 @@ impl TrustCache {
         const MEMORY_ONLY: Saved = Saved {
             durable: false,
             wants_snapshot: false,
+            log_outdated: false,
         };
         let Some(worker) = self.worker.clone() else {
             return MEMORY_ONLY;

@@ -69,7 +69,8 @@ async fn withdraw(
         Arc::clone(after.trust.keys()),
         list,
         &AwsLc,
-    );
+    )
+    .published_under(before.trust.publishers(), &AwsLc);
     commit.expect(HEAD, found.version);
     commit.put(HEAD.to_owned(), after.head().write(vault)?);
     let version = opening.store.commit(commit).await?;

@@ -140,6 +140,7 @@ impl<T> Plan<T> {
             key_set: self.ring.as_ref().map(KeyRing::to_key_set).map(Arc::new),
             revoked: self.revoked.clone(),
             prune_before: self.prune_before,
+            publishers: None,
         }
     }
 }

@@ -233,7 +233,8 @@ pub async fn recover(opening: &Opening, above: Option<Epoch>) -> Result<Recovere
         Arc::clone(after.trust.keys()),
         after.trust.revocations().clone(),
         &AwsLc,
-    );
+    )
+    .published_under(before.trust.publishers(), &AwsLc);
     let mut commit = books::records(&before, &after, &plan, &vault)?;
     commit.expect(HEAD, version);
     commit.put(HEAD.to_owned(), after.head().write(&vault)?);

@@ -58,6 +58,10 @@ pub struct Hello {
     /// One verifier has one stream: a second one takes the place of the first. Empty: `instance_id`.
     #[prost(string, tag = "7")]
     pub verifier_id: ::prost::alloc::string::String,
+    /// The generation of the publisher set that is held here durably. Zero: what is pinned, and no link. The authority sends the
+    /// links after it before anything else.
+    #[prost(uint64, tag = "10")]
+    pub publishers_generation: u64,
     /// The latest of what this verifier keeps that names an epoch and its digest, as the authority signed it. An epoch that was
     /// never reached here, or another digest, shows with the authority's own signature that its store is not the one that was
     /// published from: it then stops, until an operator recovers it (`RECOVERY_REQUIRED`). Whatever is only said does not do that.
@@ -162,7 +166,7 @@ pub struct KeyUse {
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SyncResponse {
     /// What it says.
-    #[prost(oneof = "sync_response::Message", tags = "1, 2")]
+    #[prost(oneof = "sync_response::Message", tags = "1, 2, 3")]
     pub message: ::core::option::Option<sync_response::Message>,
 }
 /// Nested message and enum types in `SyncResponse`.
@@ -176,6 +180,10 @@ pub mod sync_response {
         /// Answer to a ping.
         #[prost(message, tag = "2")]
         Pong(super::Pong),
+        /// A link to the next publisher set: `payload` is a `countersign.trust.v1.PublisherSet`. Sent before the first epoch that
+        /// names its generation. One that is signed by a key that the verifier does not know is skipped.
+        #[prost(message, tag = "3")]
+        Publishers(super::super::super::trust::v1::Signed),
     }
 }
 /// Answer to a ping.

@@ -3,7 +3,7 @@
 /// followed by the payload (docs/protocol.md).
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Signed {
-    /// The serialized message: an `EpochUpdate` or a `Heartbeat`, as the context says.
+    /// The serialized message: an `EpochUpdate`, a `Heartbeat` or a `PublisherSet`, as the context says.
     #[prost(bytes = "bytes", tag = "1")]
     pub payload: ::prost::bytes::Bytes,
     /// The signature: 64 bytes of Ed25519 (RFC 8032).
@@ -74,6 +74,9 @@ pub struct Snapshot {
     /// Single tokens revoked, by shard and expiry.
     #[prost(message, repeated, tag = "3")]
     pub revoked_tokens: ::prost::alloc::vec::Vec<RevokedTokens>,
+    /// The publisher set that the state is published under: `PublisherSet.generation`, and 1 for an authority's first set.
+    #[prost(uint64, tag = "4")]
+    pub publishers_generation: u64,
 }
 /// A change from one epoch to the next.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -98,6 +101,9 @@ pub struct Delta {
     /// Single tokens revoked. Together with those that are there already, the later expiry of the two holds.
     #[prost(message, repeated, tag = "6")]
     pub revoked_tokens: ::prost::alloc::vec::Vec<RevokedTokens>,
+    /// The publisher set from this epoch on, when it changed. Zero: it did not.
+    #[prost(uint64, tag = "7")]
+    pub publishers_generation: u64,
 }
 /// The keys that verify access tokens.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -188,6 +194,23 @@ pub mod revocation {
 /// All tokens of the issuer.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Everything {}
+/// A link: the keys that publish trust from now on, signed by a key of the set before. The first set is what verifiers pin, and
+/// no link leads to it.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PublisherSet {
+    /// The issuer.
+    #[prost(string, tag = "1")]
+    pub issuer: ::prost::alloc::string::String,
+    /// Its number: 2 for the first link, and one more for each after it.
+    #[prost(uint64, tag = "2")]
+    pub generation: u64,
+    /// An RFC 7517 JWK Set of Ed25519 keys, as JSON.
+    #[prost(string, tag = "3")]
+    pub jwks: ::prost::alloc::string::String,
+    /// The SHA-256 of the payload of the link before it. Empty in the first link.
+    #[prost(bytes = "vec", tag = "4")]
+    pub previous_digest: ::prost::alloc::vec::Vec<u8>,
+}
 /// A statement that a state was the authority's current one.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Heartbeat {

@@ -254,6 +254,7 @@ pub fn snapshot(trust: &TrustState, now: Timestamp) -> Update {
         content: UpdateContent::Snapshot {
             key_set: Arc::clone(trust.keys()),
             revocations: trust.revocations().clone(),
+            publishers: trust.publishers(),
         },
     }
 }

@@ -21,6 +21,7 @@ pub mod key_set;
 pub mod names;
 pub mod planted;
 pub mod ports;
+pub mod publishers;
 mod rejection;
 pub mod requirements;
 pub mod revocation;

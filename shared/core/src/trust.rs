@@ -5,20 +5,22 @@
 
 mod ahead;
 mod heartbeat;
+mod refused;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::jwk::KeySetError;
 use crate::key_set::KeySet;
 use crate::names::Issuer;
 use crate::planted::{Bug, planted};
 use crate::ports::Sha256;
+use crate::publishers::{FIRST_GENERATION, Generation};
 use crate::revocation::RevocationList;
 use crate::time::Timestamp;
 
 pub use ahead::Ahead;
 pub use heartbeat::Heartbeat;
+pub use refused::UpdateRefused;
 
 /// The number of a trust state. Only grows. Zero is before the first.
 pub type Epoch = u64;
@@ -30,94 +32,6 @@ pub type StateDigest = [u8; 32];
 /// an attempt to make every later update look old.
 pub const MAX_EPOCH_STEP: u64 = 1 << 32;
 
-/// Why an update is not taken over. The state in force stays.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum UpdateRefused {
-    /// The publishing key is not one that is pinned here.
-    #[error("the publishing key is not pinned here")]
-    PublisherUnknown,
-    /// The signature is not the publishing key's.
-    #[error("the signature of the update is wrong")]
-    Signature,
-    /// The bytes are no update.
-    #[error("the update is malformed")]
-    Malformed,
-    /// It is about another issuer.
-    #[error("the update is about another issuer")]
-    Issuer,
-    /// Its epoch is before the one in force, or before the high-water mark.
-    #[error("the update would step back")]
-    Regressed,
-    /// Its epoch is the one in force, its content is not.
-    #[error("the update contradicts the state in force at the same epoch")]
-    Fork,
-    /// Its epoch is impossibly far ahead.
-    #[error("the update jumps too far ahead")]
-    Jump,
-    /// It is a delta to another state than the one in force.
-    #[error("the update is a change of another state")]
-    Base,
-    /// Its digest is not that of the state it gives.
-    #[error("the state does not have the digest stated")]
-    Digest,
-    /// A revocation in it is not of its form, or lives impossibly long.
-    #[error("a revocation is malformed")]
-    Revocation,
-    /// It drops revocations that can still matter.
-    #[error("the update would un-revoke")]
-    Unrevoke,
-    /// It has more entries than are held here.
-    #[error("the update is too large")]
-    TooLarge,
-    /// Its key set is refused.
-    #[error("the key set is refused: {0}")]
-    KeySet(KeySetError),
-}
-
-impl UpdateRefused {
-    /// Every reason; those of key sets are [`KeySetError::ALL`].
-    pub const ALL: [Self; 12] = [
-        Self::PublisherUnknown,
-        Self::Signature,
-        Self::Malformed,
-        Self::Issuer,
-        Self::Regressed,
-        Self::Fork,
-        Self::Jump,
-        Self::Base,
-        Self::Digest,
-        Self::Revocation,
-        Self::Unrevoke,
-        Self::TooLarge,
-    ];
-
-    /// The stable name for logs, metrics and `Nack.reason`.
-    #[must_use]
-    pub const fn reason(self) -> &'static str {
-        match self {
-            Self::PublisherUnknown => "publisher_unknown",
-            Self::Signature => "update_signature",
-            Self::Malformed => "update_malformed",
-            Self::Issuer => "update_issuer",
-            Self::Regressed => "epoch_regressed",
-            Self::Fork => "epoch_fork",
-            Self::Jump => "epoch_jump",
-            Self::Base => "update_base",
-            Self::Digest => "update_digest",
-            Self::Revocation => "revocation_malformed",
-            Self::Unrevoke => "revocation_unrevoked",
-            Self::TooLarge => "update_too_large",
-            Self::KeySet(error) => error.reason(),
-        }
-    }
-
-    /// Whether a snapshot can mend it. Anything else is the authority, or somebody in its name, contradicting itself.
-    #[must_use]
-    pub const fn wants_snapshot(self) -> bool {
-        matches!(self, Self::Base | Self::Digest | Self::Revocation)
-    }
-}
-
 /// A change from one epoch to the next.
 #[derive(Clone, Debug, Default)]
 pub struct Change {
@@ -127,6 +41,8 @@ pub struct Change {
     pub revoked: RevocationList,
     /// Entries that expired before this are dropped.
     pub prune_before: Option<Timestamp>,
+    /// The generation of the publisher set, when it changed.
+    pub publishers: Option<Generation>,
 }
 
 /// What an update does.
@@ -138,6 +54,8 @@ pub enum UpdateContent {
         key_set: Arc<KeySet>,
         /// The revocations.
         revocations: RevocationList,
+        /// The generation of the publisher set.
+        publishers: Generation,
     },
     /// Change the state at `base_epoch`.
     Delta {
@@ -183,6 +101,15 @@ impl Update {
             UpdateContent::Delta { change, .. } => change.key_set.as_ref(),
         }
     }
+
+    /// The generation of the publisher set that it names, if any.
+    #[must_use]
+    pub const fn publishers(&self) -> Option<Generation> {
+        match &self.content {
+            UpdateContent::Snapshot { publishers, .. } => Some(*publishers),
+            UpdateContent::Delta { change, .. } => change.publishers,
+        }
+    }
 }
 
 /// What became of an update.
@@ -199,13 +126,14 @@ pub enum Applied {
 pub struct TrustState {
     issuer: Issuer,
     epoch: Epoch,
+    publishers: Generation,
     keys: Arc<KeySet>,
     revocations: RevocationList,
     digest: StateDigest,
 }
 
 impl TrustState {
-    /// The state of these parts.
+    /// The state of these parts, under an authority's first publisher set.
     #[must_use]
     pub fn new(
         issuer: Issuer,
@@ -214,14 +142,40 @@ impl TrustState {
         revocations: RevocationList,
         sha256: &dyn Sha256,
     ) -> Self {
-        let digest = digest(&issuer, epoch, &keys, &revocations, sha256);
         Self {
             issuer,
             epoch,
+            publishers: FIRST_GENERATION,
             keys,
             revocations,
-            digest,
+            digest: StateDigest::default(),
         }
+        .digested(sha256)
+    }
+
+    /// The same, under the publisher set of `generation`.
+    #[must_use]
+    pub fn published_under(self, generation: Generation, sha256: &dyn Sha256) -> Self {
+        Self {
+            publishers: generation,
+            ..self
+        }
+        .digested(sha256)
+    }
+
+    fn digested(mut self, sha256: &dyn Sha256) -> Self {
+        let count = u64::try_from(self.revocations.len()).unwrap_or(u64::MAX);
+        self.digest = sha256.sha256(&[
+            b"countersign/state/v3\0",
+            self.issuer.as_str().as_bytes(),
+            b"\0",
+            &self.epoch.to_be_bytes(),
+            &self.publishers.to_be_bytes(),
+            &self.keys.digest(sha256),
+            &self.revocations.digest(),
+            &count.to_be_bytes(),
+        ]);
+        self
     }
 
     /// The issuer whose tokens it is about.
@@ -234,6 +188,12 @@ impl TrustState {
     #[must_use]
     pub const fn epoch(&self) -> Epoch {
         self.epoch
+    }
+
+    /// The generation of the publisher set that it is published under.
+    #[must_use]
+    pub const fn publishers(&self) -> Generation {
+        self.publishers
     }
 
     /// The keys in force.
@@ -265,33 +225,16 @@ impl TrustState {
         let keys = change.key_set.as_ref().unwrap_or(&self.keys);
         let merged = planted(Bug::KeySetsMerged).then(|| Arc::new(keys.merged_with(&self.keys)));
         let keys = merged.as_ref().unwrap_or(keys);
-        Self::new(
-            self.issuer.clone(),
-            self.epoch.saturating_add(1),
-            Arc::clone(keys),
+        Self {
+            issuer: self.issuer.clone(),
+            epoch: self.epoch.saturating_add(1),
+            publishers: change.publishers.unwrap_or(self.publishers),
+            keys: Arc::clone(keys),
             revocations,
-            sha256,
-        )
+            digest: StateDigest::default(),
+        }
+        .digested(sha256)
     }
-}
-
-fn digest(
-    issuer: &Issuer,
-    epoch: Epoch,
-    keys: &KeySet,
-    revocations: &RevocationList,
-    sha256: &dyn Sha256,
-) -> StateDigest {
-    let count = u64::try_from(revocations.len()).unwrap_or(u64::MAX);
-    sha256.sha256(&[
-        b"countersign/state/v2\0",
-        issuer.as_str().as_bytes(),
-        b"\0",
-        &epoch.to_be_bytes(),
-        &keys.digest(sha256),
-        &revocations.digest(),
-        &count.to_be_bytes(),
-    ])
 }
 
 /// The rules by which a verifier takes over updates.
@@ -339,9 +282,18 @@ impl UpdateRules {
                 return Err(UpdateRefused::Fork);
             }
         }
+        let in_force = current.map_or(0, TrustState::publishers);
+        if update.publishers().is_some_and(|named| named < in_force) {
+            return Err(UpdateRefused::Regressed);
+        }
         let next = match &update.content {
-            UpdateContent::Snapshot { key_set, revocations } => {
+            UpdateContent::Snapshot {
+                key_set,
+                revocations,
+                publishers,
+            } => {
                 let next = self.snapshot(update.epoch, key_set, revocations, now, sha256)?;
+                let next = next.published_under(*publishers, sha256);
                 self.check_kept(current, &next, now)?;
                 next
             }

@@ -1,16 +1,18 @@
 //! The signatures on what an authority publishes to its verifiers.
 //!
 //! Publishing keys are Ed25519 keys of their own: a token key never signs an update, and a publishing key never signs a
-//! token. Verifiers pin them. What is signed begins with its [`Context`], so that a heartbeat cannot be passed off for an
-//! update.
+//! token. Verifiers pin them, and are led from one set of them to the next. What is signed begins with its [`Context`], so that
+//! a heartbeat cannot be passed off for an update.
 
 use std::sync::Arc;
 
-use countersign_core::jose::Algorithm;
-use countersign_core::jwk::{Jwk, KeySetError, read_set};
+use countersign_core::jwk::KeySetError;
 use countersign_core::names::KeyId;
 use countersign_core::ports::{KeyReader, PublicKey, Signer, SigningFailed};
+use countersign_core::publishers::{Keys, read_keys};
 use countersign_core::trust::UpdateRefused;
+
+pub use countersign_core::publishers::ALGORITHM;
 
 /// What is signed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -19,6 +21,8 @@ pub enum Context {
     Update,
     /// A heartbeat.
     Heartbeat,
+    /// A link to the next publisher set.
+    Publishers,
 }
 
 impl Context {
@@ -26,12 +30,10 @@ impl Context {
         match self {
             Self::Update => b"countersign/update/v1",
             Self::Heartbeat => b"countersign/heartbeat/v1",
+            Self::Publishers => b"countersign/publishers/v1",
         }
     }
 }
-
-/// The algorithm of publishing keys.
-pub const ALGORITHM: Algorithm = Algorithm::EdDsa;
 
 fn signing_input(context: Context, payload: &[u8]) -> Vec<u8> {
     [context.label(), &[0], payload].concat()
@@ -49,13 +51,14 @@ pub fn sign(key: &dyn Signer, context: Context, payload: &[u8]) -> Result<Vec<u8
 }
 
 /// Whether `signature` is that of `key` over `payload` in `context`.
-fn verify(key: &dyn PublicKey, context: Context, payload: &[u8], signature: &[u8]) -> bool {
+#[must_use]
+pub fn verifies(key: &dyn PublicKey, context: Context, payload: &[u8], signature: &[u8]) -> bool {
     key.algorithm() == ALGORITHM && key.verifies(&signing_input(context, payload), signature)
 }
 
 /// The publishing keys that a verifier pins.
 #[derive(Clone, Debug)]
-pub struct PinnedKeys(Vec<(Jwk, Arc<dyn PublicKey>)>);
+pub struct PinnedKeys(Keys<Arc<dyn PublicKey>>);
 
 impl PinnedKeys {
     /// Reads a JWK Set of publishing keys.
@@ -63,19 +66,18 @@ impl PinnedKeys {
     /// # Errors
     /// [`KeySetError`]; a key that is not of [`ALGORITHM`] is [`KeySetError::Algorithm`].
     pub fn read(jwks: &[u8], reader: &dyn KeyReader) -> Result<Self, KeySetError> {
-        let keys = read_set(jwks, reader)?.into_iter().map(|jwk| {
-            if jwk.algorithm() != ALGORITHM {
-                return Err(KeySetError::Algorithm);
-            }
-            let public_key = reader.public_key(&jwk)?;
-            Ok((jwk, public_key))
-        });
-        keys.collect::<Result<_, _>>().map(Self)
+        read_keys(jwks, reader).map(Self)
+    }
+
+    /// The keys.
+    #[must_use]
+    pub const fn keys(&self) -> &Keys<Arc<dyn PublicKey>> {
+        &self.0
     }
 
     /// The `kid` of every key.
     pub fn key_ids(&self) -> impl Iterator<Item = &KeyId> {
-        self.0.iter().map(|(jwk, _)| jwk.key_id())
+        self.0.keys()
     }
 
     /// Checks that `signature` is that of the pinned key `key_id` over `payload` in `context`.
@@ -92,9 +94,9 @@ impl PinnedKeys {
         let (_, key) = self
             .0
             .iter()
-            .find(|(jwk, _)| jwk.key_id().as_str() == key_id)
+            .find(|(known, _)| known.as_str() == key_id)
             .ok_or(UpdateRefused::PublisherUnknown)?;
-        if verify(key.as_ref(), context, payload, signature) {
+        if verifies(key.as_ref(), context, payload, signature) {
             Ok(())
         } else {
             Err(UpdateRefused::Signature)
@@ -104,6 +106,7 @@ impl PinnedKeys {
 
 #[cfg(test)]
 mod tests {
+    use countersign_core::jose::Algorithm;
     use countersign_core::jwk::write_set;
 
     use super::*;
@@ -125,6 +128,10 @@ mod tests {
         assert_eq!(verify(Context::Update, b"epoch 7"), Ok(()));
         assert_eq!(
             verify(Context::Heartbeat, b"epoch 7"),
+            Err(UpdateRefused::Signature)
+        );
+        assert_eq!(
+            verify(Context::Publishers, b"epoch 7"),
             Err(UpdateRefused::Signature)
         );
         assert_eq!(verify(Context::Update, b"epoch 8"), Err(UpdateRefused::Signature));

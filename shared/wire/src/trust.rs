@@ -27,13 +27,16 @@ pub use countersign_core::trust::Heartbeat;
 #[must_use]
 pub fn write_update(update: &Update) -> Vec<u8> {
     let content = match &update.content {
-        UpdateContent::Snapshot { key_set, revocations } => {
-            v1::epoch_update::Content::Snapshot(v1::Snapshot {
-                key_set: Some(write_key_set(key_set)),
-                revocations: revocations.others().map(write_revocation).collect(),
-                revoked_tokens: write_tokens(revocations),
-            })
-        }
+        UpdateContent::Snapshot {
+            key_set,
+            revocations,
+            publishers,
+        } => v1::epoch_update::Content::Snapshot(v1::Snapshot {
+            key_set: Some(write_key_set(key_set)),
+            revocations: revocations.others().map(write_revocation).collect(),
+            revoked_tokens: write_tokens(revocations),
+            publishers_generation: *publishers,
+        }),
         UpdateContent::Delta {
             base_epoch,
             base_digest,
@@ -45,6 +48,7 @@ pub fn write_update(update: &Update) -> Vec<u8> {
             revoked: change.revoked.others().map(write_revocation).collect(),
             prune_before: write_optional(change.prune_before),
             revoked_tokens: write_tokens(&change.revoked),
+            publishers_generation: change.publishers.unwrap_or_default(),
         }),
     };
     v1::EpochUpdate {
@@ -92,6 +96,10 @@ pub fn read_update_in_part(payload: &[u8], reader: &dyn KeyReader) -> Result<Rea
             let content = UpdateContent::Snapshot {
                 key_set: read_key_set(&snapshot.key_set.ok_or(UpdateRefused::Malformed)?, reader)?,
                 revocations: revocations.list,
+                publishers: match snapshot.publishers_generation {
+                    0 => return Err(UpdateRefused::Malformed),
+                    generation => generation,
+                },
             };
             (content, revocations.left_out)
         }
@@ -107,6 +115,7 @@ pub fn read_update_in_part(payload: &[u8], reader: &dyn KeyReader) -> Result<Rea
                         .transpose()?,
                     revoked: revocations.list,
                     prune_before: read_optional(delta.prune_before).ok_or(UpdateRefused::Malformed)?,
+                    publishers: Some(delta.publishers_generation).filter(|generation| *generation != 0),
                 },
             };
             (content, revocations.left_out)

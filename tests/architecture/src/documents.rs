@@ -7,6 +7,7 @@ use countersign_cli::args::Cli;
 use countersign_core::Rejection;
 use countersign_core::issuing::IssueError;
 use countersign_core::jwk::KeySetError;
+use countersign_core::publishers::LinkRefused;
 use countersign_core::trust::UpdateRefused;
 use countersign_wire::status::{self, Disclosure, Failure};
 use tonic::{Code, Status};
@@ -49,6 +50,7 @@ fn known_reasons() -> BTreeMap<String, String> {
         .into_iter()
         .map(UpdateRefused::reason)
         .chain(KeySetError::ALL.into_iter().map(KeySetError::reason))
+        .chain(LinkRefused::ALL.into_iter().map(LinkRefused::reason))
         .map(|reason| (reason.to_owned(), "-".to_owned()));
     refusals
         .chain(issuing)

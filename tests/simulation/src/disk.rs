@@ -121,6 +121,7 @@ impl Disk {
             saved: Saved {
                 durable: true,
                 wants_snapshot: self.content.deltas.len() + 1 >= LOG_BOUND,
+                log_outdated: false,
             },
         }
     }
@@ -140,6 +141,7 @@ impl Disk {
             saved: Saved {
                 durable: true,
                 wants_snapshot: self.wants_snapshot(),
+                log_outdated: false,
             },
         }
     }
@@ -155,6 +157,7 @@ impl Disk {
                 durable: false,
                 // A log with a gap wants to be replaced; a disk that failed wants nothing.
                 wants_snapshot: !self.failed,
+                log_outdated: false,
             },
         }
     }

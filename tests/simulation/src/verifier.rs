@@ -252,6 +252,7 @@ impl Verifier {
             update,
             left_out,
             length: 100,
+            publishers: countersign_core::publishers::FIRST_GENERATION,
         }
     }
 
@@ -360,6 +361,7 @@ impl Verifier {
             saved = Saved {
                 durable: false,
                 wants_snapshot: false,
+                log_outdated: false,
             };
         }
         if saving.slow && random.chance(500) {

@@ -10,6 +10,7 @@ use countersign_core::jwk::Jwk;
 use countersign_core::key_set::{KeySet, KeyTimes, PublishedKey};
 use countersign_core::names::{Audience, CertificateThumbprint, ClientId, Issuer, KeyId, Scope, TokenId};
 use countersign_core::ports::{KeyReader as _, Signer};
+use countersign_core::publishers::FIRST_GENERATION;
 use countersign_core::revocation::{Revocation, RevokedSubject};
 use countersign_core::spiffe::TrustDomain;
 use countersign_core::trust::{Epoch, TrustState, Update, UpdateContent};
@@ -318,6 +319,7 @@ impl Setting {
             content: UpdateContent::Snapshot {
                 key_set: Arc::new(self.key_set()),
                 revocations: self.revocations().into_iter().collect(),
+                publishers: FIRST_GENERATION,
             },
         }
     }

@@ -120,6 +120,7 @@ fn snapshot(state: &TrustState) -> Update {
     let content = UpdateContent::Snapshot {
         key_set: Arc::clone(state.keys()),
         revocations: state.revocations().clone(),
+        publishers: state.publishers(),
     };
     update(state, content)
 }

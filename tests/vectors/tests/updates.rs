@@ -86,6 +86,7 @@ fn snapshot_of(setting: &Setting, state: &TrustState) -> Update {
         content: UpdateContent::Snapshot {
             key_set: Arc::new(KeySet::new(state.keys().keys().to_vec())),
             revocations: state.revocations().clone(),
+            publishers: state.publishers(),
         },
     }
 }

@@ -155,6 +155,7 @@ impl Journal {
         Ok(Saved {
             durable,
             wants_snapshot: !durable || self.is_over(1),
+            log_outdated: false,
         })
     }
 

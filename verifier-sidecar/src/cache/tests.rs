@@ -435,6 +435,7 @@ async fn a_state_without_its_digest_is_not_used() {
     let mut update = desk.authority.update(UpdateContent::Snapshot {
         key_set: Arc::clone(desk.authority.state.keys()),
         revocations: RevocationList::default(),
+        publishers: desk.authority.state.publishers(),
     });
     update.epoch = 2;
     let signed = desk.authority.sign_update(&update).encode_to_vec();

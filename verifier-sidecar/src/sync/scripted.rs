@@ -172,6 +172,7 @@ impl ScriptedAuthority {
         self.sign_update(&self.update(UpdateContent::Snapshot {
             key_set: Arc::clone(self.state.keys()),
             revocations: self.state.revocations().clone(),
+            publishers: self.state.publishers(),
         }))
     }
 

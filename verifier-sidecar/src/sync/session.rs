@@ -114,7 +114,7 @@ impl Session {
             Some(Response::Update(signed)) => self.update(signed),
             Some(Response::Pong(pong)) => self.pong(pong),
             // Of a later version of the protocol. If it mattered, the digest will tell.
-            None => {
+            Some(Response::Publishers(_)) | None => {
                 SyncMetrics::count(&self.parts.metrics.updates_refused, "message_unknown");
                 Vec::new()
             }
@@ -127,6 +127,7 @@ impl Session {
             update: part.update,
             left_out: part.left_out,
             length: signed.payload.len(),
+            publishers: countersign_core::publishers::FIRST_GENERATION,
         });
         let now = self.parts.trust.moment();
         let machine = &mut self.machine;
@@ -202,6 +203,7 @@ impl Session {
                 highest_epoch: hello.highest_epoch,
                 verifier_id: self.parts.settings.verifier_id.to_string(),
                 proof: self.parts.proof.clone(),
+                publishers_generation: 0,
             }),
             Message::Ack(ack) => Request::Ack(Ack {
                 epoch: ack.in_force.epoch,

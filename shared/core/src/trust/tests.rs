@@ -26,6 +26,7 @@ fn snapshot(epoch: Epoch, times: KeyTimes) -> (TrustState, Update) {
         content: UpdateContent::Snapshot {
             key_set: keys,
             revocations,
+            publishers: state.publishers(),
         },
     };
     (state, update)

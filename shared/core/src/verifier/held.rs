@@ -20,7 +20,7 @@ const REMEMBERED: usize = 64;
 /// The authority, or somebody in its name, contradicts itself. What is in force stays and grows old.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TrustAlarm {
-    /// Two states were signed for one epoch. Nothing is confirmed until a later epoch is in force.
+    /// Two states were signed for one epoch, or two publisher sets for one generation. Nothing is confirmed until a later epoch is in force.
     Fork,
     /// The authority states an epoch before the floor: it may have been restored from a backup. Ends with the next
     /// confirmation or newer epoch.
@@ -306,6 +306,11 @@ impl HeldTrust {
     /// Takes note that the authority does not know the state in force: it is behind it.
     pub fn disowned(&mut self) {
         self.raise(TrustAlarm::Regressed);
+    }
+
+    /// Takes note that two publisher sets were signed for one generation: somebody else publishes in the authority's name.
+    pub fn contradicted(&mut self) {
+        self.raise(TrustAlarm::Fork);
     }
 
     fn compare(&self, epoch: Epoch, digest: &StateDigest, grant: Grant) -> Confirmation {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::StateId;
+use crate::publishers::Generation;
 use crate::staleness::ClassBudget;
 use crate::trust::{Epoch, Heartbeat, Update, UpdateRefused};
 
@@ -71,6 +72,8 @@ pub struct Received {
     pub left_out: usize,
     /// How many bytes were signed.
     pub length: usize,
+    /// The highest generation of publisher sets that it may name: the one whose link is held here.
+    pub publishers: Generation,
 }
 
 /// The answer to a ping.

@@ -170,6 +170,12 @@ impl<S: Clone> Session<S> {
             effects.extend(self.refuse_update(trust, now, update, UpdateRefused::Revocation));
             return effects;
         }
+        if update
+            .publishers()
+            .is_some_and(|named| named > received.publishers)
+        {
+            return self.refuse_update(trust, now, update, UpdateRefused::PublishersMissing);
+        }
         match self.rebuild(trust, now, &signed, &received) {
             Ok(Some(effects)) => return effects,
             Ok(None) => {}
@@ -202,7 +208,7 @@ impl<S: Clone> Session<S> {
         refused: UpdateRefused,
     ) -> Vec<Effect<S>> {
         let mut effects = Vec::new();
-        if refused.wants_snapshot() {
+        if refused.wants_snapshot() || refused == UpdateRefused::PublishersMissing {
             trust.heed(update, now);
         }
         if refused == UpdateRefused::Revocation {
@@ -288,7 +294,7 @@ impl<S: Clone> Session<S> {
             self.acknowledge(trust),
             self.ping(trust, now),
         ];
-        effects.extend(self.log_is_full(now, saved));
+        effects.extend(self.new_log(trust, now, saved));
         effects
     }
 
@@ -300,11 +306,18 @@ impl<S: Clone> Session<S> {
             self.durable = true;
             effects.push(self.acknowledge(trust));
         }
-        effects.extend(self.log_is_full(now, saved));
+        effects.extend(self.new_log(trust, now, saved));
         effects
     }
 
-    fn log_is_full(&self, now: Moment, saved: Saved) -> Option<Effect<S>> {
+    /// Asks for a snapshot if the log on disk needs one: at once when nothing of it would verify any more, otherwise by a new
+    /// stream.
+    fn new_log(&mut self, trust: &HeldTrust, now: Moment, saved: Saved) -> Option<Effect<S>> {
+        if saved.log_outdated {
+            let asks = !self.replaces_log && self.resync.ask(now.elapsed);
+            self.replaces_log |= asks;
+            return asks.then(|| nack(trust, trust.epoch(), UpdateRefused::PublishersChanged, true));
+        }
         let ends = saved.wants_snapshot && !self.replaces_log && now.elapsed >= self.may_end_for_log_from;
         ends.then_some(Effect::End(Ending::LogFull))
     }

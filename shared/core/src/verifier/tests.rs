@@ -56,6 +56,7 @@ fn snapshot(state: &TrustState) -> Update {
         content: UpdateContent::Snapshot {
             key_set: Arc::clone(state.keys()),
             revocations: RevocationList::default(),
+            publishers: state.publishers(),
         },
     }
 }

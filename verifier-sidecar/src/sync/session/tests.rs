@@ -3,6 +3,7 @@
 use countersign_core::Timestamp;
 use countersign_core::names::VerifierId;
 use countersign_core::ports::Clock as _;
+use countersign_core::publishers::FIRST_GENERATION;
 use countersign_core::revocation::RevocationList;
 use countersign_core::trust::{Change, Epoch, MAX_EPOCH_STEP, UpdateContent};
 use countersign_crypto::publishing::Context;
@@ -38,6 +39,7 @@ struct Stage {
 const DURABLE: Saved = Saved {
     durable: true,
     wants_snapshot: false,
+    log_outdated: false,
 };
 
 impl Stage {
@@ -264,6 +266,7 @@ fn an_older_epoch_is_refused() {
     let mut older = stage.authority.update(UpdateContent::Snapshot {
         key_set: Arc::clone(fresh.state.keys()),
         revocations: [revocation("another-history")].into(),
+        publishers: FIRST_GENERATION,
     });
     older.epoch = 1;
     older.state_digest = [7; 32];
@@ -281,6 +284,7 @@ fn a_fork_is_refused_and_ends_closed() {
     let mut forked = stage.authority.update(UpdateContent::Snapshot {
         key_set: key_set("two"),
         revocations: RevocationList::default(),
+        publishers: FIRST_GENERATION,
     });
     forked.state_digest = [7; 32];
     let forked = stage.authority.sign_update(&forked);
@@ -306,6 +310,7 @@ fn a_jump_does_not_poison_the_floor() {
         let mut jump = stage.authority.update(UpdateContent::Snapshot {
             key_set: Arc::clone(stage.authority.state.keys()),
             revocations: RevocationList::default(),
+            publishers: FIRST_GENERATION,
         });
         jump.epoch = epoch;
         let jump = stage.authority.sign_update(&jump);
@@ -355,6 +360,7 @@ fn a_snapshot_that_does_not_help_is_not_asked_for_in_a_loop() {
     let mut wrong = stage.authority.update(UpdateContent::Snapshot {
         key_set: Arc::clone(stage.authority.state.keys()),
         revocations: RevocationList::default(),
+        publishers: FIRST_GENERATION,
     });
     wrong.epoch = 5;
     let wrong = stage.authority.sign_update(&wrong);
@@ -420,6 +426,7 @@ fn a_signed_message_that_is_no_update_is_refused() {
     let mut other = stage.authority.update(UpdateContent::Snapshot {
         key_set: Arc::clone(stage.authority.state.keys()),
         revocations: RevocationList::default(),
+        publishers: FIRST_GENERATION,
     });
     other.issuer = countersign_core::names::Issuer::parse("https://other.example.com").unwrap();
     let other = stage.authority.sign_update(&other);

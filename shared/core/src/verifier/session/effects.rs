@@ -56,6 +56,8 @@ pub struct Saved {
     pub durable: bool,
     /// Whether the cache asks for a snapshot to replace its log.
     pub wants_snapshot: bool,
+    /// Whether it does because the log was signed by keys that publish no longer.
+    pub log_outdated: bool,
 }
 
 /// Why a session ends by itself.

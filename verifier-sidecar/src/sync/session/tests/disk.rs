@@ -1,5 +1,7 @@
 //! What the disk has to do with it: durability, a full log, and the floor that it remembers.
 
+use countersign_core::publishers::FIRST_GENERATION;
+
 use super::*;
 
 /// Without a disk, an epoch is acknowledged for what it is; once the disk is back, it is acknowledged again.
@@ -56,6 +58,7 @@ fn the_log_is_replaced_only_by_what_has_its_digest() {
     let empty = stage.authority.update(UpdateContent::Snapshot {
         key_set: key_set("two"),
         revocations: RevocationList::default(),
+        publishers: FIRST_GENERATION,
     });
     let empty = stage.authority.sign_update(&empty);
     assert_eq!(nacks(&stage.update(empty)), [(1, "update_digest", true)]);

@@ -6,6 +6,8 @@ use countersign_core::{Rejection, Timestamp};
 use countersign_proto::trust::v1 as wire;
 use prost::Message as _;
 
+use countersign_core::publishers::FIRST_GENERATION;
+
 use super::*;
 
 /// The claims of a token that lives for as long as any.
@@ -179,6 +181,7 @@ fn nothing_is_heeded_of_what_is_refused_for_good() {
     let mut of_another = stage.authority.update(UpdateContent::Snapshot {
         key_set: Arc::clone(stage.authority.state.keys()),
         revocations: [revocation("t")].into(),
+        publishers: FIRST_GENERATION,
     });
     of_another.issuer = countersign_core::names::Issuer::parse("https://other.example.com").unwrap();
     let of_another = stage.authority.sign_update(&of_another);
@@ -186,6 +189,7 @@ fn nothing_is_heeded_of_what_is_refused_for_good() {
     let mut impossible = stage.authority.update(UpdateContent::Snapshot {
         key_set: Arc::clone(stage.authority.state.keys()),
         revocations: [revocation("t")].into(),
+        publishers: FIRST_GENERATION,
     });
     impossible.epoch = u64::MAX;
     let impossible = stage.authority.sign_update(&impossible);
