@@ -25,6 +25,10 @@ use crate::verifier::{Admitted, Denied, Verifier};
 /// than one timer.
 const SHORT_CALL: Duration = Duration::from_secs(1);
 
+/// How long a call goes on unseen after that, at most. Timers stand still while the machine is suspended, and trust ages: a call
+/// that was open then goes on for no longer than this after it.
+const UNSEEN: Duration = Duration::from_secs(10);
+
 /// The end of a call, with why. Both directions of the call wait for the same.
 pub(crate) type Over = Shared<Pin<Box<dyn Future<Output = Refusal> + Send>>>;
 
@@ -89,7 +93,7 @@ impl TokenWatch {
                 return denied;
             }
             tokio::select! {
-                () = sleep(self.good_for()) => {}
+                () = sleep(self.good_for().min(UNSEEN)) => {}
                 changed = epochs.changed() => if changed.is_err() {
                     // The store is gone, and with it whatever could still be known.
                     return Rejection::TrustCold.into();
@@ -117,5 +121,49 @@ impl TokenWatch {
             .map_or(Duration::ZERO, |method| self.verifier.refuses_in(method));
         // Never nothing: should a clock be a little behind, this is not to spin.
         expires_in.min(trusted_for).max(Duration::from_millis(20))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use countersign_core::requirements::{MethodTable, Requirements};
+
+    use super::*;
+    use crate::test_util::{REFUSE_AFTER, SetClock, TestIssuer, claims, empty_store, trust, verifier};
+    use crate::verifier::{Admission, Question};
+
+    /// X05, I-29: a machine that sleeps wakes with its timers as they were. The clock that trust ages by has gone on.
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_that_was_open_in_the_machines_sleep_is_judged_soon_after() {
+        let clock = SetClock::new();
+        let store = empty_store(Arc::<SetClock>::clone(&clock));
+        trust(&store, TestIssuer::new("one").state(1, []));
+        let verifier = Arc::new(verifier(
+            &store,
+            MethodTable::new(Requirements::default()),
+            1 << 20,
+        ));
+        let token = TestIssuer::new("one").token(&claims("1.1"));
+        let uri = Uri::from_static("http://orders/a.A/Stream");
+        let question = Question {
+            token: Ok(token.as_bytes()),
+            method: Some(MethodPath::parse(uri.path()).expect("a method")),
+            peer_certificate: None,
+        };
+        let Ok(Admission::Token(admitted)) = verifier.decide(&question).verdict else {
+            panic!("the token is good");
+        };
+        let watch = TokenWatch {
+            verifier,
+            admitted,
+            uri,
+            peer_certificate: None,
+        };
+        let over = tokio::spawn(watch.refused());
+        sleep(SHORT_CALL * 2).await;
+        clock.advance(REFUSE_AFTER + Duration::from_secs(60));
+        let woken = Instant::now();
+        over.await.expect("it ends");
+        assert!(woken.elapsed() <= UNSEEN, "{:?}", woken.elapsed());
     }
 }
