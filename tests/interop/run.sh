@@ -14,9 +14,35 @@ for tool in ./collector github.com/fullstorydev/grpcurl/cmd/grpcurl github.com/i
   GOFLAGS=-mod=readonly go build -trimpath -o "$root/target/interop/bin/${tool##*/}" "$tool"
 done
 
+# libfaketime, of which clock.sh's processes have their clocks: the system's, or the distribution's package, which is unpacked into
+# target/ and not installed. The second attempt is for a system whose lists of packages are not there.
+readonly unpacked=$root/target/interop/faketime
+find_faketime() {
+  FAKETIME_LIBRARY=$(find /usr/lib /usr/lib64 "$unpacked" -name libfaketimeMT.so.1 -print -quit 2>/dev/null || true)
+}
+find_faketime
+if [[ -z $FAKETIME_LIBRARY ]]; then
+  mkdir -p "$unpacked/lists/partial" "$unpacked/cache/archives/partial"
+  own=(-o "Dir::State::Lists=$unpacked/lists" -o "Dir::Cache=$unpacked/cache" -o APT::Sandbox::User=)
+  (
+    cd "$unpacked"
+    apt-get download --quiet libfaketime || {
+      apt-get update --quiet "${own[@]}"
+      apt-get download --quiet "${own[@]}" libfaketime
+    }
+    dpkg -x libfaketime_*.deb .
+  )
+  find_faketime
+fi
+if [[ -z $FAKETIME_LIBRARY ]]; then
+  printf 'tests/interop needs libfaketime\n' >&2
+  exit 1
+fi
+export FAKETIME_LIBRARY
+
 status=0
 results=
-for test in grpcurl otlp readme drill; do
+for test in grpcurl otlp readme drill clock streams loss; do
   printf '\n==== %s.sh\n' "$test"
   ./"$test.sh" | tee "$root/target/interop/$test.log" || status=1
   results+=$(tail -n 1 "$root/target/interop/$test.log")$'\n'
