@@ -232,7 +232,8 @@ impl TrustSource {
         metrics::register_sync(registry, &metrics);
         let authority = authority_tls(config, Arc::clone(clock))?;
         let dial = dial(&authority, &config.authority.uri)?;
-        let publishers = Publishers::new(config.authority.publishers.clone(), Arc::new(AwsLc));
+        let pinned = &config.authority.publishers;
+        let publishers = Publishers::new(config.rules.issuer.clone(), pinned, Arc::new(AwsLc));
         let (cache, verifier_id) = open_cache(config, &trust, publishers.clone(), Arc::clone(clock)).await?;
         let settings = SyncSettings {
             heartbeat_period: config.heartbeat,

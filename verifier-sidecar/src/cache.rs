@@ -29,6 +29,7 @@ use std::time::Duration;
 
 use countersign_core::names::VerifierId;
 use countersign_core::ports::Clock;
+use countersign_core::publishers::Unsaved;
 use countersign_core::trust::{Epoch, TrustState, UpdateRefused, UpdateRules};
 use countersign_core::verifier::{ClockMark, Saved, Unsound};
 use countersign_proto::sync::v1::hello::Proof;
@@ -41,7 +42,7 @@ use crate::trust::{StateId, TrustStore, moment};
 use directory::Directory;
 pub use directory::Exposed;
 pub(crate) use directory::check_access;
-use journal::Entry;
+use journal::{Entry, Links};
 use latest::Latest;
 use opening::Opening;
 use worker::Worker;
@@ -134,6 +135,10 @@ pub enum Unusable {
     Misplaced,
     /// The state does not have the digest or the number of revocations that the authority stated.
     Manifest,
+    /// A link to other publishing keys is wrong.
+    Publishers,
+    /// Links to other publishing keys are missing that were here: the database is older than it was.
+    PublishersBehind,
     /// A signature or a step is refused.
     Refused(UpdateRefused),
 }
@@ -169,6 +174,8 @@ impl Unusable {
             Self::Malformed => "malformed",
             Self::Misplaced => "misplaced",
             Self::Manifest => "manifest",
+            Self::Publishers => "publishers",
+            Self::PublishersBehind => "publishers_behind",
             Self::Refused(refused) => refused.reason(),
         }
     }
@@ -366,12 +373,13 @@ impl TrustCache {
     }
 
     /// Saves a signed snapshot and the signed deltas that follow on it, in place of everything before; `leads_to` is the
-    /// state at the end.
+    /// state at the end. With it go the links of `publishers` that are not on disk.
     pub async fn save_snapshot(
         &self,
         signed: &Signed,
         deltas: &[(Epoch, Signed)],
         leads_to: StateId,
+        publishers: &Publishers,
     ) -> Saved {
         if let Some((epoch, delta)) = deltas.last() {
             self.latest().update(*epoch, delta);
@@ -379,22 +387,40 @@ impl TrustCache {
         let deltas = deltas
             .iter()
             .map(|(epoch, signed)| (*epoch, signed.encode_to_vec()));
-        self.save(Entry::Snapshot {
-            signed: signed.encode_to_vec(),
-            deltas: deltas.collect(),
+        let (signed, deltas) = (signed.encode_to_vec(), deltas.collect());
+        self.save_with_links(publishers, |links| Entry::Snapshot {
+            signed,
+            deltas,
             leads_to,
+            links,
         })
         .await
     }
 
-    /// Saves the signed delta that leads from the last state saved to `leads_to`.
-    pub async fn save_delta(&self, signed: &Signed, leads_to: StateId) -> Saved {
+    /// Saves the signed delta that leads from the last state saved to `leads_to`. With it go the links of `publishers` that are
+    /// not on disk; when they drop a key, they wait for a snapshot, and so does the delta.
+    pub async fn save_delta(&self, signed: &Signed, leads_to: StateId, publishers: &Publishers) -> Saved {
         self.latest().update(leads_to.epoch, signed);
-        self.save(Entry::Delta {
-            signed: signed.encode_to_vec(),
+        let signed = signed.encode_to_vec();
+        self.save_with_links(publishers, |links| Entry::Delta {
+            signed,
             leads_to,
+            links,
         })
         .await
+    }
+
+    async fn save_with_links(
+        &self,
+        publishers: &Publishers,
+        entry: impl FnOnce(Option<Links>) -> Entry,
+    ) -> Saved {
+        let unsaved = publishers.unsaved();
+        let saved = self.save(entry(unsaved.as_ref().map(links))).await;
+        if let Some(unsaved) = unsaved.filter(|_| saved.durable) {
+            publishers.saved(unsaved.generation);
+        }
+        saved
     }
 
     /// Saves the signed heartbeat for `epoch` that answers a ping which was sent when the clocks stood at `sent`.
@@ -461,6 +487,14 @@ impl TrustCache {
             }
             *noted = problem;
         }
+    }
+}
+
+fn links(unsaved: &Unsaved<Signed>) -> Links {
+    Links {
+        generation: unsaved.generation,
+        record: replay::write_links(&unsaved.links),
+        drops_keys: unsaved.drops_keys,
     }
 }
 

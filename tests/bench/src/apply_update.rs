@@ -162,7 +162,7 @@ impl Delta {
                 key_id: key.key_id().to_string(),
                 payload: payload.into(),
             },
-            publishers: Publishers::new(pinned, Arc::new(AwsLc)),
+            publishers: Publishers::new(fixture.state.issuer().clone(), &pinned, Arc::new(AwsLc)),
         })
     }
 

@@ -1,4 +1,5 @@
-//! The floor file: the highest epoch that was ever made durable here, kept outside the database.
+//! The floor file: the highest epoch that was ever made durable here, and the highest generation of publisher sets, kept outside
+//! the database.
 //!
 //! It is what shows that a database is older than it was: restored, swapped, or with its tail lost. Two lines: a JSON
 //! object, and its SHA-256, so that a damaged number is not taken for a high one that would lock the authority out.
@@ -8,6 +9,7 @@ use std::io::{self, Read as _};
 use std::path::Path;
 
 use countersign_core::ports::Sha256;
+use countersign_core::publishers::{Generation, LinkDigest};
 use serde::{Deserialize, Serialize};
 
 use super::CacheIdentity;
@@ -16,7 +18,7 @@ use crate::trust::StateId;
 
 /// The name of the file in the state directory.
 pub(super) const FILE: &str = "floor";
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 const MAX_LENGTH: u64 = 16 * 1024;
 
 #[derive(Serialize, Deserialize)]
@@ -26,6 +28,19 @@ struct Content {
     identity: CacheIdentity,
     epoch: u64,
     digest: String,
+    publishers: Generation,
+    pin: String,
+}
+
+/// What was made durable here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Floor {
+    /// The highest state.
+    pub(super) state: StateId,
+    /// The highest generation of publisher sets.
+    pub(super) publishers: Generation,
+    /// The digest of the pinned set that links lead there from.
+    pub(super) pin: LinkDigest,
 }
 
 /// What the floor file says.
@@ -36,7 +51,7 @@ pub(super) enum Found {
     /// It is damaged, of another format, or of another verifier.
     Unreadable,
     /// The floor.
-    Floor(StateId),
+    Floor(Floor),
 }
 
 /// Reads the file in `directory`.
@@ -58,20 +73,22 @@ pub(super) fn read(directory: &Path, identity: &CacheIdentity, sha256: &dyn Sha2
 pub(super) fn write(
     directory: &Path,
     identity: &CacheIdentity,
-    floor: StateId,
+    floor: Floor,
     sha256: &dyn Sha256,
 ) -> io::Result<()> {
     let content = serde_json::to_string(&Content {
         format: FORMAT,
         identity: identity.clone(),
-        epoch: floor.epoch,
-        digest: hex(&floor.digest),
+        epoch: floor.state.epoch,
+        digest: hex(&floor.state.digest),
+        publishers: floor.publishers,
+        pin: hex(&floor.pin),
     })?;
     let sum = hex(&sha256.sha256(&[content.as_bytes()]));
     replace_file(directory, FILE, format!("{content}\n{sum}\n").as_bytes())
 }
 
-fn parse(text: &str, identity: &CacheIdentity, sha256: &dyn Sha256) -> Option<StateId> {
+fn parse(text: &str, identity: &CacheIdentity, sha256: &dyn Sha256) -> Option<Floor> {
     let (content, sum) = text.strip_suffix('\n')?.split_once('\n')?;
     if sum != hex(&sha256.sha256(&[content.as_bytes()])) {
         return None;
@@ -80,9 +97,13 @@ fn parse(text: &str, identity: &CacheIdentity, sha256: &dyn Sha256) -> Option<St
     if content.format != FORMAT || content.identity != *identity {
         return None;
     }
-    Some(StateId {
-        epoch: content.epoch,
-        digest: read_hex(&content.digest)?,
+    Some(Floor {
+        state: StateId {
+            epoch: content.epoch,
+            digest: read_hex(&content.digest)?,
+        },
+        publishers: content.publishers,
+        pin: read_hex(&content.pin)?,
     })
 }
 

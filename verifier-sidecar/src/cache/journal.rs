@@ -5,21 +5,37 @@
 //! save(heartbeat): record, clocks -> flushed -> done, if it states the epoch at the end of the log
 //! ```
 //!
+//! Links to other publisher sets go with the update after them. Those that drop a key go with a snapshot only: that key may have
+//! signed what is in the log.
+//!
 //! A snapshot replaces the log. The log has a soft bound, from which on a snapshot is asked for, and a hard one, at which
 //! nothing more is written: the disk then keeps an older state, whose age its older heartbeat tells.
 
 use std::sync::Arc;
 
+use countersign_core::publishers::Generation;
 use countersign_core::trust::Epoch;
 use countersign_core::verifier::{ClockMark, Saved};
 use countersign_runtime::ErrorChain;
 
 use super::directory::Directory;
 use super::disk::{Change, DiskError, RecordMap, Records};
+use super::floor::Floor;
 use super::replay::{self, Rejected, Replay, Replayed, delta_name};
 use super::{CacheIdentity, Unusable, floor};
 use crate::sync::Publishers;
 use crate::trust::StateId;
+
+/// Links that are not on disk yet.
+#[derive(Clone, Debug)]
+pub(super) struct Links {
+    /// The generation that they lead to.
+    pub(super) generation: Generation,
+    /// The record of all of them.
+    pub(super) record: Vec<u8>,
+    /// Whether a key on disk is not in the set that they lead to.
+    pub(super) drops_keys: bool,
+}
 
 /// What is to be saved.
 #[derive(Clone, Debug)]
@@ -32,6 +48,8 @@ pub(super) enum Entry {
         deltas: Vec<(Epoch, Vec<u8>)>,
         /// The state at the end.
         leads_to: StateId,
+        /// Links to save with it.
+        links: Option<Links>,
     },
     /// A signed delta to the last state saved.
     Delta {
@@ -39,6 +57,8 @@ pub(super) enum Entry {
         signed: Vec<u8>,
         /// The state that it leads to.
         leads_to: StateId,
+        /// Links to save with it.
+        links: Option<Links>,
     },
     /// A signed heartbeat.
     Heartbeat {
@@ -98,6 +118,10 @@ pub(super) struct Journal {
     heartbeat_epoch: Option<Epoch>,
     deltas: Vec<Epoch>,
     bytes: usize,
+    /// The generation of the publisher set on disk.
+    generation: Generation,
+    /// Whether what is in the log was signed by keys that publish no longer.
+    outdated: bool,
 }
 
 impl Journal {
@@ -118,6 +142,8 @@ impl Journal {
             heartbeat_epoch: None,
             deltas: Vec::new(),
             bytes: 0,
+            generation: 0,
+            outdated: false,
         }
     }
 
@@ -130,6 +156,7 @@ impl Journal {
         let replayed = replay.run(&records)?;
         if let Some(replayed) = &replayed {
             self.tip = replayed.state.epoch();
+            self.generation = self.publishers.generation();
             self.heartbeat_epoch = replayed
                 .manifest
                 .as_ref()
@@ -148,15 +175,25 @@ impl Journal {
                 signed,
                 deltas,
                 leads_to,
-            } => self.snapshot(signed, deltas, *leads_to)?,
-            Entry::Delta { signed, leads_to } => self.delta(signed, *leads_to)?,
+                links,
+            } => self.snapshot(signed, deltas, *leads_to, self.new_links(links.as_ref()))?,
+            Entry::Delta {
+                signed,
+                leads_to,
+                links,
+            } => self.delta(signed, *leads_to, self.new_links(links.as_ref()))?,
             Entry::Heartbeat { signed, epoch, sent } => self.heartbeat(signed, *epoch, sent)?,
         };
         Ok(Saved {
             durable,
             wants_snapshot: !durable || self.is_over(1),
-            log_outdated: false,
+            log_outdated: self.outdated,
         })
+    }
+
+    /// `links`, unless they were saved with something that nobody waited for.
+    fn new_links<'a>(&self, links: Option<&'a Links>) -> Option<&'a Links> {
+        links.filter(|links| links.generation > self.generation)
     }
 
     fn snapshot(
@@ -164,13 +201,15 @@ impl Journal {
         signed: &[u8],
         deltas: &[(Epoch, Vec<u8>)],
         leads_to: StateId,
+        links: Option<&Links>,
     ) -> Result<bool, JournalError> {
         let identity = replay::write_identity(&self.identity)?;
         let epochs: Vec<Epoch> = deltas.iter().map(|(epoch, _)| *epoch).collect();
         let gone = self.deltas.iter().filter(|epoch| !epochs.contains(epoch));
         let mut remove: Vec<String> = gone.copied().map(delta_name).collect();
-        // A heartbeat for an epoch before the snapshot can no longer be checked against the chain.
-        let keeps_heartbeat = self.heartbeat_epoch == Some(leads_to.epoch);
+        // A heartbeat for an epoch before the snapshot can no longer be checked against the chain, nor one that a key signed
+        // which publishes no longer.
+        let keeps_heartbeat = self.heartbeat_epoch == Some(leads_to.epoch) && links.is_none();
         if !keeps_heartbeat {
             remove.push(replay::HEARTBEAT.to_owned());
             self.heartbeat_epoch = None;
@@ -184,24 +223,35 @@ impl Journal {
                 .iter()
                 .map(|(epoch, signed)| (delta_name(*epoch), signed.as_slice())),
         );
+        put.extend(links.map(record));
         self.records.commit(&Change { put, remove })?;
+        self.outdated = false;
         self.deltas = epochs;
         self.bytes = deltas.iter().map(|(_, signed)| signed.len()).sum();
+        self.led_to(links);
         self.reached(leads_to)?;
         Ok(true)
     }
 
-    fn delta(&mut self, signed: &[u8], leads_to: StateId) -> Result<bool, JournalError> {
+    fn delta(
+        &mut self,
+        signed: &[u8],
+        leads_to: StateId,
+        links: Option<&Links>,
+    ) -> Result<bool, JournalError> {
+        self.outdated |= links.is_some_and(|links| links.drops_keys);
         let follows = self.tip != 0 && self.tip.checked_add(1) == Some(leads_to.epoch);
-        if !follows || self.is_over(HARD) {
+        if !follows || self.outdated || self.is_over(HARD) {
             return Ok(false);
         }
+        let delta = (delta_name(leads_to.epoch), signed);
         self.records.commit(&Change {
-            put: vec![(delta_name(leads_to.epoch), signed)],
+            put: [delta].into_iter().chain(links.map(record)).collect(),
             remove: Vec::new(),
         })?;
         self.deltas.push(leads_to.epoch);
         self.bytes = self.bytes.saturating_add(signed.len());
+        self.led_to(links);
         self.reached(leads_to)?;
         Ok(true)
     }
@@ -225,7 +275,8 @@ impl Journal {
     /// A crash between the records and the floor leaves the floor behind what is put in force now.
     fn catch_up(&mut self, replay: &Replay<'_>, replayed: &Replayed) {
         let state = StateId::of(&replayed.state);
-        if replay.floor != floor::Found::Floor(state)
+        let reached = self.floor(state);
+        if replay.floor != floor::Found::Floor(reached)
             && let Err(error) = self.reached(state)
         {
             tracing::warn!(error = %ErrorChain(&error), "the floor stays behind the trust on disk");
@@ -233,14 +284,33 @@ impl Journal {
     }
 
     /// Only after the records are on disk: a floor above them would make the next start a cold one.
-    fn reached(&mut self, floor: StateId) -> Result<(), JournalError> {
-        self.tip = floor.epoch;
+    fn reached(&mut self, state: StateId) -> Result<(), JournalError> {
+        self.tip = state.epoch;
+        let floor = self.floor(state);
         let sha256 = self.publishers.reader().as_ref();
         floor::write(self.directory.path(), &self.identity, floor, sha256).map_err(JournalError::Floor)
+    }
+
+    fn floor(&self, state: StateId) -> Floor {
+        Floor {
+            state,
+            publishers: self.generation,
+            pin: *self.publishers.pin(),
+        }
+    }
+
+    const fn led_to(&mut self, links: Option<&Links>) {
+        if let Some(links) = links {
+            self.generation = links.generation;
+        }
     }
 
     fn is_over(&self, times: usize) -> bool {
         self.deltas.len() >= self.bound.deltas.saturating_mul(times)
             || self.bytes >= self.bound.bytes.saturating_mul(times)
     }
+}
+
+fn record(links: &Links) -> (String, &[u8]) {
+    (replay::PUBLISHERS.to_owned(), links.record.as_slice())
 }

@@ -60,6 +60,7 @@ impl Opening {
         let claimed = Directory::claim(&self.settings.directory);
         // After the claim, so that no predecessor raises it any more.
         let floor = self.floor();
+        self.require(floor);
         let directory = match claimed {
             Ok(directory) => Arc::new(directory),
             Err(Unavailable::InUse) => return Err(CacheError::InUse),
@@ -79,6 +80,7 @@ impl Opening {
         let (cache, found) = match self.existing(&directory, floor) {
             Ok(Some((worker, replayed))) => {
                 let epoch = replayed.as_ref().map_or(0, |replayed| replayed.state.epoch());
+                self.publishers.saved(self.publishers.generation());
                 (self.cache(worker, directory, epoch), Ok(replayed))
             }
             Ok(None) => (self.fresh(directory), Ok(None)),
@@ -109,6 +111,15 @@ impl Opening {
             directory, identity, ..
         } = &self.settings;
         floor::read(directory, identity, self.publishers.reader().as_ref())
+    }
+
+    /// With the same pinned keys there is no way back behind the links that were here.
+    fn require(&self, floor: floor::Found) {
+        if let floor::Found::Floor(floor) = floor
+            && floor.pin == *self.publishers.pin()
+        {
+            self.publishers.require(floor.publishers);
+        }
     }
 
     /// The database that is there. Nothing when there is none, and none is missing.
@@ -211,7 +222,7 @@ impl Opening {
 
 const fn known(floor: floor::Found) -> Option<StateId> {
     match floor {
-        floor::Found::Floor(floor) => Some(floor),
+        floor::Found::Floor(floor) => Some(floor.state),
         floor::Found::Nothing | floor::Found::Unreadable => None,
     }
 }

@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use countersign_core::Timestamp;
-use countersign_core::trust::{Epoch, TrustState, Update, UpdateRules};
+use countersign_core::publishers::LinkRefused;
+use countersign_core::trust::{Epoch, TrustState, Update, UpdateRefused, UpdateRules};
 use countersign_core::verifier::{self, BootId, ClockMark, Manifest, Moment, StateId, VerifierClock};
 use countersign_proto::trust::v1::Signed;
 use prost::Message as _;
@@ -16,12 +17,13 @@ use super::{CacheIdentity, Unusable, floor};
 use crate::sync::Publishers;
 
 /// The version of the records. Raised when an older program could misread them.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 
 pub(super) const IDENTITY: &str = "identity";
 pub(super) const SNAPSHOT: &str = "snapshot";
 pub(super) const HEARTBEAT: &str = "heartbeat";
 pub(super) const CLOCK: &str = "clock";
+pub(super) const PUBLISHERS: &str = "publishers";
 const DELTA: &str = "delta/";
 
 /// The name of the delta that leads to `epoch`. Names sort as epochs do.
@@ -86,6 +88,22 @@ fn read_clock(record: &[u8]) -> Option<ClockMark> {
     })
 }
 
+/// The record of `links`.
+pub(super) fn write_links(links: &[Signed]) -> Vec<u8> {
+    links
+        .iter()
+        .flat_map(Signed::encode_length_delimited_to_vec)
+        .collect()
+}
+
+fn read_links(mut record: &[u8]) -> Result<Vec<Signed>, Unusable> {
+    let mut links = Vec::new();
+    while !record.is_empty() {
+        links.push(Signed::decode_length_delimited(&mut record).map_err(|_malformed| Unusable::Malformed)?);
+    }
+    Ok(links)
+}
+
 /// A delta in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct LoggedDelta {
@@ -146,9 +164,10 @@ impl Replay<'_> {
             (floor::Found::Nothing, true) => return Ok(None),
             (_, true) => return Err(Unusable::Lost.into()),
             (floor::Found::Nothing | floor::Found::Unreadable, false) => None,
-            (floor::Found::Floor(floor), false) => Some(floor),
+            (floor::Found::Floor(floor), false) => Some(floor.state),
         };
         self.check_identity(records)?;
+        self.follow_links(records)?;
         let mark = records
             .get(CLOCK)
             .map(|record| read_clock(record).ok_or(Unusable::Malformed));
@@ -160,6 +179,9 @@ impl Replay<'_> {
         let mut replay = verifier::Replay::begin(self.rules, sha256, time, manifest, &snapshot)?;
         let deltas = self.follow(&mut replay, records)?;
         let restored = replay.finish(floor)?;
+        if restored.state.publishers() > self.publishers.highest() {
+            return Err(Unusable::Refused(UpdateRefused::PublishersMissing).into());
+        }
         Ok(Some(Replayed {
             latest: latest(records, restored.manifest.as_ref(), &deltas),
             state: restored.state,
@@ -174,7 +196,7 @@ impl Replay<'_> {
         replay: &mut verifier::Replay<'_>,
         records: &RecordMap,
     ) -> Result<Vec<LoggedDelta>, Rejected> {
-        let others = [IDENTITY, SNAPSHOT, HEARTBEAT, CLOCK];
+        let others = [IDENTITY, SNAPSHOT, HEARTBEAT, CLOCK, PUBLISHERS];
         let mut logged = Vec::new();
         for (name, record) in records
             .iter()
@@ -196,6 +218,26 @@ impl Replay<'_> {
     fn delta(&self, name: &str, record: &[u8]) -> Result<(Epoch, Update), Unusable> {
         let epoch = delta_epoch(name).ok_or(Unusable::Misplaced)?;
         Ok((epoch, self.update(record)?))
+    }
+
+    /// Goes from the pinned set to the one that was in force. A link that does not lead on from the pinned set leads to nothing.
+    fn follow_links(&self, records: &RecordMap) -> Result<(), Unusable> {
+        for link in records
+            .get(PUBLISHERS)
+            .map_or(Ok(Vec::new()), |record| read_links(record))?
+        {
+            match self.publishers.offer(&link) {
+                Ok(_) | Err(LinkRefused::Signer) => {}
+                Err(refused) => {
+                    tracing::warn!(reason = refused.reason(), "a link on disk is refused");
+                    return Err(Unusable::Publishers);
+                }
+            }
+        }
+        if self.publishers.lacks_links() {
+            return Err(Unusable::PublishersBehind);
+        }
+        Ok(())
     }
 
     fn check_identity(&self, records: &RecordMap) -> Result<(), Unusable> {

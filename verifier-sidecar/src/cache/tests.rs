@@ -17,6 +17,7 @@ use crate::sync::scripted::{ISSUER, START, ScriptedAuthority, TestClock, rules, 
 mod damage;
 mod failing;
 mod latest;
+mod publishers;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -25,16 +26,20 @@ struct Desk {
     directory: TempDir,
     clock: Arc<TestClock>,
     authority: ScriptedAuthority,
+    /// Of the process that has the cache open.
+    publishers: Publishers,
     identity: CacheIdentity,
 }
 
 impl Desk {
     fn new() -> Self {
         let text = str::to_owned;
+        let authority = ScriptedAuthority::new();
         Self {
+            publishers: authority.publishers(),
             directory: tempfile::tempdir().unwrap(),
             clock: TestClock::new(),
-            authority: ScriptedAuthority::new(),
+            authority,
             identity: CacheIdentity {
                 issuer: text(ISSUER),
                 trust_domain: text("example.com"),
@@ -74,7 +79,7 @@ impl Desk {
             VerifierId::parse("one").unwrap(),
         );
         let clock: Arc<TestClock> = Arc::clone(&self.clock);
-        TrustCache::open(settings, self.authority.publishers(), rules(), clock).await
+        TrustCache::open(settings, self.publishers.clone(), rules(), clock).await
     }
 
     async fn open(&self) -> Opened {
@@ -90,13 +95,13 @@ impl Desk {
 
     async fn save_snapshot(&self, cache: &TrustCache) -> Saved {
         cache
-            .save_snapshot(&self.authority.snapshot(), &[], self.reached())
+            .save_snapshot(&self.authority.snapshot(), &[], self.reached(), &self.publishers)
             .await
     }
 
     async fn save_revocation(&mut self, cache: &TrustCache, token_id: &str) -> Saved {
         let delta = self.authority.revoke(token_id);
-        cache.save_delta(&delta, self.reached()).await
+        cache.save_delta(&delta, self.reached(), &self.publishers).await
     }
 
     async fn save_heartbeat(&mut self, cache: &TrustCache) -> Saved {
@@ -333,6 +338,7 @@ async fn the_cache_of_another_verifier_is_not_used() {
 async fn records_of_an_unknown_publisher_are_not_used() {
     let mut desk = Desk::filled().await;
     desk.authority = ScriptedAuthority::new();
+    desk.publishers = desk.authority.publishers();
     assert_eq!(
         desk.unusable().await,
         Unusable::Refused(UpdateRefused::PublisherUnknown)
@@ -448,7 +454,7 @@ async fn a_state_without_its_digest_is_not_used() {
 #[tokio::test]
 async fn a_newer_format_is_kept_aside() {
     let desk = Desk::filled().await;
-    let newer = br#"{"format":3,"identity":{"who":"knows"},"more":1}"#;
+    let newer = br#"{"format":4,"identity":{"who":"knows"},"more":1}"#;
     desk.tamper(&put(replay::IDENTITY, newer));
     let opened = desk.open().await;
     assert!(matches!(opened.found, Found::Unusable(Unusable::Format)));

@@ -207,6 +207,21 @@ fn register_streams(registry: &mut Registry, sync: &SyncMetrics) {
     );
     registry.register("sync_connected", "1 while a stream is open", streams.connected);
     registry.register(
+        "publishers_generation",
+        "The generation of the set of publishing keys that is in force; 0 for the pinned one",
+        streams.publishers_in_force,
+    );
+    registry.register(
+        "publishers_durable_generation",
+        "The generation of the set of publishing keys that is on disk; 0 for the pinned one",
+        streams.publishers_durable,
+    );
+    registry.register(
+        "publisher_links_refused",
+        "Links to other publishing keys that were not taken over, by reason",
+        streams.links_refused,
+    );
+    registry.register(
         "clock_steps",
         "Times that somebody set the wall clock",
         streams.clock_steps,

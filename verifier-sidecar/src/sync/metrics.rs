@@ -1,5 +1,6 @@
 //! What the trust stream counts. `metrics.rs` of the sidecar registers these under their names.
 
+use countersign_core::publishers::Generation;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -45,6 +46,13 @@ pub struct SyncMetrics {
     pub cache_failures: ByReason,
     /// 1 while the state in force is on disk, 0 while it is in memory only.
     pub cache_durable: Gauge,
+    /// The generation of the publisher set in force.
+    pub publishers_in_force: Gauge,
+    /// The generation that is on disk.
+    pub publishers_durable: Gauge,
+    /// Links to other publisher sets that were not taken over, by reason
+    /// ([`countersign_core::publishers::LinkRefused::reason`]).
+    pub links_refused: ByReason,
     /// Times that somebody set the wall clock.
     pub clock_steps: Counter,
 }
@@ -53,6 +61,13 @@ impl SyncMetrics {
     /// Counts one in `family`.
     pub(super) fn count(family: &ByReason, reason: &'static str) {
         family.get_or_create(&Reason { reason }).inc();
+    }
+
+    /// Tells which publisher sets are in force and on disk.
+    pub(super) fn publishers(&self, in_force: Generation, durable: Generation) {
+        let gauge = |generation| i64::try_from(generation).unwrap_or(i64::MAX);
+        self.publishers_in_force.set(gauge(in_force));
+        self.publishers_durable.set(gauge(durable));
     }
 
     /// Counts revocations that are not taken as they stand.

@@ -7,7 +7,8 @@ use bytes::Bytes;
 use countersign_core::Timestamp;
 use countersign_core::key_set::{KeySet, KeyTimes, PublishedKey};
 use countersign_core::names::{Issuer, TokenId};
-use countersign_core::ports::{Clock, KeyReader as _};
+use countersign_core::ports::{Clock, KeyReader as _, Sha256 as _};
+use countersign_core::publishers::{FIRST_GENERATION, Generation};
 use countersign_core::revocation::{Revocation, RevocationList, RevokedSubject};
 use countersign_core::trust::{Change, TrustState, Update, UpdateContent, UpdateRules};
 use countersign_core::verifier::Grant;
@@ -15,6 +16,7 @@ use countersign_crypto::publishing::{self, Context, PinnedKeys};
 use countersign_crypto::test_util::DeterministicSigner;
 use countersign_crypto::{AwsLc, SigningKey};
 use countersign_proto::trust::v1::Signed;
+use countersign_wire::publishers::write_publishers;
 use countersign_wire::trust::{Heartbeat, write_heartbeat, write_update};
 
 use super::Publishers;
@@ -120,7 +122,12 @@ pub(crate) fn revocation(token_id: &str) -> Revocation {
 /// What the test speaks through.
 #[derive(Debug)]
 pub(crate) struct ScriptedAuthority {
-    key: SigningKey,
+    /// The publishing keys that it ever had, oldest first.
+    keys: Vec<SigningKey>,
+    /// Which of them signs.
+    signs: usize,
+    /// The links that it published.
+    pub(crate) links: Vec<Signed>,
     pub(crate) state: TrustState,
     pub(crate) sequence: u64,
 }
@@ -130,26 +137,87 @@ impl ScriptedAuthority {
     pub(crate) fn new() -> Self {
         let issuer = Issuer::parse(ISSUER).unwrap();
         Self {
-            key: SigningKey::generate(publishing::ALGORITHM).unwrap(),
+            keys: vec![SigningKey::generate(publishing::ALGORITHM).unwrap()],
+            signs: 0,
+            links: Vec::new(),
             state: TrustState::new(issuer, 1, key_set("one"), RevocationList::default(), &AwsLc),
             sequence: 0,
         }
     }
 
-    /// What a verifier pins.
+    /// What a verifier pins that knows the first key.
     pub(crate) fn publishers(&self) -> Publishers {
-        let jwks = countersign_core::jwk::write_set([self.key.jwk()]);
+        self.publishers_pinning(&self.keys[..1])
+    }
+
+    /// What a verifier pins that knows the key which signs now.
+    pub(crate) fn publishers_of_now(&self) -> Publishers {
+        self.publishers_pinning(&self.keys[self.signs..=self.signs])
+    }
+
+    fn publishers_pinning(&self, keys: &[SigningKey]) -> Publishers {
+        let jwks = countersign_core::jwk::write_set(keys.iter().map(SigningKey::jwk));
         let pinned = PinnedKeys::read(jwks.as_bytes(), &AwsLc).unwrap();
-        Publishers::new(pinned, Arc::new(AwsLc))
+        let issuer = Issuer::parse(ISSUER).unwrap();
+        Publishers::new(issuer, &pinned, Arc::new(AwsLc))
     }
 
     pub(crate) fn sign(&self, context: Context, payload: impl Into<Bytes>) -> Signed {
-        let payload = payload.into();
+        self.sign_with(self.signs, context, payload)
+    }
+
+    /// What the publishing key number `key` signs, in force or not.
+    pub(crate) fn sign_with(&self, key: usize, context: Context, payload: impl Into<Bytes>) -> Signed {
+        let (key, payload) = (&self.keys[key], payload.into());
         Signed {
-            signature: publishing::sign(&self.key, context, &payload).unwrap().into(),
-            key_id: self.key.key_id().to_string(),
+            signature: publishing::sign(key, context, &payload).unwrap().into(),
+            key_id: key.key_id().to_string(),
             payload,
         }
+    }
+
+    /// The link to the keys from number `from` on, as the next generation, signed by number `signer`.
+    pub(crate) fn link(&self, from: usize, signer: usize) -> Signed {
+        let previous = self.links.last();
+        let previous = previous.map(|link| AwsLc.sha256(&[&link.payload]));
+        let payload = write_publishers(
+            self.state.issuer(),
+            self.next_generation(),
+            self.keys[from..].iter().map(|key| key.jwk().clone()),
+            previous.as_ref(),
+        );
+        self.sign_with(signer, Context::Publishers, payload)
+    }
+
+    fn next_generation(&self) -> Generation {
+        FIRST_GENERATION + 1 + u64::try_from(self.links.len()).unwrap()
+    }
+
+    /// Adds a publishing key: the link, and the delta that names it.
+    pub(crate) fn prepare_publisher(&mut self) -> (Signed, Signed) {
+        self.keys
+            .push(SigningKey::generate(publishing::ALGORITHM).unwrap());
+        self.publish_link(self.link(self.signs, self.signs))
+    }
+
+    /// Lets the key that was added sign.
+    pub(crate) fn activate_publisher(&mut self) {
+        self.signs += 1;
+    }
+
+    /// Drops every publishing key but the one that signs: the link, and the delta that names it.
+    pub(crate) fn retire_publisher(&mut self) -> (Signed, Signed) {
+        self.publish_link(self.link(self.signs, self.signs))
+    }
+
+    fn publish_link(&mut self, link: Signed) -> (Signed, Signed) {
+        let generation = self.next_generation();
+        self.links.push(link.clone());
+        let delta = self.publish(Change {
+            publishers: Some(generation),
+            ..Change::default()
+        });
+        (link, delta)
     }
 
     pub(crate) fn sign_update(&self, update: &Update) -> Signed {

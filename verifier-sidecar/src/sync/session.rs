@@ -5,10 +5,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use countersign_core::publishers::{LinkRefused, Offered};
 use countersign_core::staleness::ClassBudget;
 use countersign_core::trust::UpdateRefused;
 use countersign_core::verifier::{
-    self as machine, Event, Message, Received, Saved, SessionSettings, StateId,
+    self as machine, Event, HeldTrust, Message, Received, Saved, SessionSettings, StateId,
 };
 use countersign_proto::sync::v1::hello::Proof;
 use countersign_proto::sync::v1::sync_request::Message as Request;
@@ -114,7 +115,11 @@ impl Session {
             Some(Response::Update(signed)) => self.update(signed),
             Some(Response::Pong(pong)) => self.pong(pong),
             // Of a later version of the protocol. If it mattered, the digest will tell.
-            Some(Response::Publishers(_)) | None => {
+            Some(Response::Publishers(signed)) => {
+                self.link(&signed);
+                Vec::new()
+            }
+            None => {
                 SyncMetrics::count(&self.parts.metrics.updates_refused, "message_unknown");
                 Vec::new()
             }
@@ -127,7 +132,7 @@ impl Session {
             update: part.update,
             left_out: part.left_out,
             length: signed.payload.len(),
-            publishers: countersign_core::publishers::FIRST_GENERATION,
+            publishers: self.parts.publishers.highest(),
         });
         let now = self.parts.trust.moment();
         let machine = &mut self.machine;
@@ -136,6 +141,31 @@ impl Session {
             .trust
             .write(|trust| machine.update(trust, now, signed, received));
         self.perform(effects)
+    }
+
+    /// A link came to the next publisher set.
+    fn link(&self, signed: &Signed) {
+        let Parts {
+            publishers,
+            metrics,
+            trust,
+            ..
+        } = &self.parts;
+        match publishers.offer(signed) {
+            Ok(Offered::Adopted) => {
+                let generation = publishers.generation();
+                metrics.publishers(generation, publishers.durable());
+                tracing::info!(generation, "the authority publishes under other keys");
+            }
+            Ok(Offered::Repeated) => {}
+            Err(refused) => {
+                SyncMetrics::count(&metrics.links_refused, refused.reason());
+                if refused == LinkRefused::Fork {
+                    trust.write(HeldTrust::contradicted);
+                }
+                tell_link_refused(refused);
+            }
+        }
     }
 
     fn pong(&mut self, pong: Pong) -> Vec<Effect> {
@@ -203,7 +233,7 @@ impl Session {
                 highest_epoch: hello.highest_epoch,
                 verifier_id: self.parts.settings.verifier_id.to_string(),
                 proof: self.parts.proof.clone(),
-                publishers_generation: 0,
+                publishers_generation: self.parts.publishers.durable(),
             }),
             Message::Ack(ack) => Request::Ack(Ack {
                 epoch: ack.in_force.epoch,
@@ -277,6 +307,16 @@ impl Session {
         } else {
             tracing::debug!(reason, "a heartbeat confirms nothing");
         }
+    }
+}
+
+/// A sidecar that pins a later set is offered the links before it, too.
+fn tell_link_refused(refused: LinkRefused) {
+    let reason = refused.reason();
+    if refused == LinkRefused::Signer {
+        tracing::debug!(reason, "a link to other publishing keys is skipped");
+    } else {
+        tracing::warn!(reason, "a link to other publishing keys is refused");
     }
 }
 

@@ -91,6 +91,7 @@ impl Supervisor {
     ) -> Self {
         let durable = cache.problem().is_none();
         metrics.cache_durable.set(i64::from(durable));
+        metrics.publishers(publishers.generation(), publishers.durable());
         let backoff = Backoff::new(SHORTEST_PAUSE, settings.longest_pause, Jitter::unpredictable());
         Self {
             parts: Parts {
@@ -178,7 +179,7 @@ impl Supervisor {
             parts,
             Beginning {
                 durable: epoch != 0 && self.cache.durable_epoch() == epoch,
-                replaces_log: self.cache.wants_snapshot(),
+                replaces_log: self.cache.wants_snapshot() || self.parts.publishers.drops_keys(),
                 may_end_for_log_from: self.may_end_for_log_from,
             },
         );
@@ -305,10 +306,19 @@ impl Supervisor {
 
     async fn save(&self, accepted: &Accepted) -> Saved {
         let leads_to = accepted.leads_to;
-        match &accepted.signed {
-            Signing::Snapshot(signed, deltas) => self.cache.save_snapshot(signed, deltas, leads_to).await,
-            Signing::Delta(signed) => self.cache.save_delta(signed, leads_to).await,
-        }
+        let publishers = &self.parts.publishers;
+        let saved = match &accepted.signed {
+            Signing::Snapshot(signed, deltas) => {
+                self.cache
+                    .save_snapshot(signed, deltas, leads_to, publishers)
+                    .await
+            }
+            Signing::Delta(signed) => self.cache.save_delta(signed, leads_to, publishers).await,
+        };
+        self.parts
+            .metrics
+            .publishers(publishers.generation(), publishers.durable());
+        saved
     }
 
     fn count(&self, saved: Saved) {

@@ -28,7 +28,10 @@ async fn the_latest_that_was_signed_is_shown_also_after_a_restart() {
     // Neither is older than what is known, and what is too long to be brought along is not.
     desk.save_revocation(&opened.cache, "fourth").await;
     let long = desk.authority.revoke_many("many-", 2000);
-    opened.cache.save_delta(&long, desk.reached()).await;
+    opened
+        .cache
+        .save_delta(&long, desk.reached(), &desk.publishers)
+        .await;
     assert_eq!(shown(&desk, &opened.cache), Some(("update", 5)));
     desk.save_heartbeat(&opened.cache).await;
     assert_eq!(shown(&desk, &opened.cache), Some(("heartbeat", 6)));

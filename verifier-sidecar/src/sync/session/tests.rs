@@ -19,6 +19,7 @@ mod disk;
 mod heartbeats;
 mod heeding;
 mod lossy;
+mod publishers;
 
 const SECOND: Duration = Duration::from_secs(1);
 
