@@ -100,6 +100,15 @@ expect_detail() {
   expect_found "$1" -r "$2" "$work/err" "$3"
 }
 
+# expect_equal NAME WANTED FOUND
+expect_equal() {
+  if [[ "$3" == "$2" ]]; then
+    ok "$1: $2"
+  else
+    not_ok "$1" "wanted $2, got $3"
+  fi
+}
+
 # expect_found NAME FLAGS FILTER FILE VALUE    What gojq finds in a file.
 expect_found() {
   local found

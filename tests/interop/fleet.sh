@@ -133,11 +133,11 @@ admin() {
   as operator "$@"
 }
 
-# The command line, with a certificate of the environment: as WHO ARGUMENT...
+# The command line, with a certificate of the environment, at the authority or at the one at port $at: as WHO ARGUMENT...
 as() {
   local who=$environment/pki/$1
   shift
-  "$countersign" "$@" --authority "127.0.0.1:$authority_port" --ca "$ca" --cert "$who.pem" --key "$who-key.pem"
+  "$countersign" "$@" --authority "127.0.0.1:${at:-$authority_port}" --ca "$ca" --cert "$who.pem" --key "$who-key.pem"
 }
 
 # Asks until it is so: becomes SECONDS NAME COMMAND...
@@ -212,12 +212,27 @@ comes_to() {
 
 # A metric of a process: metric ADMIN-PORT NAME. Nothing where there is none.
 metric() {
-  local body
+  local http body
   exec {http}<>"/dev/tcp/127.0.0.1/$1" || return 0
   printf 'GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n' >&"$http"
   body=$(cat <&"$http")
   exec {http}>&-
   awk -v name="$2" 'index($0, name " ") == 1 { print $2 }' <<<"${body//$'\r'/}"
+}
+
+# /ready of a process: ready ADMIN-PORT. Prints the HTTP status.
+ready() {
+  local http line
+  exec {http}<>"/dev/tcp/127.0.0.1/$1" || return 0
+  printf 'GET /ready HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n' >&"$http"
+  read -r _ line _ <&"$http"
+  exec {http}>&-
+  printf '%s' "$line"
+}
+
+# metric_is VALUE ADMIN-PORT METRIC    For `becomes`.
+metric_is() {
+  [[ $(metric "$2" "$3" 2>/dev/null || true) == "$1" ]]
 }
 
 # expect_metric NAME VALUE ADMIN-PORT METRIC

@@ -113,15 +113,6 @@ expect_trace() {
   fi
 }
 
-# expect_equal NAME WANTED FOUND
-expect_equal() {
-  if [[ "$3" == "$2" ]]; then
-    ok "$1: $2"
-  else
-    not_ok "$1" "wanted $2, got $3"
-  fi
-}
-
 # one_span FILTER KEY    What the one span has under a key.
 one_span() {
   spans | "$tools/gojq" -rs "map(select($1)) | if length == 1 then .[0].$2 else \"\(length) spans\" end"

@@ -42,7 +42,7 @@ export FAKETIME_LIBRARY
 
 status=0
 results=
-for test in grpcurl otlp readme drill clock streams loss; do
+for test in grpcurl otlp readme drill restored stopped clock streams loss; do
   printf '\n==== %s.sh\n' "$test"
   ./"$test.sh" | tee "$root/target/interop/$test.log" || status=1
   results+=$(tail -n 1 "$root/target/interop/$test.log")$'\n'

@@ -255,3 +255,28 @@ fn tell(row: &Row, found: &Found, report: &mut Report) {
         say(&format!("      {wrong}"));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_is_read_as_it_stands() {
+        let read = row("| 15m10s | refuses | refuses | decides | stale | not ready |").expect("a row");
+        assert_eq!(
+            (read.from, read.decides),
+            (Duration::from_secs(910), [false, false, true])
+        );
+        assert_eq!((read.status.as_str(), read.ready), ("stale", false));
+        assert!(row("| 15m10s | refuses | maybe | decides | stale | not ready |").is_none());
+    }
+
+    #[test]
+    fn the_instants_are_the_minutes_and_the_seconds_around_each_change() {
+        let change = row("| 1m30s | refuses | refuses | refuses | stale | ready |").expect("a row");
+        let seconds = seconds(&[change], 1001, 1_000_250);
+        // Confirmed at 1000.25, so at 1090 the age is a quarter of a second short of the change.
+        let expected = [1001, 1061, 1090, 1091, 1121, 1181];
+        assert_eq!(seconds.into_iter().collect::<Vec<_>>(), expected);
+    }
+}

@@ -8,6 +8,7 @@
     reason = "a test program: what cannot be set up must fail loudly"
 )]
 
+mod burst;
 mod calling;
 mod clock;
 mod loss;
@@ -37,6 +38,8 @@ enum What {
     Streams(streams::Arguments),
     /// Opens one stream and says when and how it ended.
     Hold(streams::HoldArguments),
+    /// Makes many calls at once, and counts what they come to.
+    Burst(burst::Arguments),
     /// Makes calls while the network between sidecars and authority is bad.
     Loss(loss::Arguments),
 }
@@ -49,6 +52,7 @@ async fn main() -> ExitCode {
         What::Table(arguments) => clock::run(&arguments, &mut report).await,
         What::Streams(arguments) => streams::run(&arguments, &mut report).await,
         What::Hold(arguments) => streams::hold(&arguments).await,
+        What::Burst(arguments) => burst::run(&arguments).await,
         What::Loss(arguments) => loss::run(arguments, &mut report).await,
     }
     report.exit_code()

@@ -92,7 +92,7 @@ async fn relay(mut near: TcpStream, authority: SocketAddr, fault: watch::Receive
         tokio::select! {
             broken = pump(near_read, far_write, Way::Up, fault.clone()) => broken,
             broken = pump(far_read, near_write, Way::Down, fault.clone()) => broken,
-            Closed = until_away(fault) => Closed,
+            broken = until_away(fault) => broken,
         }
     };
     if broken == Broken::Reset {
@@ -101,12 +101,10 @@ async fn relay(mut near: TcpStream, authority: SocketAddr, fault: watch::Receive
     }
 }
 
-use Broken::Closed;
-
 async fn until_away(mut fault: watch::Receiver<Fault>) -> Broken {
     // The sender lives as long as the relay.
     drop(fault.wait_for(|fault| *fault == Fault::Away).await);
-    Closed
+    Broken::Closed
 }
 
 /// Carries bytes one way until something breaks.
@@ -120,11 +118,11 @@ async fn pump(
     let mut left = None;
     loop {
         let Ok(length @ 1..) = from.read(&mut buffer).await else {
-            return Closed;
+            return Broken::Closed;
         };
         let now = match fault.wait_for(|fault| !fault.stalls(way)).await {
             Ok(fault) => *fault,
-            Err(_closed) => return Closed,
+            Err(_closed) => return Broken::Closed,
         };
         let mut bytes = buffer.get(..length).expect("what was read");
         match now {
@@ -139,10 +137,73 @@ async fn pump(
             }
         }
         if to.write_all(bytes).await.is_err() {
-            return Closed;
+            return Broken::Closed;
         }
         if left == Some(0) {
             return Broken::Reset;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::ErrorKind;
+
+    use super::*;
+
+    /// A connection through a relay: its near end, its far end, and the relay.
+    async fn connected() -> (TcpStream, TcpStream, Relay) {
+        let authority = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let far = authority.local_addr().expect("bound");
+        let free = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let near = free.local_addr().expect("bound");
+        drop(free);
+        let relay = Relay::start(near, far).await;
+        let (near, far) = tokio::join!(TcpStream::connect(near), authority.accept());
+        (near.expect("connected"), far.expect("connected").0, relay)
+    }
+
+    async fn passes(from: &mut TcpStream, to: &mut TcpStream) -> bool {
+        from.write_all(b"x").await.expect("it is open");
+        let arriving = tokio::time::timeout(Duration::from_millis(200), to.read_u8());
+        arriving.await.is_ok_and(|read| read.is_ok())
+    }
+
+    #[tokio::test]
+    async fn a_stall_holds_one_direction_and_lets_it_go_afterwards() {
+        let (mut near, mut far, relay) = connected().await;
+        assert!(passes(&mut near, &mut far).await);
+        relay.set(Fault::StallUp);
+        assert!(!passes(&mut near, &mut far).await);
+        assert!(passes(&mut far, &mut near).await, "the other one goes on");
+        relay.set(Fault::Clean);
+        assert_eq!(far.read_u8().await.expect("what was held"), b'x');
+        relay.set(Fault::StallDown);
+        assert!(!passes(&mut far, &mut near).await);
+        assert!(passes(&mut near, &mut far).await);
+    }
+
+    #[tokio::test]
+    async fn a_cut_passes_so_many_bytes_and_resets_both_sides() {
+        let (mut near, mut far, relay) = connected().await;
+        relay.set(Fault::CutAfter(3));
+        far.write_all(b"record").await.expect("it is open");
+        let mut read = Vec::new();
+        let error = near.read_to_end(&mut read).await.expect_err("it is reset");
+        assert_eq!(
+            (read.as_slice(), error.kind()),
+            (&b"rec"[..], ErrorKind::ConnectionReset)
+        );
+        let error = far.read_u8().await.expect_err("it is reset");
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    }
+
+    #[tokio::test]
+    async fn a_network_that_is_away_ends_what_is_open() {
+        let (mut near, mut far, relay) = connected().await;
+        assert!(passes(&mut near, &mut far).await);
+        relay.set(Fault::Away);
+        let error = near.read_u8().await.expect_err("it has ended");
+        assert_eq!(error.kind(), ErrorKind::UnexpectedEof);
     }
 }

@@ -68,3 +68,50 @@ impl History {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const EXPOSURE: Duration = Duration::from_secs(9);
+    const RIDE_THROUGH: Duration = Duration::from_secs(8);
+
+    #[tokio::test(start_paused = true)]
+    async fn a_sidecar_must_decide_once_it_had_time_and_until_lease_and_budget_can_have_ended() {
+        let began = Instant::now();
+        let mut history = History::new();
+        tokio::time::advance(RECOVERY + SECOND).await;
+        let cut = Instant::now();
+        history.note(Fault::StallUp);
+        tokio::time::advance(EXPOSURE + SECOND).await;
+        let must = |at| history.must_decide(at, RIDE_THROUGH);
+        assert!(!must(began + RECOVERY - SECOND));
+        assert!(must(began + RECOVERY));
+        assert!(must(cut + RIDE_THROUGH - SECOND));
+        assert!(!must(cut + RIDE_THROUGH));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_clean_network_that_is_soon_gone_again_obliges_nobody() {
+        let began = Instant::now();
+        let mut history = History::new();
+        tokio::time::advance(RECOVERY - SECOND).await;
+        history.note(Fault::Away);
+        tokio::time::advance(SECOND).await;
+        assert!(!history.must_decide(began + RECOVERY, RIDE_THROUGH));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_sidecar_must_refuse_once_nothing_came_through_for_lease_and_budget() {
+        for (fault, refuses) in [(Fault::StallDown, true), (Fault::Delay(SECOND), false)] {
+            let mut history = History::new();
+            let cut = Instant::now();
+            history.note(fault);
+            tokio::time::advance(EXPOSURE + 2 * SECOND).await;
+            let must = |at| history.must_refuse(at, EXPOSURE);
+            assert!(!must(cut + EXPOSURE));
+            assert_eq!(must(cut + EXPOSURE + SECOND), refuses);
+        }
+    }
+}
