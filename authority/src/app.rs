@@ -18,6 +18,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::Config;
 use crate::config::secret_key::{self, SecretKeyError};
+use crate::driller::Driller;
 use crate::feed::Feed;
 use crate::fleet::{Fleet, FleetLimits};
 use crate::ledger::{self, Ledger, NotRecovered, Opened, Opening, Recovered, StartError};
@@ -30,6 +31,7 @@ use crate::rotator::Rotator;
 use crate::server::{self, ServeError, Services};
 use crate::service::Desk;
 use crate::service::clients::Clients;
+use crate::service::drills::Drills;
 use crate::service::fleet::Verifiers;
 use crate::service::issuing::Tokens;
 use crate::service::keys::{KeyPolicy, Keys};
@@ -230,7 +232,7 @@ impl App {
     pub async fn run_until(self, shutdown: Shutdown) -> Result<(), AppError> {
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let tokens = self.tokens();
-        let services = self.services(tokens.clone());
+        let services = self.services(tokens.clone(), self.driller(&tasks, &shutdown));
         self.start_loops(&tasks, &stop);
         let readiness = readiness(tokens, Arc::clone(&self.tls), shutdown.clone());
         let ledger = self.opened.ledger.clone();
@@ -284,7 +286,17 @@ impl App {
         }
     }
 
-    fn services(&self, tokens: Tokens) -> Services {
+    fn driller(&self, tasks: &TaskTracker, shutdown: &Shutdown) -> Driller {
+        Driller::new(
+            self.opened.ledger.clone(),
+            self.fleet.clone(),
+            self.config.algorithm,
+            tasks.clone(),
+            shutdown.token(),
+        )
+    }
+
+    fn services(&self, tokens: Tokens, driller: Driller) -> Services {
         let roles = Arc::new(self.config.roles.clone());
         let desk = Desk {
             roles: Arc::clone(&roles),
@@ -321,8 +333,13 @@ impl App {
             },
             exports: Exports::new(desk.clone(), self.opened.feed.clone()),
             verifiers: Verifiers {
+                desk: desk.clone(),
+                fleet: self.fleet.clone(),
+            },
+            drills: Drills {
                 desk,
                 fleet: self.fleet.clone(),
+                driller,
             },
         }
     }

@@ -1,11 +1,15 @@
 //! The verifiers: [`countersign_core::fleet::Register`] for many streams at once, with whoever waits for an epoch, and with what
 //! the store has yet to be told.
 
+mod membership;
+mod timing;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use countersign_core::Timestamp;
+use countersign_core::drill::Stopwatch;
 use countersign_core::fleet::{
     Gate, Introduction, Laggard, NotLetIn, Reach, Register, StreamId, Verifier, VerifierKey,
 };
@@ -23,6 +27,7 @@ use crate::roster::Roster;
 use crate::store::verifiers::Known;
 
 pub use countersign_core::fleet::FleetLimits;
+pub use membership::Membership;
 
 /// How long an answer waits for the verifiers, so that it can say that they are all there: they usually are.
 const ACKNOWLEDGEMENT_WAIT: Duration = Duration::from_millis(500);
@@ -102,6 +107,8 @@ struct State {
     superseded: HashMap<StreamId, CancellationToken>,
     to_be_stored: BTreeMap<VerifierKey, Arc<[ClassBudget]>>,
     usage: BTreeMap<VerifierKey, BTreeMap<KeyId, KeyUsage>>,
+    /// Of the drill that withdrew a key last.
+    stopwatch: Option<Stopwatch>,
 }
 
 impl Fleet {
@@ -118,6 +125,7 @@ impl Fleet {
                 superseded: HashMap::new(),
                 to_be_stored: BTreeMap::new(),
                 usage: BTreeMap::new(),
+                stopwatch: None,
             }),
             changed: watch::Sender::new(()),
             untold: Notify::new(),
@@ -385,114 +393,6 @@ impl Fleet {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A verifier's place in the fleet, as long as its stream is open.
-#[derive(Debug)]
-pub struct Membership {
-    fleet: Fleet,
-    key: VerifierKey,
-    stream: StreamId,
-    superseded: CancellationToken,
-}
-
-impl Membership {
-    /// Which verifier it is.
-    #[must_use]
-    pub const fn key(&self) -> &VerifierKey {
-        &self.key
-    }
-
-    /// Waits until another stream of the verifier has taken the place of this one.
-    pub async fn superseded(&self) {
-        self.superseded.cancelled().await;
-    }
-
-    /// Waits until the store has been told of it, so that it can be granted something.
-    pub async fn known(&self) {
-        loop {
-            let mut told = std::pin::pin!(self.fleet.0.told.notified());
-            // Before looking, so that what comes in between is not missed.
-            told.as_mut().enable();
-            if !self.fleet.lock().to_be_stored.contains_key(&self.key) {
-                return;
-            }
-            told.await;
-        }
-    }
-
-    /// Something came from it.
-    pub fn seen(&self, now: Timestamp) {
-        self.fleet.lock().register.seen(&self.key, self.stream, "", now);
-    }
-
-    /// It has `epoch` in force. Whether it was sent that epoch is for the feed to say.
-    pub fn acknowledged(&self, epoch: Epoch, durable: bool, now: Timestamp) {
-        let mut state = self.fleet.lock();
-        let register = &mut state.register;
-        register.acknowledged(&self.key, self.stream, epoch, durable, now);
-        self.fleet.announce(state);
-    }
-
-    /// Grants it a lease, if it may have one, and writes down until when it may decide. Before the answer is sent.
-    #[must_use]
-    pub fn grant(&self) -> Option<Duration> {
-        let elapsed = self.fleet.0.clock.elapsed();
-        let mut state = self.fleet.lock();
-        if state.suspended {
-            return None;
-        }
-        let current = state.current;
-        state.register.grant(&self.key, self.stream, current, elapsed)
-    }
-
-    /// Whether an operator has put it in quarantine.
-    #[must_use]
-    pub fn is_quarantined(&self) -> bool {
-        self.fleet.lock().register.is_quarantined(&self.key.spiffe_id)
-    }
-
-    /// It refused an update.
-    pub fn refused(&self, reason: &'static str, now: Timestamp) {
-        let mut state = self.fleet.lock();
-        state.register.seen(&self.key, self.stream, reason, now);
-    }
-
-    /// It has accepted `tokens` under a key, of these clients.
-    pub fn used(&self, key_id: KeyId, tokens: u64, clients: Vec<ClientId>, now: Timestamp) {
-        let mut state = self.fleet.lock();
-        let keys = state.usage.entry(self.key.clone()).or_default();
-        // Keys come and go: those that were used last are remembered.
-        if keys.len() >= MAX_KEYS && !keys.contains_key(&key_id) {
-            let oldest = keys.iter().min_by_key(|(_, usage)| usage.last_used_at);
-            if let Some(oldest) = oldest.map(|(key_id, _)| key_id.clone()) {
-                keys.remove(&oldest);
-            }
-        }
-        let usage = keys.entry(key_id).or_default();
-        usage.tokens = usage.tokens.saturating_add(tokens);
-        usage.last_used_at = now;
-        usage.clients = clients;
-    }
-
-    /// It takes leave: it decides nothing any more.
-    pub fn left(&self) {
-        let mut state = self.fleet.lock();
-        state.register.left(&self.key, self.stream);
-        self.fleet.announce(state);
-    }
-}
-
-/// The most keys whose use is remembered for a verifier: as many as a key set may have.
-const MAX_KEYS: usize = 64;
-
-impl Drop for Membership {
-    fn drop(&mut self) {
-        let mut state = self.fleet.lock();
-        state.superseded.remove(&self.stream);
-        state.register.closed(&self.key, self.stream);
-        self.fleet.announce(state);
     }
 }
 

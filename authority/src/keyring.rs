@@ -20,6 +20,8 @@ pub struct RingKey {
     pub published_in: Epoch,
     /// The private half. Missing when its record could not be opened: the key then verifies and does not sign.
     pub signer: Option<Arc<SigningKey>>,
+    /// Whether it is a drill's: then it never had a private half here, and rotation does not know of it.
+    pub shadow: bool,
 }
 
 impl RingKey {
@@ -33,6 +35,11 @@ impl RingKey {
     #[must_use]
     pub const fn times(&self) -> &KeyTimes {
         &self.published.times
+    }
+
+    /// Whether rotation may choose it.
+    const fn can_sign(&self) -> bool {
+        self.signer.is_some() && !self.shadow
     }
 }
 
@@ -52,12 +59,8 @@ impl KeyRing {
     pub fn new(keys: Vec<RingKey>) -> Self {
         let named = |key: &RingKey| (key.key_id().clone(), *key.times());
         Self {
-            times: keys.iter().map(named).collect(),
-            signers: keys
-                .iter()
-                .filter(|key| key.signer.is_some())
-                .map(named)
-                .collect(),
+            times: keys.iter().filter(|key| !key.shadow).map(named).collect(),
+            signers: keys.iter().filter(|key| key.can_sign()).map(named).collect(),
             keys,
         }
     }
@@ -68,7 +71,7 @@ impl KeyRing {
         &self.keys
     }
 
-    /// Every key's times.
+    /// The times of every key but shadows.
     #[must_use]
     pub fn times(&self) -> &[(KeyId, KeyTimes)] {
         &self.times
@@ -97,7 +100,7 @@ impl KeyRing {
     pub fn standby(&self) -> Option<&RingKey> {
         self.keys
             .iter()
-            .find(|key| key.signer.is_some() && rotation::is_standby(key.times()))
+            .find(|key| key.can_sign() && rotation::is_standby(key.times()))
     }
 
     /// The keys as they are published.

@@ -15,6 +15,7 @@
 mod accepting;
 mod books;
 mod client_plans;
+mod drill_plans;
 mod key_plans;
 mod opening;
 mod recovering;
@@ -43,6 +44,7 @@ use tokio_util::task::TaskTracker;
 
 pub use books::{Books, Hold};
 pub use client_plans::NewSecret;
+pub use drill_plans::{NewDrill, record_end};
 pub use key_plans::{Activation, Compromised};
 pub use opening::{Opened, Opening, StartError, open, open_publishers};
 pub use recovering::{NotRecovered, Recovered, recover};

@@ -19,6 +19,8 @@ pub mod authenticate;
 pub mod authorize;
 pub mod commands;
 pub mod config;
+pub mod driller;
+pub mod drills;
 pub mod feed;
 pub mod fleet;
 pub mod keyring;

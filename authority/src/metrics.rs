@@ -77,6 +77,8 @@ pub struct Metrics {
     verifiers_connected: Gauge<u64, AtomicU64>,
     verifiers_current: Gauge<u64, AtomicU64>,
     rotation_waits_for: Gauge<u64, AtomicU64>,
+    drill_completed: SecondsGauge,
+    drill_time_to_safe: SecondsGauge,
     sync_sent: Family<Kind, Counter>,
     sync_ended: Family<Reason, Counter>,
     nacks: Family<Reason, Counter>,
@@ -113,6 +115,8 @@ impl Default for Metrics {
             verifiers_connected: Gauge::default(),
             verifiers_current: Gauge::default(),
             rotation_waits_for: Gauge::default(),
+            drill_completed: Gauge::default(),
+            drill_time_to_safe: Gauge::default(),
             sync_sent: Family::default(),
             sync_ended: Family::default(),
             nacks: Family::default(),
@@ -133,6 +137,7 @@ impl Metrics {
         self.register_issuing(registry);
         self.register_state(registry);
         self.register_sync(registry);
+        self.register_drills(registry);
     }
 
     fn register_issuing(&self, registry: &mut Registry) {
@@ -249,6 +254,21 @@ impl Metrics {
         );
     }
 
+    fn register_drills(&self, registry: &mut Registry) {
+        registry.register_with_unit(
+            "drill_completed_timestamp",
+            "When the last complete drill ended, in seconds since 1970; 0 when there was none",
+            Unit::Seconds,
+            self.drill_completed.clone(),
+        );
+        registry.register_with_unit(
+            "drill_time_to_safe",
+            "From the withdrawal of a key until nobody accepts it any more, in the last complete drill",
+            Unit::Seconds,
+            self.drill_time_to_safe.clone(),
+        );
+    }
+
     /// A token request was answered after `took`.
     pub fn observe_issue(&self, grant_type: &str, result: Result<(), IssueError>, took: Duration) {
         let grant = if grant_type == CLIENT_CREDENTIALS {
@@ -294,6 +314,18 @@ impl Metrics {
         self.revocations.set(count(books.trust.revocations().len()));
         self.clients.set(count(books.clients.len()));
         self.recovery_required.set(books.recovery.is_some().into());
+        self.observe_drill(books);
+    }
+
+    fn observe_drill(&self, books: &Books) {
+        let end = books.drills.last_complete().and_then(|drill| drill.end.as_ref());
+        let ended = end.map_or_else(Timestamp::default, |end| end.at);
+        let measured = end.and_then(|end| end.measured.as_ref());
+        let safe = measured.and_then(|measured| measured.safe);
+        self.drill_completed
+            .set(Duration::from_secs(ended.as_seconds()).as_secs_f64());
+        self.drill_time_to_safe
+            .set(safe.map_or(0.0, |safe| safe.after.as_secs_f64()));
     }
 
     /// What changes by itself as time goes by.
@@ -306,7 +338,9 @@ impl Metrics {
             KeyState::Compromised,
         ] {
             let keys = books.ring.keys().iter();
-            let count = keys.filter(|key| key.times().state(now) == state).count();
+            let count = keys
+                .filter(|key| !key.shadow && key.times().state(now) == state)
+                .count();
             let labels = Kind {
                 kind: Name(state.name()),
             };

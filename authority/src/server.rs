@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use countersign_mtls::Peer;
 use countersign_proto::admin::v1::client_service_server::ClientServiceServer;
+use countersign_proto::admin::v1::drill_service_server::DrillServiceServer;
 use countersign_proto::admin::v1::fleet_service_server::FleetServiceServer;
 use countersign_proto::admin::v1::key_service_server::KeyServiceServer;
 use countersign_proto::admin::v1::revocation_service_server::RevocationServiceServer;
@@ -26,6 +27,7 @@ use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
 use crate::service::clients::Clients;
+use crate::service::drills::Drills;
 use crate::service::fleet::Verifiers;
 use crate::service::issuing::Tokens;
 use crate::service::keys::Keys;
@@ -88,6 +90,8 @@ pub struct Services {
     pub revocations: Revocations,
     /// Verifiers.
     pub verifiers: Verifiers,
+    /// Drills.
+    pub drills: Drills,
     /// The trust as a file.
     pub exports: Exports,
 }
@@ -179,6 +183,7 @@ async fn routes(services: Services, reflection: bool) -> Result<Served, ServeErr
     add!(KeyServiceServer, services.keys);
     add!(RevocationServiceServer, services.revocations);
     add!(FleetServiceServer, services.verifiers);
+    add!(DrillServiceServer, services.drills);
     add!(TrustServiceServer, services.exports);
     if reflection {
         routes = reflection::add(routes, &names).map_err(ServeError::Descriptors)?;

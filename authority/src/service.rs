@@ -1,15 +1,16 @@
 //! The gRPC services: decode, decide, commit, encode. What is decided is decided elsewhere.
 
 pub mod clients;
+pub mod drills;
 pub mod fleet;
 pub mod issuing;
 pub mod keys;
 mod reach;
 pub mod revocations;
 pub mod sync;
-pub mod trust;
 #[cfg(test)]
 mod tests;
+pub mod trust;
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
@@ -202,6 +203,14 @@ fn page_size(asked_for: i32) -> Result<usize, Status> {
 
 /// The longest reason that an operator may give, in bytes.
 const MAX_REASON: usize = 256;
+
+/// Checks an operator's reason where one has to be given.
+fn required_reason(reason: &str) -> Result<(), Status> {
+    if reason.is_empty() {
+        return Err(status::invalid("reason", "is required"));
+    }
+    check_reason(reason)
+}
 
 /// Checks an operator's reason.
 fn check_reason(reason: &str) -> Result<(), Status> {

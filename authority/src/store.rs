@@ -16,6 +16,7 @@
 pub mod clients;
 #[cfg(test)]
 pub(crate) mod contract;
+pub mod drills;
 #[cfg(test)]
 pub(crate) mod faulty;
 pub mod keys;

@@ -1,6 +1,7 @@
 use countersign_core::fleet::assumed_budgets;
 use countersign_core::names::VerifierId;
 
+use super::membership::MAX_KEYS;
 use super::*;
 use crate::test_util::{Bench, ManualClock, START, introduction, verifier_key};
 

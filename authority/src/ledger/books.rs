@@ -6,12 +6,14 @@ use std::sync::Arc;
 use countersign_core::Timestamp;
 use countersign_core::claims::Claims;
 use countersign_core::client::Client;
+use countersign_core::drill::Drill;
 use countersign_core::key_set::KeySet;
 use countersign_core::names::KeyId;
 use countersign_core::revocation::{DigestSum, Revocation, RevocationList, RevokedSubject};
 use countersign_core::trust::{Change, TrustState, Update, UpdateContent};
 use countersign_crypto::AwsLc;
 
+use crate::drills::Drills;
 use crate::keyring::{KeyRing, RingKey};
 use crate::registry::Registry;
 use crate::roster::{Roster, RosterChange};
@@ -51,6 +53,8 @@ pub struct Books {
     pub client_digests: DigestSum,
     /// The verifiers.
     pub roster: Roster,
+    /// The drills.
+    pub drills: Drills,
     /// When they were committed.
     pub committed_at: Timestamp,
     /// Why nothing is signed or changed, if so.
@@ -74,6 +78,8 @@ pub(super) struct Plan<T> {
     pub(super) prune_before: Option<Timestamp>,
     /// Changes of the roster of verifiers.
     pub(super) roster: Vec<RosterChange>,
+    /// A drill as it will be.
+    pub(super) drill: Option<Drill>,
     /// Why nothing is to be signed or changed any more.
     pub(super) recovery: Option<Recovery>,
     /// Whether the time is to be committed, if nothing else is.
@@ -90,6 +96,7 @@ impl<T> Plan<T> {
             revoked: RevocationList::default(),
             prune_before: None,
             roster: Vec::new(),
+            drill: None,
             recovery: None,
             keeps_time: false,
         }
@@ -127,7 +134,7 @@ impl<T> Plan<T> {
 
     pub(super) fn is_nothing(&self) -> bool {
         let is_silent = self.client.is_none() && self.roster.is_empty() && self.recovery.is_none();
-        is_silent && !self.keeps_time && !self.changes_trust()
+        is_silent && self.drill.is_none() && !self.keeps_time && !self.changes_trust()
     }
 
     /// Whether verifiers have to hear of it.
@@ -141,6 +148,16 @@ impl<T> Plan<T> {
             revoked: self.revoked.clone(),
             prune_before: self.prune_before,
             publishers: None,
+        }
+    }
+}
+
+impl Plan<Drill> {
+    /// Changes a drill, and with it the keys.
+    pub(super) fn drill(ring: KeyRing, drill: Drill) -> Self {
+        Self {
+            drill: Some(drill.clone()),
+            ..Self::ring(ring, drill)
         }
     }
 }
@@ -174,6 +191,9 @@ impl Books {
         for change in &plan.roster {
             books.roster.change(change)?;
         }
+        if let Some(drill) = &plan.drill {
+            books.drills = self.drills.with(drill.clone())?;
+        }
         let update = plan.changes_trust().then(|| {
             let change = plan.change();
             books.trust = self.trust.next(&change, &AwsLc);
@@ -199,6 +219,7 @@ impl Books {
             state_digest: *self.trust.digest(),
             clients: self.client_digests,
             roster: self.roster.sum(),
+            drills: self.drills.sum(),
             committed_at: self.committed_at,
             recovery: self.recovery.clone(),
         }
@@ -239,6 +260,9 @@ pub(super) fn records<T>(
     revocation_records(before, after, plan, vault, &mut commit)?;
     for change in &plan.roster {
         after.roster.record(change, &mut commit);
+    }
+    if let Some(drill) = &plan.drill {
+        after.drills.record(&before.drills, drill.id, &mut commit);
     }
     Ok(commit)
 }

@@ -51,7 +51,7 @@ impl Ledger {
             if books.ring.standby().is_some() {
                 return Err(LedgerError::Refused(Failure::KeyAlreadyPrepared));
             }
-            if books.ring.keys().len() >= MAX_KEYS {
+            if !has_room(books) {
                 return Err(LedgerError::Refused(Failure::LimitReached));
             }
             let key_id = key.key_id().clone();
@@ -168,14 +168,22 @@ pub(super) fn ring_key(key: SigningKey, times: KeyTimes, published_in: u64) -> R
         },
         published_in,
         signer: Some(Arc::new(key)),
+        shadow: false,
     })
 }
 
+/// Whether one more key may be published. A shadow takes no place.
+pub(super) fn has_room(books: &Books) -> bool {
+    books.ring.times().len() < MAX_KEYS
+}
+
+/// A key that operators move. A shadow is moved by its drill.
 fn find<'a>(books: &'a Books, key_id: &KeyId) -> Result<&'a RingKey, LedgerError> {
-    books
-        .ring
-        .find(key_id)
-        .ok_or(LedgerError::Refused(Failure::KeyUnknown))
+    match books.ring.find(key_id) {
+        None => Err(LedgerError::Refused(Failure::KeyUnknown)),
+        Some(key) if key.shadow => Err(LedgerError::Refused(Failure::ShadowKey)),
+        Some(key) => Ok(key),
+    }
 }
 
 fn standby(books: &Books, key_id: Option<KeyId>) -> Result<&RingKey, LedgerError> {
@@ -221,19 +229,24 @@ fn activated(ring: &KeyRing, key_id: &KeyId, from: Timestamp) -> KeyRing {
     })
 }
 
+/// The ring with `key_id` compromised.
+pub(super) fn withdrawn(ring: &KeyRing, key_id: &KeyId, now: Timestamp) -> KeyRing {
+    ring.retimed(|key| {
+        let mut times = *key.times();
+        if key.key_id() == key_id {
+            times.compromised_at = Some(now);
+        }
+        times
+    })
+}
+
 fn compromised(
     books: &Books,
     key_id: &KeyId,
     spare: SigningKey,
     now: Timestamp,
 ) -> Result<KeyRing, LedgerError> {
-    let ring = books.ring.retimed(|key| {
-        let mut times = *key.times();
-        if key.key_id() == key_id {
-            times.compromised_at = Some(now);
-        }
-        times
-    });
+    let ring = withdrawn(&books.ring, key_id, now);
     // The last in the line of signers is the one that no successor retires.
     let is_last = |times: &KeyTimes| {
         times.active_from.is_some() && times.retired_from.is_none() && times.compromised_at.is_none()

@@ -25,6 +25,7 @@ use tokio::sync::{Mutex, Semaphore, watch};
 use tokio_util::task::TaskTracker;
 
 use super::accepting::accept_clock;
+use super::drill_plans::{interrupt_drill, read_drills, shadow_of};
 use super::key_plans::{generate, ring_key};
 use super::{Books, Hold, Inner, Ledger, LedgerPolicy, MAX_WAITING, Writer};
 use crate::alarm::Alarm;
@@ -84,6 +85,9 @@ pub enum StartError {
     /// The records about verifiers are not those that were written last.
     #[error("the records of verifiers are not those of the last change: restore the store from a backup")]
     RosterMismatch,
+    /// The records about drills are not those that were written last.
+    #[error("the records of drills are not those of the last change: restore the store from a backup")]
+    DrillsMismatch,
     /// No publishing key can be read.
     #[error("the store holds no usable publishing key")]
     NoPublisher,
@@ -163,6 +167,7 @@ pub async fn open(opening: Opening) -> Result<Opened, StartError> {
     let publisher = publishers.into_iter().next().ok_or(StartError::NoPublisher)?;
 
     let found = accept_clock(&opening, &vault, find_books(&opening, &vault).await?).await?;
+    let found = interrupt_drill(&opening, &vault, found).await?;
     let (number, version) = raise_shard(&opening, &vault, &found).await?;
     let mut random = [0; 4];
     AwsLc.fill(&mut random)?;
@@ -296,6 +301,7 @@ fn first_key(
         state_digest: *trust.digest(),
         clients: DigestSum::default(),
         roster: DigestSum::default(),
+        drills: DigestSum::default(),
         committed_at: now,
         recovery: None,
     };
@@ -360,7 +366,8 @@ pub(super) async fn find_books(opening: &Opening, vault: &Vault) -> Result<Found
 }
 
 async fn read_books(opening: &Opening, vault: &Vault, head: &Head) -> Result<Books, StartError> {
-    let ring = read_ring(opening, vault).await?;
+    let drills = read_drills(opening, &head.drills).await?;
+    let ring = read_ring(opening, vault, shadow_of(&drills)).await?;
     let revocations = read_revocations(opening, vault).await?;
     let trust = state(opening, head.epoch, &ring, revocations);
     if *trust.digest() != head.state_digest {
@@ -372,6 +379,7 @@ async fn read_books(opening: &Opening, vault: &Vault, head: &Head) -> Result<Boo
         clients: read_clients(opening, vault, &head.clients).await?,
         client_digests: head.clients,
         roster: read_roster(opening, &head.roster).await?,
+        drills,
         committed_at: head.committed_at,
         recovery: head.recovery.clone(),
         hold: Hold::Nobody,
@@ -420,7 +428,7 @@ async fn read_roster(opening: &Opening, sum: &DigestSum) -> Result<Roster, Start
     }
 }
 
-async fn read_ring(opening: &Opening, vault: &Vault) -> Result<KeyRing, StartError> {
+async fn read_ring(opening: &Opening, vault: &Vault, shadow: Option<&KeyId>) -> Result<KeyRing, StartError> {
     let mut signers: BTreeMap<KeyId, Arc<SigningKey>> = BTreeMap::new();
     for record in read_all(opening.store.as_ref(), SIGNERS).await? {
         match keys::read_signer(SIGNERS, &record.name, &record.value, vault) {
@@ -437,6 +445,7 @@ async fn read_ring(opening: &Opening, vault: &Vault) -> Result<KeyRing, StartErr
             .public_key(&key.jwk)
             .map_err(|_weak| RecordError::malformed(&record.name))?;
         ring.push(RingKey {
+            shadow: shadow == Some(key.jwk.key_id()),
             signer: signers.remove(key.jwk.key_id()),
             published: PublishedKey {
                 jwk: key.jwk,

@@ -25,6 +25,7 @@ use crate::store::{read_all, revocations};
 use crate::test_util::{Bench, START, client_id, in_turn, registration, said};
 
 mod clocks;
+mod drills;
 mod keys;
 mod recovering;
 mod tampering;

@@ -17,7 +17,7 @@ use futures_util::Stream;
 use tonic::{Request, Response, Status};
 
 use super::reach::{write_bounds, write_reach};
-use super::{Action, Desk, check_reason, ledger_status, page_size};
+use super::{Action, Desk, ledger_status, page_size, required_reason};
 use crate::fleet::{Fleet, KeyUsage, Listed};
 
 /// How long a watcher waits between two answers, at least.
@@ -168,13 +168,6 @@ impl Watch {
 
 fn read_spiffe_id(text: &str) -> Result<SpiffeId, Status> {
     SpiffeId::parse(text).map_err(|_form| status::invalid("spiffe_id", "is no SPIFFE ID"))
-}
-
-fn required_reason(reason: &str) -> Result<(), Status> {
-    if reason.is_empty() {
-        return Err(status::invalid("reason", "is required"));
-    }
-    check_reason(reason)
 }
 
 fn write_page_token(key: &VerifierKey) -> String {

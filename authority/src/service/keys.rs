@@ -11,7 +11,7 @@ use countersign_wire::status::{self, Failure};
 use tonic::{Request, Response, Status};
 
 use super::reach::count;
-use super::{Action, Desk, Ended, check_reason, ledger_status};
+use super::{Action, Desk, Ended, check_reason, ledger_status, required_reason};
 use crate::fleet::Fleet;
 use crate::keyring::RingKey;
 use crate::ledger::{Activation, Books};
@@ -46,6 +46,7 @@ impl Keys {
             acknowledged_by: count(reach.durable),
             verifiers: count(reach.live),
             published_in: key.published_in,
+            shadow: key.shadow,
             ..write_key(&key.published, now)
         }
     }
@@ -109,10 +110,7 @@ impl Keys {
         request: v1::CompromiseKeyRequest,
     ) -> Result<v1::CompromiseKeyResponse, Status> {
         let key_id = read_key_id(&request.kid)?;
-        if request.reason.is_empty() {
-            return Err(status::invalid("reason", "is required"));
-        }
-        check_reason(&request.reason)?;
+        required_reason(&request.reason)?;
         let done = self
             .desk
             .ledger

@@ -4,6 +4,7 @@ mod admin;
 mod audit;
 mod border;
 mod clients;
+mod drills;
 mod fleet;
 mod issuing;
 mod recovering;

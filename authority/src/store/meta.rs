@@ -99,6 +99,8 @@ pub struct Head {
     pub clients: DigestSum,
     /// The digests of all records about verifiers, summed up.
     pub roster: DigestSum,
+    /// The digests of all records of drills, summed up.
+    pub drills: DigestSum,
     /// When the last change was committed. The clock may not be behind it.
     pub committed_at: Timestamp,
     /// Why nothing is signed or changed, if so.
@@ -112,6 +114,7 @@ struct StoredHead {
     state_digest: String,
     clients: String,
     roster: String,
+    drills: String,
     committed_at: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     recovery: Option<Recovery>,
@@ -132,6 +135,7 @@ impl Head {
             state_digest: encode_segment(&self.state_digest),
             clients: encode_segment(self.clients.as_bytes()),
             roster: encode_segment(self.roster.as_bytes()),
+            drills: encode_segment(self.drills.as_bytes()),
             committed_at: self.committed_at.as_seconds(),
             recovery: self.recovery.clone(),
         };
@@ -153,6 +157,7 @@ impl Head {
             state_digest: digest(&stored.state_digest)?,
             clients: DigestSum::new(digest(&stored.clients)?),
             roster: DigestSum::new(digest(&stored.roster)?),
+            drills: DigestSum::new(digest(&stored.drills)?),
             committed_at: Timestamp::from_seconds(stored.committed_at),
             recovery: stored.recovery,
         })

@@ -1245,6 +1245,651 @@ pub mod client_service_server {
         const NAME: &'static str = SERVICE_NAME;
     }
 }
+/// A drill.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Drill {
+    /// Counted from 1.
+    #[prost(uint64, tag = "1")]
+    pub id: u64,
+    /// What came of it.
+    #[prost(enumeration = "DrillState", tag = "2")]
+    pub state: i32,
+    /// The shadow.
+    #[prost(string, tag = "3")]
+    pub kid: ::prost::alloc::string::String,
+    /// Who started it, as in the audit record.
+    #[prost(string, tag = "4")]
+    pub started_by: ::prost::alloc::string::String,
+    /// Why.
+    #[prost(string, tag = "5")]
+    pub reason: ::prost::alloc::string::String,
+    /// When the shadow was published.
+    #[prost(message, optional, tag = "6")]
+    pub published_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// The epoch that published it.
+    #[prost(uint64, tag = "7")]
+    pub published_in: u64,
+    /// When every verifier that decides held it. Not set: they did not in time, or not yet.
+    #[prost(message, optional, tag = "8")]
+    pub held_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// How long after the publication.
+    #[prost(message, optional, tag = "9")]
+    pub held_after: ::core::option::Option<::prost_types::Duration>,
+    /// When it was declared compromised.
+    #[prost(message, optional, tag = "10")]
+    pub withdrawn_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// The epoch that says so.
+    #[prost(uint64, tag = "11")]
+    pub withdrawn_in: u64,
+    /// When nobody decided on anything earlier any more. Not set: it did not come to that, or not yet.
+    #[prost(message, optional, tag = "12")]
+    pub safe_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// How long after the withdrawal: the time to safe. It begins right before the withdrawal is stored.
+    #[prost(message, optional, tag = "13")]
+    pub safe_after: ::core::option::Option<::prost_types::Duration>,
+    /// When it was over, and the shadow gone.
+    #[prost(message, optional, tag = "14")]
+    pub ended_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// Verifiers that decided when the shadow was withdrawn.
+    #[prost(uint64, tag = "15")]
+    pub verifiers: u64,
+    /// Those of them that have acknowledged the withdrawal by the end.
+    #[prost(uint64, tag = "16")]
+    pub acknowledged: u64,
+    /// Half of these had acknowledged it after so long, by the authority's count.
+    #[prost(message, optional, tag = "17")]
+    pub p50: ::core::option::Option<::prost_types::Duration>,
+    /// Ninety-nine of a hundred of them.
+    #[prost(message, optional, tag = "18")]
+    pub p99: ::core::option::Option<::prost_types::Duration>,
+    /// All of them.
+    #[prost(message, optional, tag = "19")]
+    pub max: ::core::option::Option<::prost_types::Duration>,
+    /// How verifiers answered: first those that were not safe at the end, the longest bound first; then those that had stopped without
+    /// an answer; then the slowest. At most 100.
+    #[prost(message, repeated, tag = "20")]
+    pub responses: ::prost::alloc::vec::Vec<DrillResponse>,
+    /// How many more verifiers there were.
+    #[prost(uint64, tag = "21")]
+    pub unnamed: u64,
+}
+/// How a verifier answered to the withdrawal.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DrillResponse {
+    /// From its certificate.
+    #[prost(string, tag = "1")]
+    pub spiffe_id: ::prost::alloc::string::String,
+    /// Which of this identity.
+    #[prost(string, tag = "2")]
+    pub verifier_id: ::prost::alloc::string::String,
+    /// How long after the withdrawal it had acknowledged it. Not set: it did not.
+    #[prost(message, optional, tag = "3")]
+    pub took: ::core::option::Option<::prost_types::Duration>,
+    /// It was not safe when the drill ended: until then it may decide on something earlier. Not set: it did not any more.
+    #[prost(message, optional, tag = "4")]
+    pub until: ::core::option::Option<::prost_types::Timestamp>,
+}
+/// Request of RunDrill.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RunDrillRequest {
+    /// Why; goes into the audit record and the history. Required, at most 256 bytes.
+    #[prost(string, tag = "1")]
+    pub reason: ::prost::alloc::string::String,
+    /// How long to wait until every verifier holds the shadow, and again until nobody decides on anything before the withdrawal: at most
+    /// an hour. Not set: a minute. When the first wait is over, the shadow is withdrawn all the same, and the others are measured; when
+    /// the second is, the drill ends.
+    #[prost(message, optional, tag = "2")]
+    pub wait: ::core::option::Option<::prost_types::Duration>,
+}
+/// Response of RunDrill.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RunDrillResponse {
+    /// The drill. Once it is over, this is the last message.
+    #[prost(message, optional, tag = "1")]
+    pub drill: ::core::option::Option<Drill>,
+    /// How far the epoch has come that is on its way: the one that published the shadow, or the one that withdrew it.
+    #[prost(message, optional, tag = "2")]
+    pub reach: ::core::option::Option<EpochReach>,
+}
+/// Request of ListDrills.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListDrillsRequest {}
+/// Response of ListDrills.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListDrillsResponse {
+    /// The drills.
+    #[prost(message, repeated, tag = "1")]
+    pub drills: ::prost::alloc::vec::Vec<Drill>,
+}
+/// Request of GetDrill.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetDrillRequest {
+    /// Which.
+    #[prost(uint64, tag = "1")]
+    pub id: u64,
+}
+/// Response of GetDrill.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct GetDrillResponse {
+    /// The drill.
+    #[prost(message, optional, tag = "1")]
+    pub drill: ::core::option::Option<Drill>,
+}
+/// What came of a drill.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum DrillState {
+    /// Not a state.
+    Unspecified = 0,
+    /// It is not over yet.
+    Running = 1,
+    /// Nobody decides on anything before the withdrawal any more.
+    Complete = 2,
+    /// The wait was over before that.
+    GaveUp = 3,
+    /// The authority was stopped in the middle, or crashed.
+    Interrupted = 4,
+}
+impl DrillState {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "DRILL_STATE_UNSPECIFIED",
+            Self::Running => "DRILL_STATE_RUNNING",
+            Self::Complete => "DRILL_STATE_COMPLETE",
+            Self::GaveUp => "DRILL_STATE_GAVE_UP",
+            Self::Interrupted => "DRILL_STATE_INTERRUPTED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "DRILL_STATE_UNSPECIFIED" => Some(Self::Unspecified),
+            "DRILL_STATE_RUNNING" => Some(Self::Running),
+            "DRILL_STATE_COMPLETE" => Some(Self::Complete),
+            "DRILL_STATE_GAVE_UP" => Some(Self::GaveUp),
+            "DRILL_STATE_INTERRUPTED" => Some(Self::Interrupted),
+            _ => None,
+        }
+    }
+}
+/// Generated client implementations.
+pub mod drill_service_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// Rehearses the compromise of a key, on a *shadow*: a key pair whose private half is dropped as soon as it is made. The public half
+    /// is published, and once every verifier that decides holds it, it is declared compromised as any key is. How long it takes until
+    /// nobody decides on anything earlier is the time to safe. Then the shadow goes. No token is ever under it, no rotation waits for it,
+    /// and a real compromise meanwhile goes its own way.
+    ///
+    /// Operators only (PERMISSION_DENIED, `NOT_AN_OPERATOR`). One drill runs at a time.
+    #[derive(Debug, Clone)]
+    pub struct DrillServiceClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl<T> DrillServiceClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> DrillServiceClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            DrillServiceClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// Begins a drill, and tells how far it has come: at once, and with each change, at most four times a second, until it has ended.
+        /// The drill does not depend on who listens: it goes on to its end when the stream is closed, and is recorded. FAILED_PRECONDITION
+        /// (`DRILL_RUNNING`); RESOURCE_EXHAUSTED (`LIMIT_REACHED`) when as many keys are published as may be; UNAVAILABLE
+        /// (`STORE_UNAVAILABLE`). The stream ends with UNAVAILABLE (`DRAINING`) when the authority stops in the middle.
+        pub async fn run_drill(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RunDrillRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::RunDrillResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/countersign.admin.v1.DrillService/RunDrill",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("countersign.admin.v1.DrillService", "RunDrill"),
+                );
+            self.inner.server_streaming(req, path, codec).await
+        }
+        /// The last hundred drills, the last one first. Without the verifiers of each: `GetDrill` names them.
+        pub async fn list_drills(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListDrillsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListDrillsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/countersign.admin.v1.DrillService/ListDrills",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("countersign.admin.v1.DrillService", "ListDrills"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// One drill. NOT_FOUND (`DRILL_UNKNOWN`).
+        pub async fn get_drill(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetDrillRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetDrillResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/countersign.admin.v1.DrillService/GetDrill",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("countersign.admin.v1.DrillService", "GetDrill"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+pub mod drill_service_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with DrillServiceServer.
+    #[async_trait]
+    pub trait DrillService: std::marker::Send + std::marker::Sync + 'static {
+        /// Server streaming response type for the RunDrill method.
+        type RunDrillStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::RunDrillResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Begins a drill, and tells how far it has come: at once, and with each change, at most four times a second, until it has ended.
+        /// The drill does not depend on who listens: it goes on to its end when the stream is closed, and is recorded. FAILED_PRECONDITION
+        /// (`DRILL_RUNNING`); RESOURCE_EXHAUSTED (`LIMIT_REACHED`) when as many keys are published as may be; UNAVAILABLE
+        /// (`STORE_UNAVAILABLE`). The stream ends with UNAVAILABLE (`DRAINING`) when the authority stops in the middle.
+        async fn run_drill(
+            &self,
+            request: tonic::Request<super::RunDrillRequest>,
+        ) -> std::result::Result<tonic::Response<Self::RunDrillStream>, tonic::Status>;
+        /// The last hundred drills, the last one first. Without the verifiers of each: `GetDrill` names them.
+        async fn list_drills(
+            &self,
+            request: tonic::Request<super::ListDrillsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListDrillsResponse>,
+            tonic::Status,
+        >;
+        /// One drill. NOT_FOUND (`DRILL_UNKNOWN`).
+        async fn get_drill(
+            &self,
+            request: tonic::Request<super::GetDrillRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetDrillResponse>,
+            tonic::Status,
+        >;
+    }
+    /// Rehearses the compromise of a key, on a *shadow*: a key pair whose private half is dropped as soon as it is made. The public half
+    /// is published, and once every verifier that decides holds it, it is declared compromised as any key is. How long it takes until
+    /// nobody decides on anything earlier is the time to safe. Then the shadow goes. No token is ever under it, no rotation waits for it,
+    /// and a real compromise meanwhile goes its own way.
+    ///
+    /// Operators only (PERMISSION_DENIED, `NOT_AN_OPERATOR`). One drill runs at a time.
+    #[derive(Debug)]
+    pub struct DrillServiceServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> DrillServiceServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for DrillServiceServer<T>
+    where
+        T: DrillService,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/countersign.admin.v1.DrillService/RunDrill" => {
+                    #[allow(non_camel_case_types)]
+                    struct RunDrillSvc<T: DrillService>(pub Arc<T>);
+                    impl<
+                        T: DrillService,
+                    > tonic::server::ServerStreamingService<super::RunDrillRequest>
+                    for RunDrillSvc<T> {
+                        type Response = super::RunDrillResponse;
+                        type ResponseStream = T::RunDrillStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RunDrillRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as DrillService>::run_drill(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RunDrillSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/countersign.admin.v1.DrillService/ListDrills" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListDrillsSvc<T: DrillService>(pub Arc<T>);
+                    impl<
+                        T: DrillService,
+                    > tonic::server::UnaryService<super::ListDrillsRequest>
+                    for ListDrillsSvc<T> {
+                        type Response = super::ListDrillsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListDrillsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as DrillService>::list_drills(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListDrillsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/countersign.admin.v1.DrillService/GetDrill" => {
+                    #[allow(non_camel_case_types)]
+                    struct GetDrillSvc<T: DrillService>(pub Arc<T>);
+                    impl<
+                        T: DrillService,
+                    > tonic::server::UnaryService<super::GetDrillRequest>
+                    for GetDrillSvc<T> {
+                        type Response = super::GetDrillResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GetDrillRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as DrillService>::get_drill(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GetDrillSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for DrillServiceServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "countersign.admin.v1.DrillService";
+    impl<T> tonic::server::NamedService for DrillServiceServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+}
 /// Request of WatchEpoch.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WatchEpochRequest {
@@ -2074,6 +2719,9 @@ pub struct Key {
     /// The epoch that published it.
     #[prost(uint64, tag = "11")]
     pub published_in: u64,
+    /// It is the shadow of a drill (`DrillService`): nothing is ever signed under it, and it goes when the drill ends.
+    #[prost(bool, tag = "12")]
+    pub shadow: bool,
 }
 /// Request of ListKeys.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -2228,8 +2876,8 @@ pub mod key_service_client {
     /// Moves signing keys through their life: prepared, active, retired, gone; compromised at any time.
     /// Operators only (PERMISSION_DENIED, `NOT_AN_OPERATOR`). No rpc takes or returns private key material.
     ///
-    /// Every rpc that names a key: NOT_FOUND (`KEY_UNKNOWN`). Every rpc that changes something: UNAVAILABLE
-    /// (`STORE_UNAVAILABLE`) when the store cannot be written now.
+    /// Every rpc that names a key: NOT_FOUND (`KEY_UNKNOWN`), FAILED_PRECONDITION (`SHADOW_KEY`) for that of a drill. Every rpc
+    /// that changes something: UNAVAILABLE (`STORE_UNAVAILABLE`) when the store cannot be written now.
     #[derive(Debug, Clone)]
     pub struct KeyServiceClient<T> {
         inner: tonic::client::Grpc<T>,
@@ -2537,8 +3185,8 @@ pub mod key_service_server {
     /// Moves signing keys through their life: prepared, active, retired, gone; compromised at any time.
     /// Operators only (PERMISSION_DENIED, `NOT_AN_OPERATOR`). No rpc takes or returns private key material.
     ///
-    /// Every rpc that names a key: NOT_FOUND (`KEY_UNKNOWN`). Every rpc that changes something: UNAVAILABLE
-    /// (`STORE_UNAVAILABLE`) when the store cannot be written now.
+    /// Every rpc that names a key: NOT_FOUND (`KEY_UNKNOWN`), FAILED_PRECONDITION (`SHADOW_KEY`) for that of a drill. Every rpc
+    /// that changes something: UNAVAILABLE (`STORE_UNAVAILABLE`) when the store cannot be written now.
     #[derive(Debug)]
     pub struct KeyServiceServer<T> {
         inner: Arc<T>,
@@ -2923,6 +3571,668 @@ pub mod key_service_server {
     /// Generated gRPC service name
     pub const SERVICE_NAME: &str = "countersign.admin.v1.KeyService";
     impl<T> tonic::server::NamedService for KeyServiceServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+}
+/// A publishing key's public part.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PublishingKey {
+    /// RFC 7638 thumbprint of the JWK.
+    #[prost(string, tag = "1")]
+    pub kid: ::prost::alloc::string::String,
+    /// Its state: prepared, active or retired.
+    #[prost(enumeration = "KeyState", tag = "2")]
+    pub state: i32,
+    /// The public key as a JWK (RFC 7517).
+    #[prost(string, tag = "3")]
+    pub jwk: ::prost::alloc::string::String,
+}
+/// The publishing keys in force.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PublisherSetView {
+    /// The generation of the set.
+    #[prost(uint64, tag = "1")]
+    pub generation: u64,
+    /// The keys, oldest first: one, or two while one follows on the other.
+    #[prost(message, repeated, tag = "2")]
+    pub keys: ::prost::alloc::vec::Vec<PublishingKey>,
+    /// The epoch that first named the generation. Who holds it on disk holds the keys.
+    #[prost(uint64, tag = "3")]
+    pub published_in: u64,
+    /// Live verifiers that do.
+    #[prost(uint32, tag = "4")]
+    pub acknowledged_by: u32,
+    /// Live verifiers.
+    #[prost(uint32, tag = "5")]
+    pub verifiers: u32,
+    /// The current epoch.
+    #[prost(uint64, tag = "6")]
+    pub epoch: u64,
+}
+/// Request of ListPublishingKeys.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListPublishingKeysRequest {}
+/// Response of ListPublishingKeys.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListPublishingKeysResponse {
+    /// The set.
+    #[prost(message, optional, tag = "1")]
+    pub publishers: ::core::option::Option<PublisherSetView>,
+}
+/// Request of PreparePublishingKey.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PreparePublishingKeyRequest {}
+/// Response of PreparePublishingKey.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PreparePublishingKeyResponse {
+    /// The set with the new key.
+    #[prost(message, optional, tag = "1")]
+    pub publishers: ::core::option::Option<PublisherSetView>,
+}
+/// Request of ActivatePublishingKey.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ActivatePublishingKeyRequest {
+    /// Which key. Empty: the prepared one.
+    #[prost(string, tag = "1")]
+    pub kid: ::prost::alloc::string::String,
+    /// Do not wait for verifiers that do not hold the key: they are led to it when they come back. The reason goes into the audit
+    /// record; at most 256 bytes. Empty: wait.
+    #[prost(string, tag = "2")]
+    pub force_reason: ::prost::alloc::string::String,
+}
+/// Response of ActivatePublishingKey.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ActivatePublishingKeyResponse {
+    /// The set, in which the key signs.
+    #[prost(message, optional, tag = "1")]
+    pub publishers: ::core::option::Option<PublisherSetView>,
+}
+/// Request of RetirePublishingKey.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RetirePublishingKeyRequest {}
+/// Response of RetirePublishingKey.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RetirePublishingKeyResponse {
+    /// The set with only the key that signs.
+    #[prost(message, optional, tag = "1")]
+    pub publishers: ::core::option::Option<PublisherSetView>,
+}
+/// Generated client implementations.
+pub mod publishing_key_service_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// Moves publishing keys, which sign what verifiers trust, through their life: prepared, active, retired and gone. Verifiers follow
+    /// from one set of them to the next, so that only those that come later need another pin.
+    /// Operators only (PERMISSION_DENIED, `NOT_AN_OPERATOR`). No rpc takes or returns private key material.
+    ///
+    /// Every rpc that changes something: UNAVAILABLE (`STORE_UNAVAILABLE`) when the store cannot be written now.
+    #[derive(Debug, Clone)]
+    pub struct PublishingKeyServiceClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl<T> PublishingKeyServiceClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> PublishingKeyServiceClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            PublishingKeyServiceClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// The publishing keys in force, oldest first, and the generation of the set.
+        pub async fn list_publishing_keys(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListPublishingKeysRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListPublishingKeysResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/countersign.admin.v1.PublishingKeyService/ListPublishingKeys",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "countersign.admin.v1.PublishingKeyService",
+                        "ListPublishingKeys",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Makes a publishing key inside the authority, and leads verifiers to the set with it; it does not sign yet.
+        /// FAILED_PRECONDITION (`KEY_ALREADY_PREPARED`) while there are two.
+        pub async fn prepare_publishing_key(
+            &mut self,
+            request: impl tonic::IntoRequest<super::PreparePublishingKeyRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::PreparePublishingKeyResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/countersign.admin.v1.PublishingKeyService/PreparePublishingKey",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "countersign.admin.v1.PublishingKeyService",
+                        "PreparePublishingKey",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Lets the prepared key sign everything that is published from now on. FAILED_PRECONDITION (`KEY_NOT_PREPARED`);
+        /// FAILED_PRECONDITION (`VERIFIERS_BEHIND`) while a live verifier does not hold the key on disk: `FleetService.WatchEpoch` of
+        /// `published_in` names it, and says by when it counts no more.
+        pub async fn activate_publishing_key(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ActivatePublishingKeyRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ActivatePublishingKeyResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/countersign.admin.v1.PublishingKeyService/ActivatePublishingKey",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "countersign.admin.v1.PublishingKeyService",
+                        "ActivatePublishingKey",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Leads verifiers to the set with only the key that signs: the one before is forgotten, or one that is prepared and not
+        /// wanted. FAILED_PRECONDITION (`KEY_NOT_RETIRABLE`) when there is only one.
+        pub async fn retire_publishing_key(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RetirePublishingKeyRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RetirePublishingKeyResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/countersign.admin.v1.PublishingKeyService/RetirePublishingKey",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "countersign.admin.v1.PublishingKeyService",
+                        "RetirePublishingKey",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+pub mod publishing_key_service_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with PublishingKeyServiceServer.
+    #[async_trait]
+    pub trait PublishingKeyService: std::marker::Send + std::marker::Sync + 'static {
+        /// The publishing keys in force, oldest first, and the generation of the set.
+        async fn list_publishing_keys(
+            &self,
+            request: tonic::Request<super::ListPublishingKeysRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListPublishingKeysResponse>,
+            tonic::Status,
+        >;
+        /// Makes a publishing key inside the authority, and leads verifiers to the set with it; it does not sign yet.
+        /// FAILED_PRECONDITION (`KEY_ALREADY_PREPARED`) while there are two.
+        async fn prepare_publishing_key(
+            &self,
+            request: tonic::Request<super::PreparePublishingKeyRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::PreparePublishingKeyResponse>,
+            tonic::Status,
+        >;
+        /// Lets the prepared key sign everything that is published from now on. FAILED_PRECONDITION (`KEY_NOT_PREPARED`);
+        /// FAILED_PRECONDITION (`VERIFIERS_BEHIND`) while a live verifier does not hold the key on disk: `FleetService.WatchEpoch` of
+        /// `published_in` names it, and says by when it counts no more.
+        async fn activate_publishing_key(
+            &self,
+            request: tonic::Request<super::ActivatePublishingKeyRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ActivatePublishingKeyResponse>,
+            tonic::Status,
+        >;
+        /// Leads verifiers to the set with only the key that signs: the one before is forgotten, or one that is prepared and not
+        /// wanted. FAILED_PRECONDITION (`KEY_NOT_RETIRABLE`) when there is only one.
+        async fn retire_publishing_key(
+            &self,
+            request: tonic::Request<super::RetirePublishingKeyRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RetirePublishingKeyResponse>,
+            tonic::Status,
+        >;
+    }
+    /// Moves publishing keys, which sign what verifiers trust, through their life: prepared, active, retired and gone. Verifiers follow
+    /// from one set of them to the next, so that only those that come later need another pin.
+    /// Operators only (PERMISSION_DENIED, `NOT_AN_OPERATOR`). No rpc takes or returns private key material.
+    ///
+    /// Every rpc that changes something: UNAVAILABLE (`STORE_UNAVAILABLE`) when the store cannot be written now.
+    #[derive(Debug)]
+    pub struct PublishingKeyServiceServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> PublishingKeyServiceServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>>
+    for PublishingKeyServiceServer<T>
+    where
+        T: PublishingKeyService,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/countersign.admin.v1.PublishingKeyService/ListPublishingKeys" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListPublishingKeysSvc<T: PublishingKeyService>(pub Arc<T>);
+                    impl<
+                        T: PublishingKeyService,
+                    > tonic::server::UnaryService<super::ListPublishingKeysRequest>
+                    for ListPublishingKeysSvc<T> {
+                        type Response = super::ListPublishingKeysResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListPublishingKeysRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as PublishingKeyService>::list_publishing_keys(
+                                        &inner,
+                                        request,
+                                    )
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListPublishingKeysSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/countersign.admin.v1.PublishingKeyService/PreparePublishingKey" => {
+                    #[allow(non_camel_case_types)]
+                    struct PreparePublishingKeySvc<T: PublishingKeyService>(pub Arc<T>);
+                    impl<
+                        T: PublishingKeyService,
+                    > tonic::server::UnaryService<super::PreparePublishingKeyRequest>
+                    for PreparePublishingKeySvc<T> {
+                        type Response = super::PreparePublishingKeyResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::PreparePublishingKeyRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as PublishingKeyService>::prepare_publishing_key(
+                                        &inner,
+                                        request,
+                                    )
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = PreparePublishingKeySvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/countersign.admin.v1.PublishingKeyService/ActivatePublishingKey" => {
+                    #[allow(non_camel_case_types)]
+                    struct ActivatePublishingKeySvc<T: PublishingKeyService>(pub Arc<T>);
+                    impl<
+                        T: PublishingKeyService,
+                    > tonic::server::UnaryService<super::ActivatePublishingKeyRequest>
+                    for ActivatePublishingKeySvc<T> {
+                        type Response = super::ActivatePublishingKeyResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ActivatePublishingKeyRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as PublishingKeyService>::activate_publishing_key(
+                                        &inner,
+                                        request,
+                                    )
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ActivatePublishingKeySvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/countersign.admin.v1.PublishingKeyService/RetirePublishingKey" => {
+                    #[allow(non_camel_case_types)]
+                    struct RetirePublishingKeySvc<T: PublishingKeyService>(pub Arc<T>);
+                    impl<
+                        T: PublishingKeyService,
+                    > tonic::server::UnaryService<super::RetirePublishingKeyRequest>
+                    for RetirePublishingKeySvc<T> {
+                        type Response = super::RetirePublishingKeyResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RetirePublishingKeyRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as PublishingKeyService>::retire_publishing_key(
+                                        &inner,
+                                        request,
+                                    )
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RetirePublishingKeySvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for PublishingKeyServiceServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "countersign.admin.v1.PublishingKeyService";
+    impl<T> tonic::server::NamedService for PublishingKeyServiceServer<T> {
         const NAME: &'static str = SERVICE_NAME;
     }
 }

@@ -10,6 +10,7 @@
 pub mod bearer;
 pub mod claims;
 pub mod client;
+pub mod drill;
 pub mod feed;
 pub mod fleet;
 pub mod freshness;

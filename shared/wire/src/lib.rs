@@ -14,6 +14,8 @@ pub mod trust;
 pub mod trust_file;
 pub mod verify;
 
+use std::time::Duration;
+
 use countersign_core::Timestamp;
 
 /// The largest request that the authority's unary services read, in bytes.
@@ -37,6 +39,22 @@ pub fn write_time(time: Timestamp) -> prost_types::Timestamp {
         seconds: time.to_wire(),
         nanos: 0,
     }
+}
+
+/// The length of time as `google.protobuf.Duration`: the longest that there is, for what is longer.
+#[must_use]
+pub fn write_duration(duration: Duration) -> prost_types::Duration {
+    const LONGEST: prost_types::Duration = prost_types::Duration {
+        seconds: 315_576_000_000,
+        nanos: 0,
+    };
+    prost_types::Duration::try_from(duration).unwrap_or(LONGEST)
+}
+
+/// The length of time of a `google.protobuf.Duration`; nothing for negative ones.
+#[must_use]
+pub fn read_duration(duration: &prost_types::Duration) -> Option<Duration> {
+    Duration::try_from(*duration).ok()
 }
 
 /// The time of a `google.protobuf.Timestamp`, whole seconds of it; nothing for times before 1970 or out of range.

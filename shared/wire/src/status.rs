@@ -55,6 +55,12 @@ pub enum Failure {
     KeyNotRetirable,
     /// The key is compromised already.
     KeyCompromised,
+    /// The key is a drill's.
+    ShadowKey,
+    /// A drill runs.
+    DrillRunning,
+    /// No such drill.
+    DrillUnknown,
     /// The token to revoke was not signed here.
     TokenNotOurs,
     /// The object has changed since it was read.
@@ -93,7 +99,7 @@ pub enum Failure {
 
 impl Failure {
     /// Every failure.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 33] = [
         Self::NoIdentity,
         Self::NotAnOperator,
         Self::NotAVerifier,
@@ -107,6 +113,9 @@ impl Failure {
         Self::KeyNotPrepared,
         Self::KeyNotRetirable,
         Self::KeyCompromised,
+        Self::ShadowKey,
+        Self::DrillRunning,
+        Self::DrillUnknown,
         Self::TokenNotOurs,
         Self::VersionMoved,
         Self::LimitReached,
@@ -143,6 +152,9 @@ impl Failure {
             Self::KeyNotPrepared => "key_not_prepared",
             Self::KeyNotRetirable => "key_not_retirable",
             Self::KeyCompromised => "key_compromised",
+            Self::ShadowKey => "shadow_key",
+            Self::DrillRunning => "drill_running",
+            Self::DrillUnknown => "drill_unknown",
             Self::TokenNotOurs => "token_not_ours",
             Self::VersionMoved => "version_moved",
             Self::LimitReached => "limit_reached",
@@ -168,14 +180,18 @@ impl Failure {
             Self::NoIdentity => Code::Unauthenticated,
             Self::NotAnOperator | Self::NotAVerifier => Code::PermissionDenied,
             Self::ClientExists | Self::IdentityTaken => Code::AlreadyExists,
-            Self::ClientUnknown | Self::SecretUnknown | Self::KeyUnknown | Self::VerifierUnknown => {
-                Code::NotFound
-            }
+            Self::ClientUnknown
+            | Self::SecretUnknown
+            | Self::KeyUnknown
+            | Self::DrillUnknown
+            | Self::VerifierUnknown => Code::NotFound,
             Self::TooManySecrets
             | Self::KeyAlreadyPrepared
             | Self::KeyNotPrepared
             | Self::KeyNotRetirable
             | Self::KeyCompromised
+            | Self::ShadowKey
+            | Self::DrillRunning
             | Self::VerifierConnected
             | Self::VerifiersBehind => Code::FailedPrecondition,
             Self::TokenNotOurs => Code::InvalidArgument,
@@ -207,6 +223,9 @@ impl Failure {
                 "only a prepared key that never signed can be withdrawn: activate its successor instead"
             }
             Self::KeyCompromised => "the key is compromised",
+            Self::ShadowKey => "the key is a drill's: it goes when the drill ends",
+            Self::DrillRunning => "a drill runs already",
+            Self::DrillUnknown => "there is no such drill",
             Self::TokenNotOurs => "the token was not signed by this authority",
             Self::VersionMoved => "the object has changed: read it again and repeat",
             Self::LimitReached => "there are too many entries",

@@ -157,6 +157,7 @@ mod tests {
             },
             published_in: 1,
             signer: Some(Arc::new(private)),
+            shadow: false,
         }])
     }
 

@@ -6,6 +6,7 @@ use countersign_crypto::AwsLc;
 use countersign_crypto::publishing::PinnedKeys;
 use countersign_proto::admin::v1;
 use countersign_proto::admin::v1::client_service_client::ClientServiceClient;
+use countersign_proto::admin::v1::drill_service_client::DrillServiceClient;
 use countersign_proto::admin::v1::fleet_service_client::FleetServiceClient;
 use countersign_proto::admin::v1::key_service_client::KeyServiceClient;
 use countersign_proto::admin::v1::revocation_service_client::RevocationServiceClient;
@@ -35,6 +36,7 @@ async fn nobody_but_an_operator_is_served() {
         let mut clients = ClientServiceClient::new(channel.clone());
         let mut keys = KeyServiceClient::new(channel.clone());
         let mut revocations = RevocationServiceClient::new(channel.clone());
+        let mut drills = DrillServiceClient::new(channel.clone());
         let mut fleet = FleetServiceClient::new(channel.clone());
         let mut exports = TrustServiceClient::new(channel);
         let mut refused = Vec::new();
@@ -61,6 +63,9 @@ async fn nobody_but_an_operator_is_served() {
         call!(revocations.revoke(v1::RevokeRequest::default()));
         call!(revocations.list_revocations(v1::ListRevocationsRequest::default()));
         call!(fleet.list_verifiers(v1::ListVerifiersRequest::default()));
+        call!(drills.run_drill(v1::RunDrillRequest::default()));
+        call!(drills.list_drills(v1::ListDrillsRequest::default()));
+        call!(drills.get_drill(v1::GetDrillRequest::default()));
         call!(exports.export_trust(v1::ExportTrustRequest::default()));
         for status in &refused {
             assert_eq!(reason(status), expected);

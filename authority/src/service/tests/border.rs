@@ -430,6 +430,7 @@ async fn reflection_lists_what_is_served_here_and_nothing_else() {
     let channel = stage.connect(ORDERS).await;
     let served = [
         "countersign.admin.v1.ClientService",
+        "countersign.admin.v1.DrillService",
         "countersign.admin.v1.FleetService",
         "countersign.admin.v1.KeyService",
         "countersign.admin.v1.RevocationService",

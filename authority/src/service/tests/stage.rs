@@ -12,6 +12,7 @@ use countersign_core::ports::Clock;
 use countersign_core::spiffe::TrustDomain;
 use countersign_mtls::Peer;
 use countersign_proto::admin::v1::client_service_client::ClientServiceClient;
+use countersign_proto::admin::v1::drill_service_client::DrillServiceClient;
 use countersign_proto::admin::v1::fleet_service_client::FleetServiceClient;
 use countersign_proto::admin::v1::key_service_client::KeyServiceClient;
 use countersign_proto::admin::v1::revocation_service_client::RevocationServiceClient;
@@ -24,18 +25,21 @@ use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
 use tonic::transport::server::Connected;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
 use crate::authorize::{Identities, Roles};
+use crate::driller::Driller;
 use crate::ledger::Opened;
 use crate::limits::{Limits, Rate};
 use crate::registrar;
 use crate::server::{self, ServerLimits, Services};
 use crate::service::Desk;
 use crate::service::clients::Clients;
+use crate::service::drills::Drills;
 use crate::service::fleet::Verifiers;
 use crate::service::issuing::Tokens;
 use crate::service::keys::{KeyPolicy, Keys};
@@ -150,7 +154,7 @@ pub(super) fn policy(bench: &Bench) -> IssuingPolicy {
     }
 }
 
-fn services(bench: &Bench, opened: &Opened, limits: &Arc<Limits>) -> Services {
+fn services(bench: &Bench, opened: &Opened, limits: &Arc<Limits>, stop: &CancellationToken) -> Services {
     let roles = Arc::new(Roles {
         trust_domain: TrustDomain::parse("example.org").expect("valid"),
         operators: std::collections::BTreeSet::from([spiffe_id("operator/anna")]),
@@ -166,6 +170,13 @@ fn services(bench: &Bench, opened: &Opened, limits: &Arc<Limits>) -> Services {
         algorithm: countersign_core::jose::Algorithm::Es256,
         activation_lead: Duration::from_secs(2),
     };
+    let driller = Driller::new(
+        opened.ledger.clone(),
+        bench.fleet.clone(),
+        keys.algorithm,
+        TaskTracker::new(),
+        stop.clone(),
+    );
     Services {
         tokens: Tokens::new(
             opened.ledger.clone(),
@@ -201,8 +212,13 @@ fn services(bench: &Bench, opened: &Opened, limits: &Arc<Limits>) -> Services {
         },
         exports: Exports::new(desk.clone(), opened.feed.clone()),
         verifiers: Verifiers {
+            desk: desk.clone(),
+            fleet: bench.fleet.clone(),
+        },
+        drills: Drills {
             desk,
             fleet: bench.fleet.clone(),
+            driller,
         },
     }
 }
@@ -221,10 +237,10 @@ impl Stage {
         let clock = Arc::clone(&opening.clock);
         let opened = crate::ledger::open(opening).await.expect("opens");
         let limits = Arc::new(Limits::new(setting.tokens, &clock));
-        let services = services(&bench, &opened, &limits);
+        let stop = CancellationToken::new();
+        let services = services(&bench, &opened, &limits, &stop);
         let giver = services.exports.clone();
         let (connections, incoming) = mpsc::channel(8);
-        let stop = CancellationToken::new();
         let stopping = stop.clone();
         let server_limits = ServerLimits {
             connections: 10,
@@ -308,6 +324,10 @@ impl Stage {
 
     pub(super) async fn exports(&self) -> TrustServiceClient<Channel> {
         TrustServiceClient::new(self.connect(OPERATOR).await)
+    }
+
+    pub(super) async fn drills(&self) -> DrillServiceClient<Channel> {
+        DrillServiceClient::new(self.connect(OPERATOR).await)
     }
 
     pub(super) async fn sync(&self, spiffe_id: &str) -> SyncServiceClient<Channel> {
