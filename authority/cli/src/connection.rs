@@ -10,6 +10,7 @@ use std::time::Duration;
 use clap::Args;
 use countersign_mtls::{ChannelOptions, ClientTls, ExpectedServer, TlsFiles};
 use countersign_proto::admin::v1::client_service_client::ClientServiceClient;
+use countersign_proto::admin::v1::drill_service_client::DrillServiceClient;
 use countersign_proto::admin::v1::fleet_service_client::FleetServiceClient;
 use countersign_proto::admin::v1::key_service_client::KeyServiceClient;
 use countersign_proto::admin::v1::revocation_service_client::RevocationServiceClient;
@@ -271,6 +272,19 @@ impl Connection {
     #[must_use]
     pub(crate) fn revocations(&self) -> RevocationServiceClient<Calls> {
         RevocationServiceClient::new(self.calls())
+    }
+
+    /// Shows drills.
+    #[must_use]
+    pub(crate) fn drills(&self) -> DrillServiceClient<Calls> {
+        DrillServiceClient::new(self.calls())
+    }
+
+    /// Runs a drill, for as long as that takes.
+    #[must_use]
+    pub(crate) fn rehearsing(&self) -> DrillServiceClient<Calls> {
+        let calls = InterceptedService::new(self.channel.clone(), self.trace.endless());
+        DrillServiceClient::new(calls)
     }
 
     /// Shows verifiers.

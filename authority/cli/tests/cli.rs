@@ -115,6 +115,7 @@ fn every_command_explains_itself() {
             &["--reason", "--yes", "--wait [<DURATION>]"],
         ),
         (&["key", "users"], &["<KID>"]),
+        (&["key", "drill"], &["--reason <REASON>", "list", "show"]),
         (&["revoke", "token"], &["--id", "--reason", "--wait [<DURATION>]"]),
         (&["client", "disable"], &["--wait [<DURATION>]"]),
         (&["fleet", "watch"], &["[EPOCH]", "--wait <DURATION>"]),
@@ -167,6 +168,10 @@ fn a_senseless_command_line_exits_with_2() {
         &["key", "rotate", "--force"],
         &["key", "rotate", "--force", ""],
         &["key", "activate", "--force", ""],
+        &["key", "drill"],
+        &["key", "drill", "run"],
+        &["key", "drill", "show", "last"],
+        &["key", "drill", "--reason", "x", "list"],
         &["fleet", "quarantine", "spiffe://dev.test/a"],
         &["fleet", "forget", "spiffe://dev.test/a"],
         // An option of the list is none of another command.

@@ -1,5 +1,6 @@
 //! `countersign key`: signing keys and their life.
 
+mod drill;
 mod rotate;
 mod users;
 
@@ -16,6 +17,7 @@ use crate::failure::{Exit, Failure};
 use crate::files::{self, Audience};
 use crate::output::{Output, Paint, Text, Tone};
 use crate::present;
+use drill::DrillArgs;
 use rotate::RotateArgs;
 use users::UsersArgs;
 
@@ -34,6 +36,8 @@ pub(crate) enum KeyCommand {
     Retire(RetireArgs),
     /// Declare a key compromised: every token under it is refused, and another key signs at once
     Compromise(CompromiseArgs),
+    /// Rehearse the compromise of a key, on one that nobody has, and show how long it takes everywhere
+    Drill(DrillArgs),
     /// Show who accepted tokens under a key since the authority started, and whose tokens those were
     Users(UsersArgs),
     /// Write the keys that sign trust updates: what a sidecar's `publishing_keys` names
@@ -133,6 +137,7 @@ struct Key {
     acknowledged_by: u32,
     verifiers: u32,
     published_in: u64,
+    shadow: bool,
     jwk: Option<serde_json::Value>,
 }
 
@@ -163,6 +168,7 @@ pub(crate) async fn run(command: KeyCommand, output: Output) -> Result<(), Failu
         KeyCommand::Rotate(args) => rotate::run(args, output).await,
         KeyCommand::Retire(args) => retire(args, output).await,
         KeyCommand::Compromise(args) => compromise(args, output).await,
+        KeyCommand::Drill(args) => drill::run(args, output).await,
         KeyCommand::Users(args) => users::run(args, output).await,
         KeyCommand::Publishing(args) => publishing(args, output).await,
     }
@@ -338,6 +344,7 @@ impl Key {
             acknowledged_by: key.acknowledged_by,
             verifiers: key.verifiers,
             published_in: key.published_in,
+            shadow: key.shadow,
             jwk: serde_json::from_str(&key.jwk).ok(),
             kid: key.kid,
             algorithm: key.algorithm,
@@ -356,7 +363,10 @@ impl Keys {
             vec![
                 key.kid.as_str().into(),
                 key.algorithm.as_str().into(),
-                Text::toned(key.state, tone),
+                match key.shadow {
+                    true => Text::toned(format!("{} (drill)", key.state), Tone::Faint),
+                    false => Text::toned(key.state, tone),
+                },
                 present::optional(key.prepared_at.clone()),
                 present::optional(key.active_from.clone()),
                 present::optional(key.retired_from.clone()),

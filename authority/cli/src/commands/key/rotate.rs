@@ -96,7 +96,8 @@ pub(super) async fn run(args: RotateArgs, output: Output) -> Result<(), Failure>
 
 /// The key that is prepared and not yet told to sign.
 fn standby<'a>(keys: &'a [v1::Key], algorithm: Option<&str>) -> Result<Option<&'a v1::Key>, Failure> {
-    let waits = |key: &&v1::Key| key.state() == v1::KeyState::Prepared && key.active_from.is_none();
+    let waits =
+        |key: &&v1::Key| key.state() == v1::KeyState::Prepared && key.active_from.is_none() && !key.shadow;
     let found = keys.iter().find(waits);
     match (found, algorithm) {
         (Some(key), Some(algorithm)) if key.algorithm != algorithm => {
@@ -261,6 +262,10 @@ mod tests {
         let keys = [
             key("a", v1::KeyState::Active, "ES256", true),
             key("b", v1::KeyState::Prepared, "ES256", true),
+            v1::Key {
+                shadow: true,
+                ..key("drill", v1::KeyState::Prepared, "ES256", false)
+            },
             key("c", v1::KeyState::Prepared, "ES256", false),
         ];
         let found = |algorithm| standby(&keys, algorithm).map(|key| key.map(|key| key.kid.as_str()));
@@ -272,6 +277,6 @@ mod tests {
                 .next
                 .is_some_and(|next| next.contains("retire c"))
         );
-        assert!(standby(&keys[..2], None).expect("none").is_none());
+        assert!(standby(&keys[..3], None).expect("none").is_none());
     }
 }
