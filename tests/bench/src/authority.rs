@@ -4,6 +4,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::hint::black_box;
 use std::io::Write as _;
+use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use clap::Args;
 use countersign_authority::app::App;
 use countersign_authority::config::Config;
 use countersign_cli::pki::{CertificateFiles, Pki, Usage};
@@ -37,11 +39,28 @@ pub(crate) struct Certificates {
     client: CertificateFiles,
 }
 
+/// Where and how an authority serves.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Place {
+    /// Where it keeps what it has. What is there already is taken over.
+    #[arg(long)]
+    pub(crate) folder: PathBuf,
+    /// Where it listens.
+    #[arg(long, default_value = "127.0.0.1:0")]
+    pub(crate) listen: SocketAddr,
+    /// Its threads, if they are not left to it.
+    #[arg(long)]
+    pub(crate) workers: Option<usize>,
+}
+
+/// What verifiers pin, in the folder of an authority.
+pub(crate) const PUBLISHING_KEYS: &str = "publishing-keys.json";
+
 /// Names in the trust domain.
 const OPERATOR: &str = "operator";
-const CLIENT: &str = "client";
+pub(crate) const CLIENT: &str = "client";
 
-fn identity(name: &str) -> Result<SpiffeId, Failure> {
+pub(crate) fn identity(name: &str) -> Result<SpiffeId, Failure> {
     Ok(SpiffeId::parse(&format!("spiffe://{TRUST_DOMAIN}/{name}"))?)
 }
 
@@ -69,6 +88,11 @@ impl Certificates {
         self.files(&self.client)
     }
 
+    /// What a server shows.
+    pub(crate) fn server(&self) -> TlsFiles {
+        self.files(&self.server)
+    }
+
     fn files(&self, leaf: &CertificateFiles) -> TlsFiles {
         TlsFiles {
             certificate: leaf.certificate.clone(),
@@ -77,14 +101,16 @@ impl Certificates {
         }
     }
 
-    fn configuration(&self) -> Result<String, Failure> {
+    /// As an authority is configured that says no more than it must.
+    fn configuration(&self, place: &Place) -> Result<String, Failure> {
+        let workers = place.workers.map(|workers| format!("workers = {workers}"));
         Ok(format!(
             r#"
 issuer = "{ISSUER}"
 trust_domain = "{TRUST_DOMAIN}"
-listen = "127.0.0.1:0"
+listen = "{listen}"
 admin = "127.0.0.1:0"
-workers = 1
+{workers}
 
 [tls]
 certificate = "{certificate}"
@@ -105,6 +131,8 @@ verifiers = ["spiffe://{TRUST_DOMAIN}/sidecar/"]
 tokens_per_second = 1000000
 tokens_burst = 1000000
 "#,
+            listen = place.listen,
+            workers = workers.unwrap_or_default(),
             certificate = self.server.certificate.display(),
             key = self.server.key.display(),
             roots = self.roots.display(),
@@ -131,27 +159,35 @@ pub(crate) fn registration() -> Result<countersign_proto::admin::v1::CreateClien
 }
 
 /// Serves as the authority does, its log in a file, until the parent has gone.
-pub(crate) fn serve(folder: &Path) -> Result<(), Failure> {
+pub(crate) fn serve(place: &Place) -> Result<(), Failure> {
     countersign_mtls::install_default_provider();
+    let folder = &place.folder;
     let certificates = Certificates::open(folder)?;
-    let mut sealing_key = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(folder.join("sealing-key"))?;
-    let mut key = [0; 32];
-    AwsLc.fill(&mut key)?;
-    sealing_key.write_all(BASE64.encode(key).as_bytes())?;
+    make_sealing_key(&folder.join("sealing-key"))?;
     let file = folder.join("authority.toml");
-    fs::write(&file, certificates.configuration()?)?;
+    fs::write(&file, certificates.configuration(place)?)?;
     let config = Config::load(&file).map_err(|complaints| complaints.to_string())?;
     let runtime = countersign_runtime::build(config.workers)?;
     let log = telemetry::init("countersign-authority", "bench", &config.telemetry)?;
     let app = runtime.block_on(App::build(config, Arc::new(SystemClock)))?;
+    fs::write(folder.join(PUBLISHING_KEYS), app.publishing_keys())?;
     let address = app.grpc_address();
     std::thread::spawn(move || runtime.block_on(app.run_until(Shutdown::new())));
     child::report(address, None)?;
     drop(log);
+    Ok(())
+}
+
+/// Unless there is one.
+fn make_sealing_key(path: &Path) -> Result<(), Failure> {
+    if path.exists() {
+        return Ok(());
+    }
+    let mut key = [0; 32];
+    AwsLc.fill(&mut key)?;
+    let mut options = OpenOptions::new();
+    let mut file = options.write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(BASE64.encode(key).as_bytes())?;
     Ok(())
 }
 
@@ -196,7 +232,7 @@ pub(crate) fn serve_same(folder: &Path) -> Result<(), Failure> {
         random: SystemRandom::new(),
     };
     let tls = ServerTls::load(
-        &certificates.files(&certificates.server),
+        &certificates.server(),
         ClientCertificates::Required,
         Arc::new(SystemClock),
     )?;

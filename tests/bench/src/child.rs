@@ -54,6 +54,18 @@ impl Child {
         })
     }
 
+    /// Its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Ends it as a crash would.
+    pub(crate) fn kill(mut self) -> Result<(), Failure> {
+        self.process.kill()?;
+        self.process.wait()?;
+        Ok(())
+    }
+
     /// The CPU time that it has used.
     pub(crate) fn cpu(&mut self) -> Result<Duration, Failure> {
         let commands = self.commands.as_mut().ok_or("the child has no input")?;

@@ -83,8 +83,9 @@ pub(crate) fn issue(scale: Scale) -> Result<Comparison, Failure> {
     let runtime = countersign_runtime::build(1)?;
     let shared = ["--folder".to_owned(), folder.path().display().to_string()];
     let log = authority::log(folder.path())?;
+    let one_worker = [shared.as_slice(), &["--workers".to_owned(), "1".to_owned()]].concat();
     let server =
-        Child::start("authority", &shared, Some(log)).map_err(|failure| why(&failure, folder.path()))?;
+        Child::start("authority", &one_worker, Some(log)).map_err(|failure| why(&failure, folder.path()))?;
     runtime.block_on(register(&server, &certificates.operator()))?;
     let mut ours = Side::new(server, &certificates.client(), &runtime)?;
     let nothing = Child::start("same-token", &shared, None)?;

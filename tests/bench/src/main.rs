@@ -17,6 +17,7 @@ mod issue;
 mod load;
 mod measure;
 mod plain_http2;
+mod propagation;
 mod proxy;
 mod report;
 mod sidecar;
@@ -62,6 +63,9 @@ enum What {
     ApplyUpdate,
     /// The verdict about tokens that are made to take long, against the one about a good token.
     HostileClaims,
+    /// Revocations until every verifier refuses, what a verifier costs in memory, and how all come back after a crash: against a
+    /// server of the same rpc that decides nothing.
+    Propagation(propagation::Options),
     /// Everything.
     All,
     /// One server under load; started by the others.
@@ -84,10 +88,9 @@ enum Role {
         upstream: SocketAddr,
     },
     /// The authority.
-    Authority {
-        #[arg(long)]
-        folder: PathBuf,
-    },
+    Authority(authority::Place),
+    /// The authority's stream to verifiers, and nothing decided.
+    BareSync(authority::Place),
     /// The authority's rpc, answered with the same token every time.
     SameToken {
         #[arg(long)]
@@ -107,7 +110,8 @@ fn serve(role: &Role) -> Result<(), Failure> {
             std::thread::spawn(move || runtime.block_on(plain_http2::serve_proxy(listener, upstream)));
         }
         Role::Sidecar { upstream } => return sidecar::serve(*upstream),
-        Role::Authority { folder } => return authority::serve(folder),
+        Role::Authority(place) => return authority::serve(place),
+        Role::BareSync(place) => return propagation::serve_bare(place),
         Role::SameToken { folder } => return authority::serve_same(folder),
     }
     child::report(address, None)
@@ -121,6 +125,7 @@ fn measure(what: &What, scale: Scale) -> Result<Vec<Comparison>, Failure> {
         What::Proxy => proxy::proxy(scale),
         What::ApplyUpdate => Ok(vec![apply_update::apply_update(scale)?]),
         What::HostileClaims => Ok(vec![hostile_claims::hostile_claims(scale)?]),
+        What::Propagation(options) => propagation::propagation(options),
         What::All => {
             let mut all = Vec::new();
             for what in [
@@ -130,6 +135,7 @@ fn measure(what: &What, scale: Scale) -> Result<Vec<Comparison>, Failure> {
                 What::Proxy,
                 What::ApplyUpdate,
                 What::HostileClaims,
+                What::Propagation(propagation::Options::default()),
             ] {
                 all.extend(measure(&what, scale)?);
             }

@@ -43,6 +43,14 @@ pub(crate) fn cpu_time(work: impl FnOnce()) -> Duration {
     used().saturating_sub(start)
 }
 
+/// A count, which below 2^53 is not rounded.
+pub(crate) fn float(count: impl TryInto<u64>) -> f64 {
+    let count = count.try_into().unwrap_or_default();
+    let [high, low] =
+        [count >> 32, count & u64::from(u32::MAX)].map(|half| u32::try_from(half).unwrap_or_default());
+    f64::from(high) * 4_294_967_296.0 + f64::from(low)
+}
+
 /// How many a second, when `count` took `duration`.
 pub(crate) fn rate(count: u32, duration: Duration) -> f64 {
     f64::from(count) / duration.as_secs_f64()

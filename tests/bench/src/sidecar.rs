@@ -25,7 +25,19 @@ pub(crate) fn serve(upstream: SocketAddr) -> Result<(), Failure> {
     countersign_mtls::install_default_provider();
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("sidecar.toml");
-    fs::write(&file, configuration(folder.path(), upstream)?)?;
+    let pki = Pki::open(&folder.path().join("pki"), SystemClock.now())?;
+    let publishing = SigningKey::generate(Algorithm::EdDsa)?;
+    let publishing_keys = folder.path().join("publishing-keys.json");
+    fs::write(&publishing_keys, write_set([publishing.jwk()]))?;
+    let place = Place {
+        name: "alone",
+        state: &folder.path().join("state"),
+        upstream,
+        // Nobody is there.
+        authority: 1,
+        publishing_keys: &publishing_keys,
+    };
+    fs::write(&file, configuration(&pki, &place)?)?;
     let config = Config::load(&file).map_err(|complaints| complaints.to_string())?;
     let fixture = Fixture::new(SystemClock.now())?;
     let token = fixture.token(1, SystemClock.now())?;
@@ -48,14 +60,24 @@ pub(crate) fn serve(upstream: SocketAddr) -> Result<(), Failure> {
     child::report(address, Some(&token))
 }
 
-fn configuration(folder: &Path, upstream: SocketAddr) -> Result<String, Failure> {
-    let now = SystemClock.now();
-    let pki = Pki::open(&folder.join("pki"), now)?;
-    let identity = SpiffeId::parse(&format!("spiffe://{TRUST_DOMAIN}/sidecar"))?;
-    let certificate = pki.leaf("sidecar", &identity, Usage::ServerAndClient, now)?;
-    let publishing = SigningKey::generate(Algorithm::EdDsa)?;
-    let publishing_keys = folder.join("publishing-keys.json");
-    fs::write(&publishing_keys, write_set([publishing.jwk()]))?;
+/// Where a sidecar stands.
+pub(crate) struct Place<'a> {
+    /// Its name in the trust domain.
+    pub(crate) name: &'a str,
+    /// Where its state goes.
+    pub(crate) state: &'a Path,
+    /// The service behind it.
+    pub(crate) upstream: SocketAddr,
+    /// The authority's port on this machine.
+    pub(crate) authority: u16,
+    /// What its authority signs with.
+    pub(crate) publishing_keys: &'a Path,
+}
+
+/// As a sidecar is configured that says no more than it must.
+pub(crate) fn configuration(pki: &Pki, place: &Place<'_>) -> Result<String, Failure> {
+    let identity = SpiffeId::parse(&format!("spiffe://{TRUST_DOMAIN}/sidecar/{}", place.name))?;
+    let certificate = pki.leaf(place.name, &identity, Usage::ServerAndClient, SystemClock.now())?;
     Ok(format!(
         r#"
 issuer = "{ISSUER}"
@@ -68,8 +90,8 @@ admin = "127.0.0.1:0"
 default_scopes = ["{SCOPE}"]
 
 [authority]
-uri = "https://localhost:1"
-spiffe_id = "spiffe://{TRUST_DOMAIN}/authority"
+uri = "https://localhost:{authority}"
+spiffe_id = "spiffe://{TRUST_DOMAIN}/server"
 certificate = "{certificate}"
 private_key = "{key}"
 trust_roots = "{roots}"
@@ -78,8 +100,10 @@ trust_roots = "{roots}"
 address = "127.0.0.1:0"
 plaintext = true
 "#,
-        publishing_keys = publishing_keys.display(),
-        state = folder.join("state").display(),
+        publishing_keys = place.publishing_keys.display(),
+        state = place.state.display(),
+        upstream = place.upstream,
+        authority = place.authority,
         certificate = certificate.certificate.display(),
         key = certificate.key.display(),
         roots = pki.trust_roots().display(),
