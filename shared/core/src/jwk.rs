@@ -11,6 +11,7 @@ use serde_json::value::RawValue;
 use crate::jose::{Algorithm, decode_segment, encode_segment};
 use crate::json::{self, Members};
 use crate::names::KeyId;
+use crate::planted::{Bug, planted};
 use crate::ports::Sha256;
 
 /// The largest JWK Set read, in bytes.
@@ -135,7 +136,12 @@ impl PublicNumbers {
     /// The RFC 7638 thumbprint: SHA-256 over the required members in their lexicographic order.
     #[must_use]
     pub fn thumbprint(&self, sha256: &dyn Sha256) -> KeyId {
-        let digest = sha256.sha256(&[self.required_members().as_bytes()]);
+        let members = if planted(Bug::KeyNamedByKind) {
+            self.algorithm().name().to_owned()
+        } else {
+            self.required_members()
+        };
+        let digest = sha256.sha256(&[members.as_bytes()]);
         // The encoding of 32 bytes is always 43 characters of the alphabet.
         KeyId::from_thumbprint(&digest)
     }

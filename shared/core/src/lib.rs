@@ -23,6 +23,7 @@ pub mod names;
 pub mod planted;
 pub mod ports;
 pub mod publishers;
+pub mod recovery;
 mod rejection;
 pub mod requirements;
 pub mod revocation;

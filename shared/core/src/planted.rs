@@ -58,6 +58,8 @@ pub enum Bug {
     StepsBack,
     /// An update with other content for the epoch in force is taken over.
     ForkTaken,
+    /// A revocation spares what was issued in its own second.
+    SameSecondSpared,
     /// The floor on disk does not rise.
     FloorNotRaised,
     /// The floor on disk is not heeded in a cold start.
@@ -78,11 +80,27 @@ pub enum Bug {
     ClockReadTwice,
     /// What is remembered of tokens is found by their `jti`.
     CachedByTokenId,
+    /// An authority goes on that was shown a state of its own name that it never reached.
+    ProofIgnored,
+    /// A recovered authority goes on from its own epoch, not from above what was shown.
+    ShownEpochForgotten,
+    /// A recovered authority keeps its keys.
+    KeysSurviveRecovery,
+    /// A key's name is not of its numbers.
+    KeyNamedByKind,
+    /// A key signs after its successor was activated.
+    RetiredKeySigns,
+    /// A verifier accepts tokens under a withdrawn key.
+    WithdrawnKeyVerifies,
+    /// A signature that could not be checked passes.
+    FailedCheckPasses,
+    /// An operator is told before what he did is in the store.
+    AnsweredBeforeCommitted,
 }
 
 impl Bug {
     /// Every one.
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 45] = [
         Self::GateSkipped,
         Self::GateOnAcknowledged,
         Self::AcknowledgedBeforeSaving,
@@ -109,6 +127,7 @@ impl Bug {
         Self::NotHeeded,
         Self::StepsBack,
         Self::ForkTaken,
+        Self::SameSecondSpared,
         Self::FloorNotRaised,
         Self::FloorNotHeeded,
         Self::FloorZeroWhenMissing,
@@ -119,6 +138,14 @@ impl Bug {
         Self::TimeFollowsWall,
         Self::ClockReadTwice,
         Self::CachedByTokenId,
+        Self::ProofIgnored,
+        Self::ShownEpochForgotten,
+        Self::KeysSurviveRecovery,
+        Self::KeyNamedByKind,
+        Self::RetiredKeySigns,
+        Self::WithdrawnKeyVerifies,
+        Self::FailedCheckPasses,
+        Self::AnsweredBeforeCommitted,
     ];
 }
 

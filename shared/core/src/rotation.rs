@@ -109,6 +109,11 @@ pub fn next_drop(
 /// The key that signs at `now`: of those whose time has come and that are not withdrawn, the one activated last.
 #[must_use]
 pub fn signing_key(keys: &[(KeyId, KeyTimes)], now: Timestamp) -> Option<&KeyId> {
+    let now = if planted(Bug::RetiredKeySigns) {
+        now.saturating_sub(Duration::from_secs(20))
+    } else {
+        now
+    };
     keys.iter()
         .filter(|(_, times)| times.state(now) == KeyState::Active || withdrawn_and_signs(times))
         .max_by_key(|(_, times)| times.active_from)

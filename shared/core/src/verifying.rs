@@ -164,14 +164,15 @@ pub fn trusted<'a>(trust: TrustView<'a>, budget: &StalenessBudget) -> Result<Tru
 
 fn authentic_claims(jws: &CompactJws<'_>, keys: &KeySet) -> Result<Claims, Rejection> {
     let key = keys.find(&jws.key_id).ok_or(Rejection::KidUnknown)?;
-    if key.times.compromised_at.is_some() {
+    if key.times.compromised_at.is_some() && !planted(Bug::WithdrawnKeyVerifies) {
         return Err(Rejection::KeyRevoked);
     }
     // RFC 8725, section 3.1: the key decides the algorithm, the header must merely agree.
     if key.public_key.algorithm() != jws.algorithm {
         return Err(Rejection::AlgNotAllowed);
     }
-    if !key.public_key.verifies(jws.signing_input, &jws.signature) {
+    let verifies = key.public_key.verifies(jws.signing_input, &jws.signature);
+    if !verifies && !planted(Bug::FailedCheckPasses) {
         return Err(Rejection::SigInvalid);
     }
     Claims::read(&jws.payload)
@@ -213,7 +214,7 @@ pub fn check_key(
     expected: &Expectations,
     now: Timestamp,
 ) -> Result<(), Rejection> {
-    if key.compromised_at.is_some() {
+    if key.compromised_at.is_some() && !planted(Bug::WithdrawnKeyVerifies) {
         return Err(Rejection::KeyRevoked);
     }
     // Also when the authority is away and cannot say that the key is gone.

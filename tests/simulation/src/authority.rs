@@ -4,6 +4,7 @@
 //! being committed leaves it made or not made, and nobody knows which before the next start.
 
 mod plans;
+mod recovering;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -23,7 +24,7 @@ use countersign_core::verifier::{Ack, Hello, Message, Pong};
 
 use crate::clock::Clock;
 use crate::network::{Closed, Down, StreamId};
-use crate::toy::{Body, Signed, ToyKey};
+use crate::toy::{Body, Signed, Stated, ToyKey};
 
 pub(crate) use plans::{Mutation, Outcome};
 
@@ -46,10 +47,12 @@ pub(crate) struct RingKey {
 pub(crate) struct Books {
     pub(crate) trust: TrustState,
     pub(crate) ring: Vec<RingKey>,
-    roster: BTreeMap<VerifierKey, Arc<[ClassBudget]>>,
+    pub(crate) roster: BTreeMap<VerifierKey, Arc<[ClassBudget]>>,
     pub(crate) quarantined: BTreeSet<SpiffeId>,
     committed_at: Timestamp,
     starts: u64,
+    /// What showed that these are not the books that were last published from, until an operator has recovered them.
+    pub(crate) recovery: Option<Stated>,
 }
 
 impl Books {
@@ -62,6 +65,7 @@ impl Books {
             quarantined: BTreeSet::new(),
             committed_at: Timestamp::default(),
             starts: 0,
+            recovery: None,
         }
     }
 
@@ -135,6 +139,8 @@ pub(crate) struct Process {
     untold: BTreeMap<VerifierKey, Arc<[ClassBudget]>>,
     latest: Timestamp,
     heartbeat: Option<Signed>,
+    /// Nobody is granted a lease.
+    suspended: bool,
     pub(crate) tokens: u64,
 }
 
@@ -161,24 +167,9 @@ impl Authority {
             untold: BTreeMap::new(),
             latest: self.stored.committed_at,
             heartbeat: None,
+            suspended: self.stored.recovery.is_some(),
             tokens: 0,
         });
-    }
-
-    /// Another authority, on a copy of the store, which makes keys of its own.
-    pub(crate) fn twin(&self, clock: Clock) -> Self {
-        Self {
-            clock,
-            stored: self.stored.clone(),
-            pending: None,
-            process: None,
-            life: self.life,
-            paused_until: Duration::ZERO,
-            lease: self.lease,
-            policy: self.policy,
-            max_lifetime: self.max_lifetime,
-            keys_made: 1 << 32,
-        }
     }
 
     /// Stops without a word. The streams that it had.
@@ -204,7 +195,7 @@ impl Authority {
 
     /// Whether tokens are signed: not while the clock is behind.
     pub(crate) fn can_sign(&mut self, at: Duration) -> bool {
-        self.now(at).since(self.wall(at)) <= LEEWAY
+        self.stored.recovery.is_none() && self.now(at).since(self.wall(at)) <= LEEWAY
     }
 
     /// Plans `mutation`, and begins to commit it. False when there is nothing to do, or another is under way.
@@ -223,6 +214,7 @@ impl Authority {
         outcome.books.committed_at = self.now(at);
         self.stored = outcome.books.clone();
         let process = self.process.as_mut()?;
+        process.suspended |= outcome.books.recovery.is_some();
         let (mut outbox, mut ended) = (Outbox::new(), Vec::new());
         if let Some((spiffe_id, on)) = &outcome.quarantine {
             process.register.quarantine(spiffe_id.clone(), *on);
@@ -261,6 +253,9 @@ impl Authority {
 
     /// The next step of rotation that is due.
     pub(crate) fn rotation(&mut self, at: Duration) -> Option<Mutation> {
+        if self.stored.recovery.is_some() {
+            return None;
+        }
         let now = self.now(at);
         let step = rotation::next_step(&self.stored.times(), &self.policy, now)?;
         Some(match step {
@@ -308,7 +303,7 @@ impl Process {
             version: String::new(),
             instance_id: String::new(),
             budgets: Arc::clone(&hello.budgets),
-            decides: hello.in_force.epoch != 0,
+            decides: hello.in_force.epoch != 0 || hello.highest_epoch != 0,
         };
         let let_in = self
             .register
@@ -452,8 +447,7 @@ impl Process {
         let answer = self.feed.answer(member.fed, clock.wall_millis(at), quarantined);
         let current = self.feed.trust().epoch();
         let elapsed = clock.elapsed(at);
-        let lease = answer
-            .may_grant
+        let lease = (answer.may_grant && !self.suspended)
             .then(|| self.register.grant(&member.key, member.place, current, elapsed))
             .flatten();
         Pong {

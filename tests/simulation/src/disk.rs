@@ -98,6 +98,15 @@ impl Disk {
         self.tip
     }
 
+    /// The latest that is kept with the authority's signature: a heartbeat rather than the update that it confirms.
+    pub(crate) fn latest(&self) -> Option<&Signed> {
+        let content = &self.content;
+        let snapshot = content.snapshot.iter();
+        let kept = snapshot.chain(content.deltas.values().next_back());
+        let heartbeat = content.heartbeat.iter().map(|heard| &heard.signed);
+        kept.chain(heartbeat).max_by_key(|signed| signed.stated().epoch)
+    }
+
     /// Whether the log is full.
     pub(crate) fn wants_snapshot(&self) -> bool {
         !self.failed && self.content.deltas.len() >= LOG_BOUND

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use countersign_core::planted::{Bug, planted};
 use countersign_core::trust::Update;
-use countersign_core::verifier::{Ending, Event as Told, Ignored};
+use countersign_core::verifier::{Ending, Event as Told, Ignored, Message};
 
 use crate::authority::Mutation;
 use crate::model::{Anchor, Receipt};
@@ -94,7 +95,16 @@ impl World {
             match wish {
                 Wish::Send(message) => {
                     if let Some(stream) = self.live_stream(verifier) {
-                        self.send_up(stream, Up::Said(message));
+                        let said = match message {
+                            Message::Hello(hello) => {
+                                let latest = self.verifiers[verifier].disk.latest();
+                                Up::Hello(hello, latest.cloned())
+                            }
+                            message @ (Message::Ack(_) | Message::Nack(_) | Message::Ping(_)) => {
+                                Up::Said(message)
+                            }
+                        };
+                        self.send_up(stream, said);
                     }
                 }
                 Wish::Saving(until) => {
@@ -110,7 +120,7 @@ impl World {
                     if known.anchor.is_none_or(|anchor| anchor.at <= at) {
                         known.anchor = Some(Anchor { at, lease, error });
                     }
-                    known.excused = false;
+                    known.excused &= known.epoch < self.model.recovered;
                     known.wall_error = Duration::ZERO;
                 }
             }
@@ -227,6 +237,11 @@ impl World {
         if begun {
             let life = authority.life;
             self.note_pending(index);
+            if planted(Bug::AnsweredBeforeCommitted)
+                && let Some(fact) = self.memory.pending
+            {
+                self.model.facts[fact].acknowledged = true;
+            }
             let takes = self.random.millis(0, 30);
             let authority = index;
             self.after(takes, Event::Committed { authority, life });
@@ -268,7 +283,11 @@ impl World {
     /// What the register promises of `fact` now is held to from now on, with all that was promised before.
     pub(crate) fn promise(&mut self, fact: usize) {
         let authority = &self.authorities[0];
-        let Some(process) = &authority.process else { return };
+        // Who has lost count of verifiers promises what does not hold.
+        let is_void = self.model.broken.is_some() || self.model.facts[fact].void;
+        let Some(process) = authority.process.as_ref().filter(|_| !is_void) else {
+            return;
+        };
         let elapsed = authority.clock.elapsed(self.now);
         let reach = process.register.reach(self.model.facts[fact].epoch, elapsed);
         let mut receipt = Receipt::new();

@@ -236,7 +236,7 @@ impl World {
         for (stream, message) in &mut outbox {
             let Down::Pong(pong) = message else { continue };
             // Nobody signs a lease: where there are two authorities, one may grant what the other would not.
-            if self.model.broken && pong.lease.is_zero() && self.random.chance(200) {
+            if self.model.broken.is_some() && pong.lease.is_zero() && self.random.chance(200) {
                 pong.lease = self.plan.lease;
             }
             let said = self.memory.heartbeats.entry(*stream).or_default();
@@ -286,7 +286,7 @@ impl World {
         if self.authorities[0].process.is_none() {
             return false;
         }
-        self.stop_authority();
+        self.stop_authority(0);
         self.settle_pending();
         let life = self.authorities[0].life;
         let after = self.random.millis(least, most);
@@ -294,8 +294,8 @@ impl World {
         true
     }
 
-    fn stop_authority(&mut self) {
-        for stream in self.authorities[0].crash() {
+    pub(crate) fn stop_authority(&mut self, index: usize) {
+        for stream in self.authorities[index].crash() {
             self.network.cut(stream, &mut self.random);
             self.send_down(stream, Down::Closed(crate::network::Closed::Ended));
             self.network.leave(stream, Way::Down);
@@ -303,7 +303,7 @@ impl World {
     }
 
     /// What was being committed was, or was not.
-    fn settle_pending(&mut self) {
+    pub(crate) fn settle_pending(&mut self) {
         let Some(outcome) = self.authorities[0].pending.take() else {
             return;
         };
@@ -313,6 +313,9 @@ impl World {
             self.note_committed(0, &before, &outcome, false);
         } else {
             self.note_void();
+            if matches!(outcome.mutation, Mutation::Stop(_)) {
+                self.model.shown[0] = None;
+            }
         }
     }
 
@@ -323,18 +326,22 @@ impl World {
             self.memory.stores.push(self.authorities[0].stored.clone());
             return false;
         };
-        self.model.broken = true;
         let crashed = self.crash_authority(10, 3000);
+        self.model.breaks(copy.trust.epoch());
+        (self.model.shown[0], self.model.stopped[0]) = (None, false);
         self.authorities[0].stored = copy;
         crashed
     }
 
     fn twin(&mut self) -> bool {
-        self.model.broken = true;
-        if self.authorities.len() == 1 {
+        if self.authorities.get(1).is_none_or(|twin| twin.process.is_none()) {
             self.settle_pending();
-            let twin = self.authorities[0].twin(Clock::new(0, 0));
+            self.model.breaks(self.authorities[0].stored.trust.epoch());
+            let former = self.authorities.get(1);
+            let twin = self.authorities[0].twin(Clock::new(0, 0), former);
+            self.authorities.truncate(1);
             self.authorities.push(twin);
+            (self.model.shown[1], self.model.stopped[1]) = (None, false);
             self.start_authority(1);
         }
         for link in &mut self.network.links {
@@ -352,6 +359,9 @@ impl World {
 
     /// Faults stop. One of the verifiers may stay away for good, and another hear nothing.
     pub(crate) fn calm(&mut self) {
+        if self.model.broken.is_some() {
+            self.recover();
+        }
         for link in &mut self.network.links {
             link.heal();
         }

@@ -8,7 +8,7 @@ use countersign_core::trust::Update;
 use countersign_core::verifier::{MAX_CLOCK_DIFFERENCE, StateId};
 
 use crate::authority::LEEWAY;
-use crate::model::{Fact, Known, Published};
+use crate::model::{Fact, Known, Published, Scope};
 use crate::verifier::Look;
 use crate::world::World;
 
@@ -81,13 +81,14 @@ impl World {
         self.check(!known.refused.contains(&token), "I-09", what);
         let id = (known.epoch, known.digest);
         let is_published = self.model.published.contains_key(&id);
-        self.check(is_published, "I-15", what);
+        // Nothing that the authority said in this life, or before it and on disk, confirms what is in force.
+        self.check(is_published && known.anchor.is_some(), "I-15", what);
         let fresh = self.is_fresh(verifier, class, at);
         self.check(fresh, "I-14", what);
         let right = self.is_time_right(&known, look, at);
         self.check(right, "I-17", what);
         // An authority far ahead forgets what verifiers must not, and tells newcomers nothing of it.
-        if !self.model.broken && !self.model.leapt {
+        if self.model.broken.is_none() && !self.model.leapt {
             self.check_promises(verifier, token, class, &known, at, &what);
         }
     }
@@ -102,6 +103,9 @@ impl World {
         what: &impl Fn(&Self) -> String,
     ) {
         let name = self.verifiers[verifier].classes[class].class.class.clone();
+        let withdrawn = |fact: &Fact| fact.epoch <= known.epoch && matches!(fact.scope, Scope::Key(_));
+        let withdrawn = self.model.facts_of(token).any(withdrawn);
+        self.check(!withdrawn, "I-05", what);
         let in_force = self.model.facts_of(token).any(|fact| fact.epoch <= known.epoch);
         self.check(!in_force, "I-12", |world| {
             let facts: Vec<&Fact> = world.model.facts_of(token).collect();
@@ -134,7 +138,7 @@ impl World {
     /// Whether the verifier's time is as near to the authority's as clocks may be apart.
     fn is_time_right(&self, known: &Known, look: &Look, at: Duration) -> bool {
         // Nothing but the wall clock has said what time it is since the machine started.
-        if !known.wall_error.is_zero() || self.model.leapt || self.model.broken {
+        if !known.wall_error.is_zero() || self.model.leapt || self.model.broken.is_some() {
             return true;
         }
         let right = self.authorities[0].wall(at).as_seconds();
@@ -145,7 +149,7 @@ impl World {
     /// Whether there is no reason whatsoever to refuse `token`.
     fn is_good(&self, verifier: usize, token: usize, class: usize, look: &Look, at: Duration) -> bool {
         let (known, shown) = (&self.model.verifiers[verifier], &self.model.tokens[token]);
-        if self.model.broken || self.model.leapt || known.excused || shown.forged {
+        if self.model.broken.is_some() || self.model.leapt || known.excused || shown.forged {
             return false;
         }
         let Ok(now) = look.now else { return false };
@@ -183,9 +187,10 @@ impl World {
         key.is_some_and(|key| key.times.compromised_at.is_some())
     }
 
-    /// I-19, I-18: `verdict` is one of those that were to be had at one moment, with nothing remembered.
+    /// `verdict` is one of those that were to be had at one moment, with nothing remembered.
     pub(crate) fn check_same(
         &mut self,
+        invariant: &'static str,
         verifier: usize,
         token: usize,
         verdict: Result<(), Rejection>,
@@ -193,7 +198,7 @@ impl World {
     ) {
         let forged = self.model.tokens[token].forged;
         let same = anew.iter().any(|anew| anew.is_ok() == verdict.is_ok());
-        self.check(same && !(forged && verdict.is_ok()), "I-19", |world| {
+        self.check(same && !(forged && verdict.is_ok()), invariant, |world| {
             format!("{} says {verdict:?}, and {anew:?} anew", world.name(verifier))
         });
     }
@@ -273,7 +278,8 @@ impl World {
     pub(crate) fn check_keys(&mut self, verifier: usize) {
         let known = &self.model.verifiers[verifier];
         let tolerant = self.verifiers[verifier].classes.len() - 1;
-        let excused = self.model.broken || self.model.leapt || known.excused || !known.wall_error.is_zero();
+        let excused =
+            self.model.broken.is_some() || self.model.leapt || known.excused || !known.wall_error.is_zero();
         if excused || !self.verifiers[verifier].decides(tolerant, self.now) {
             return;
         }
@@ -300,6 +306,17 @@ impl World {
             .find(key_id)
             .is_some_and(|key| key.times.compromised_at.is_none());
         self.check(good, "I-02", |_| format!("{key_id} signs"));
+        let now = self.authorities[authority].wall(self.now);
+        let retired = self.authorities[authority]
+            .stored
+            .find(key_id)
+            .and_then(|key| key.times.retired_from);
+        self.check(retired.is_none_or(|retired| retired > now), "I-03", |_| {
+            format!("{key_id} signs, which was retired at {retired:?}")
+        });
+        self.check(self.model.shown[authority].is_none(), "D17", |_| {
+            format!("authority {authority} was shown that its store is old, and signs")
+        });
     }
 
     /// What an update that could not be taken over takes back is refused from now on.
@@ -309,14 +326,14 @@ impl World {
             return;
         };
         let known = &self.model.verifiers[verifier];
-        if update.epoch <= known.epoch || self.model.broken {
+        if update.epoch <= known.epoch || self.model.broken.is_some() {
             return;
         }
         let told: Vec<RevokedSubject> = update.revocations().iter().map(|entry| entry.subject).collect();
         let facts = self.model.facts.iter().enumerate();
         let heard = |fact: &Fact| match &fact.scope {
-            crate::model::Scope::Tokens(subject, _) => fact.epoch <= update.epoch && told.contains(subject),
-            crate::model::Scope::Key(_) => false,
+            Scope::Tokens(subject, _) => fact.epoch <= update.epoch && told.contains(subject),
+            Scope::Key(_) | Scope::All => false,
         };
         let heard: Vec<usize> = facts
             .filter(|(_, fact)| !fact.void && heard(fact))
@@ -339,7 +356,7 @@ impl World {
 
     /// A core of the fleet gets well once faults stop: I-36 to I-39.
     pub(crate) fn check_recovered(&mut self) {
-        if self.model.broken || self.model.leapt {
+        if self.model.broken.is_some() || self.model.leapt {
             return;
         }
         let settled = self.now.saturating_sub(Duration::from_secs(60));

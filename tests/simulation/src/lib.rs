@@ -30,6 +30,7 @@ mod notes;
 mod people;
 mod plan;
 mod random;
+mod recovering;
 mod setting;
 mod toy;
 mod traffic;

@@ -116,7 +116,8 @@ fn totals(outcomes: &[Outcome], took: Duration) -> String {
     format!(
         "{runs} seeds in {took:.1?}, {} a second; {} hours of their time\n\
          {} events, {} checks of invariants, {} decisions, {} of them accepted\n\
-         {} streams, {} states put in force, {} keys activated\nfaults:\n{}\n",
+         {} streams, {} states put in force, {} keys activated\n\
+         {} authorities stopped, {} recoveries\nfaults:\n{}\n",
         runs / seconds,
         lasted.as_secs() / 3600,
         sum(|counts| counts.events),
@@ -126,6 +127,8 @@ fn totals(outcomes: &[Outcome], took: Duration) -> String {
         sum(|counts| counts.streams),
         sum(|counts| counts.installed),
         sum(|counts| counts.activated),
+        sum(|counts| counts.stopped),
+        sum(|counts| counts.recovered),
         faults.join("\n"),
     )
 }

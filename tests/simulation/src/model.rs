@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use countersign_core::Timestamp;
 use countersign_core::claims::Claims;
+use countersign_core::jwk::Jwk;
 use countersign_core::key_set::KeyTimes;
 use countersign_core::names::{ClassName, KeyId};
 use countersign_core::revocation::{EXPIRY_STEP, Revocation, RevokedSubject};
@@ -30,12 +31,15 @@ pub(crate) struct Token {
 pub(crate) enum Scope {
     Tokens(RevokedSubject, Timestamp),
     Key(KeyId),
+    /// Every token that there was.
+    All,
 }
 
 impl Scope {
     fn concerns(&self, token: &Token) -> bool {
         match self {
             Self::Key(key_id) => *key_id == token.key_id,
+            Self::All => true,
             Self::Tokens(subject, issued_before) => {
                 let watermark = !matches!(subject, RevokedSubject::Token(_));
                 subject.concerns(&token.claims) && (!watermark || token.claims.issued_at <= *issued_before)
@@ -112,18 +116,36 @@ pub(crate) struct Model {
     pub(crate) ungated: BTreeMap<KeyId, Epoch>,
     /// Keys that have signed something, and until when that may be good.
     pub(crate) signed: BTreeMap<KeyId, Timestamp>,
+    /// Every key that was published, by its name.
+    pub(crate) keys: BTreeMap<KeyId, Jwk>,
     /// By how much clocks of authorities were set, in all.
     pub(crate) steps: Duration,
     /// Whether the authority's clock was ever far off: then tokens may be refused that are good.
     pub(crate) leapt: bool,
-    /// Whether there is more than one authority, or one that forgot something: then nothing that it promised holds.
-    pub(crate) broken: bool,
+    /// While there is more than one authority, or one that forgot something: the last epoch that all of them have. Nothing
+    /// that was promised since holds.
+    pub(crate) broken: Option<Epoch>,
+    /// The epoch from which the authority went on when an operator recovered it last.
+    pub(crate) recovered: Epoch,
+    /// For each authority, the highest epoch that it was shown and cannot have published, so that it has to stop; and whether
+    /// it has.
+    pub(crate) shown: [Option<Epoch>; 2],
+    pub(crate) stopped: [bool; 2],
 }
 
 impl Model {
+    /// From `epoch` on there are others.
+    pub(crate) fn breaks(&mut self, epoch: Epoch) {
+        self.broken = Some(self.broken.map_or(epoch, |broken| broken.min(epoch)));
+        for verifier in &mut self.verifiers {
+            verifier.quarantine = None;
+        }
+    }
+
     pub(crate) fn token(&mut self, mut token: Token) -> usize {
         let facts = self.facts.iter().enumerate();
-        let facts = facts.filter(|(_, fact)| !fact.void && !token.forged && fact.scope.concerns(&token));
+        let concerned = |fact: &Fact| fact.scope != Scope::All && fact.scope.concerns(&token);
+        let facts = facts.filter(|(_, fact)| !fact.void && !token.forged && concerned(fact));
         token.taken_back = facts.map(|(index, _)| index).collect();
         self.tokens.push(token);
         self.tokens.len() - 1
@@ -142,6 +164,12 @@ impl Model {
             receipt: None,
         });
         index
+    }
+
+    /// Whether the name of `key` is of no other; from now on it is of this one.
+    pub(crate) fn names(&mut self, key: &Jwk) -> bool {
+        let known = self.keys.entry(key.key_id().clone());
+        known.or_insert_with(|| key.clone()) == key
     }
 
     /// The facts that take `token` back, or may do so.

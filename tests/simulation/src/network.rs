@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use countersign_core::verifier::{Message, Pong};
+use countersign_core::verifier::{Hello, Message, Pong};
 
 use crate::random::Random;
 use crate::toy::Signed;
@@ -24,6 +24,8 @@ pub(crate) enum Way {
 /// What goes to the authority.
 #[derive(Clone, Debug)]
 pub(crate) enum Up {
+    /// A stream begins; and the latest that the verifier keeps with the authority's signature.
+    Hello(Hello, Option<Signed>),
     Said(Message),
     /// It takes leave.
     Leave,

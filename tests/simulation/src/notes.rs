@@ -67,6 +67,11 @@ impl World {
         outcome: &Outcome,
         acknowledged: bool,
     ) {
+        let published = outcome.update.as_ref().map(|update| update.epoch);
+        self.check_stopped(authority, &outcome.mutation, published);
+        if matches!(outcome.mutation, Mutation::Stop(_)) {
+            self.note_stopped(authority);
+        }
         if let Some(update) = &outcome.update {
             self.memory
                 .note_update(Signed::update(Arc::clone(update), self.now));
@@ -100,7 +105,7 @@ impl World {
         }
     }
 
-    fn note_published(&mut self, before: &TrustState, outcome: &Outcome) {
+    pub(crate) fn note_published(&mut self, before: &TrustState, outcome: &Outcome) {
         let after = &outcome.books.trust;
         let ring = outcome.books.ring.iter();
         let keys = ring.map(|key| (key.jwk.key_id().clone(), key.times)).collect();
@@ -130,9 +135,14 @@ impl World {
             });
             concerned.any(|token| token.claims.expires_at.saturating_add(KEPT_AFTER) > now)
         });
-        let excused = self.model.broken || self.model.leapt;
+        let excused = self.model.broken.is_some() || self.model.leapt;
         self.check(excused || soon.is_none(), "I-11", |_| {
             format!("{soon:?} is dropped")
+        });
+        let other = outcome.books.ring.iter().find(|key| !self.model.names(&key.jwk));
+        let other = other.map(|key| key.jwk.key_id().clone());
+        self.check(other.is_none(), "I-06", |_| {
+            format!("{other:?} is the name of two keys")
         });
         let ring = &outcome.books.ring;
         let signs = ring
@@ -169,7 +179,7 @@ impl World {
         let lost = facts
             .filter(|fact| fact.acknowledged && fact.epoch > epoch)
             .count();
-        let broken = self.model.broken;
+        let broken = self.model.broken.is_some();
         self.check(broken || lost == 0, "I-13", |_| {
             format!("{lost} revocations are lost")
         });

@@ -11,7 +11,7 @@ use countersign_core::{Rejection, Timestamp};
 use crate::authority::{Authority, Mutation};
 use crate::model::Token;
 use crate::setting::{CLIENTS, audience, issuer, trust_domain};
-use crate::toy::ToyKey;
+use crate::toy::{ToyKey, while_failing};
 use crate::verifier::Shown;
 use crate::world::{Event, Judging, World};
 
@@ -105,6 +105,9 @@ impl World {
     /// Whether a revocation that concerns `claims` is being committed: then the token waits, and here it is not issued.
     fn is_held(&self, authority: usize, claims: &Claims) -> bool {
         let pending = self.authorities[authority].pending.as_ref();
+        if pending.is_some_and(|outcome| matches!(outcome.mutation, Mutation::Stop(_))) {
+            return true;
+        }
         let revoked = pending.and_then(|outcome| outcome.revoked.as_ref());
         revoked.is_some_and(|revocation| revocation.subject.concerns(claims))
     }
@@ -176,12 +179,20 @@ impl World {
             self.after(after, Event::Judge(Box::new(judging)));
             return;
         }
-        let verdict = self.verdict(verifier, token, class, &look, None);
-        self.check_verdict(verifier, token, class, &look, verdict, self.now);
-        if self.random.chance(100) {
-            let anew = self.verdict_anew(verifier, token, class, &look);
-            self.check_same(verifier, token, verdict, &[anew]);
+        // Chosen without a draw, so that a run stays the one that it was.
+        if self.trace.is_multiple_of(8) {
+            let failed = while_failing(|| self.verdict_anew(verifier, token, class, &look));
+            self.check(failed.is_err(), "I-16", |world| {
+                let name = world.name(verifier);
+                format!("{name} accepts token {token}, and could not check its signature")
+            });
         }
+        let verdict = self.verdict(verifier, token, class, &look, None);
+        if self.random.chance(100) || self.model.tokens[token].forged {
+            let anew = self.verdict_anew(verifier, token, class, &look);
+            self.check_same("I-19", verifier, token, verdict, &[anew]);
+        }
+        self.check_verdict(verifier, token, class, &look, verdict, self.now);
     }
 
     /// A decision that took its time comes out: as if it had been made at one moment.
@@ -203,7 +214,7 @@ impl World {
         let verdict = self.verdict(verifier, token, class, &look, Some(self.now));
         let at_first = self.verdict_anew(verifier, token, class, &look);
         let at_last = self.verdict_anew(verifier, token, class, &later);
-        self.check_same(verifier, token, verdict, &[at_first, at_last]);
+        self.check_same("I-18", verifier, token, verdict, &[at_first, at_last]);
         self.mix(u64::from(verdict.is_ok()) ^ u64::try_from(begun.as_millis()).unwrap_or_default());
     }
 

@@ -173,9 +173,6 @@ impl Plan {
 impl Fault {
     /// Whether what it does is not over when faults stop.
     const fn is_for_good(self) -> bool {
-        matches!(
-            self,
-            Self::StorePutBack | Self::Twin | Self::AuthorityLeap | Self::HalfReads | Self::AuthorityStep
-        )
+        matches!(self, Self::AuthorityLeap | Self::HalfReads | Self::AuthorityStep)
     }
 }

@@ -3,14 +3,16 @@
 //! What signatures are for is tested elsewhere. Here whatever says that it was signed was signed, and the time at which that
 //! was done goes along, for the model to know.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 
+use countersign_core::Timestamp;
 use countersign_core::jose::Algorithm;
 use countersign_core::jwk::{Jwk, KeySetError, PublicNumbers};
 use countersign_core::names::KeyId;
 use countersign_core::ports::{KeyReader, PublicKey, Sha256, Signer, SigningFailed};
-use countersign_core::trust::{Heartbeat, Update};
+use countersign_core::trust::{Epoch, Heartbeat, StateDigest, Update};
 
 /// A statement of an authority.
 #[derive(Clone, Debug)]
@@ -27,7 +29,31 @@ pub(crate) enum Body {
     Heartbeat(Heartbeat),
 }
 
+/// What it says of the authority that signed it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stated {
+    pub(crate) epoch: Epoch,
+    pub(crate) digest: StateDigest,
+    pub(crate) signed_at: Timestamp,
+}
+
 impl Signed {
+    /// The state that it names.
+    pub(crate) fn stated(&self) -> Stated {
+        match &self.body {
+            Body::Update(update) => Stated {
+                epoch: update.epoch,
+                digest: update.state_digest,
+                signed_at: update.published_at,
+            },
+            Body::Heartbeat(heartbeat) => Stated {
+                epoch: heartbeat.epoch,
+                digest: heartbeat.state_digest,
+                signed_at: Timestamp::from_seconds(heartbeat.authority_time_millis / 1000),
+            },
+        }
+    }
+
     pub(crate) const fn update(update: Arc<Update>, at: Duration) -> Self {
         Self {
             body: Body::Update(update),
@@ -85,6 +111,19 @@ impl KeyReader for ToyHash {
     }
 }
 
+thread_local! {
+    /// Whether nothing can be verified.
+    static FAILS: Cell<bool> = const { Cell::new(false) };
+}
+
+/// What `work` comes to while every verification fails, as a library does that is out of memory.
+pub(crate) fn while_failing<T>(work: impl FnOnce() -> T) -> T {
+    FAILS.set(true);
+    let result = work();
+    FAILS.set(false);
+    result
+}
+
 /// A key that signs with the hash of its name and the message, and verifies by doing the same.
 #[derive(Clone, Debug)]
 pub(crate) struct ToyKey(KeyId);
@@ -118,6 +157,6 @@ impl PublicKey for ToyKey {
     }
 
     fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
-        self.sign(message).is_ok_and(|right| right == signature)
+        !FAILS.get() && self.sign(message).is_ok_and(|right| right == signature)
     }
 }

@@ -90,7 +90,15 @@ impl World {
             return;
         }
         match message {
-            Up::Said(Message::Hello(hello)) => self.hello(authority, verifier, stream, &hello),
+            Up::Hello(hello, latest) => {
+                let is_heard = latest.is_none_or(|latest| self.proof(authority, &latest));
+                if is_heard {
+                    self.hello(authority, verifier, stream, &hello);
+                } else {
+                    // It will come again.
+                    self.end_at_authority(authority, stream, false);
+                }
+            }
             Up::Said(message) => self.hear(authority, stream, &message),
             Up::Leave => self.end_at_authority(authority, stream, true),
             Up::Closed => self.end_at_authority(authority, stream, false),
@@ -134,6 +142,11 @@ impl World {
             .map(|process| process.hear(stream, message, &clock, now, at));
         match heard {
             Some(Some(outbox)) => {
+                let grants = |down: &Down| matches!(down, Down::Pong(pong) if !pong.lease.is_zero());
+                let granted = outbox.iter().any(|(_, down)| grants(down));
+                self.check(!(granted && self.model.stopped[index]), "D17", |_| {
+                    format!("authority {index} has stopped, and grants a lease")
+                });
                 let outbox = self.tamper(outbox);
                 self.send_all(outbox);
             }

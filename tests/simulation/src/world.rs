@@ -73,6 +73,8 @@ pub(crate) enum Event {
     Ask {
         fact: usize,
     },
+    /// An operator comes to recover what has stopped.
+    Recover,
     /// Tokens are shown at the moment from which on nobody may accept them.
     Probe {
         fact: usize,
@@ -136,6 +138,10 @@ pub struct Counts {
     pub installed: u64,
     /// Keys that were activated.
     pub activated: u64,
+    /// Authorities that stopped because their store was shown to be old.
+    pub stopped: u64,
+    /// Times that an operator had one go on.
+    pub recovered: u64,
     /// Faults by kind.
     pub faults: BTreeMap<Fault, u64>,
 }
@@ -283,6 +289,7 @@ impl World {
             Event::Fail(fault, every) => self.fail(fault, every),
             Event::SetBack { authority, millis } => self.authorities[authority].clock.step(self.now, -millis),
             Event::Ask { fact } => self.ask(fact),
+            Event::Recover => self.recover(),
             Event::Probe { fact, class } => self.probe(fact, class),
             Event::Calm => self.calm(),
         }
@@ -311,6 +318,7 @@ impl Event {
             Self::Ask { .. } => 17,
             Self::Probe { .. } => 18,
             Self::Calm => 19,
+            Self::Recover => 20,
         }
     }
 }

@@ -16,7 +16,7 @@ use countersign_core::staleness::ClassBudget;
 use countersign_core::trust::{Change, Update, UpdateContent};
 
 use super::{Authority, Books, RingKey};
-use crate::toy::{ToyHash, ToyKey};
+use crate::toy::{Stated, ToyHash, ToyKey};
 
 /// How far ahead an activation is announced.
 const LEAD: Duration = Duration::from_secs(2);
@@ -43,6 +43,10 @@ pub(crate) enum Mutation {
     Drop(KeyId),
     Prune,
     Quarantine(SpiffeId, bool),
+    /// Nothing is signed or changed any more, because of this.
+    Stop(Stated),
+    /// An operator has it go on.
+    Recover,
     Enrol {
         known: BTreeMap<VerifierKey, Arc<[ClassBudget]>>,
         gone: Vec<VerifierKey>,
@@ -67,7 +71,7 @@ pub(crate) struct Outcome {
 }
 
 impl Outcome {
-    fn nothing(mutation: Mutation, books: Books) -> Self {
+    pub(super) fn nothing(mutation: Mutation, books: Books) -> Self {
         Self {
             mutation,
             books,
@@ -82,7 +86,7 @@ impl Outcome {
     }
 
     /// The same with `change` made to the trust.
-    fn changed(mut self, mut change: Change, before: &Books, now: Timestamp) -> Self {
+    pub(super) fn changed(mut self, mut change: Change, before: &Books, now: Timestamp) -> Self {
         if self.books.ring.len() != before.ring.len() || self.books.times() != before.times() {
             change.key_set = Some(Arc::new(self.books.key_set()));
         }
@@ -104,12 +108,16 @@ impl Outcome {
 
 impl Authority {
     /// The longest that a revocation matters.
-    fn revocation_life(&self) -> Duration {
+    pub(super) fn revocation_life(&self) -> Duration {
         self.max_lifetime + SLACK
     }
 
     pub(super) fn plan(&mut self, mutation: Mutation, now: Timestamp, at: Duration) -> Option<Outcome> {
         let before = self.stored.clone();
+        let goes_on = matches!(mutation, Mutation::Stop(_) | Mutation::Enrol { .. });
+        if self.is_stopped() && !goes_on {
+            return None;
+        }
         let outcome = Outcome::nothing(mutation.clone(), before.clone());
         match mutation {
             Mutation::RevokeToken(subject, expires_at) => {
@@ -148,11 +156,17 @@ impl Authority {
             }
             Mutation::Prune => prune(outcome, &before, now.min(self.wall(at)), now),
             Mutation::Quarantine(spiffe_id, on) => Some(quarantine(outcome, spiffe_id, on)),
+            Mutation::Stop(shown) => {
+                let mut outcome = outcome;
+                outcome.books.recovery = Some(shown);
+                Some(outcome)
+            }
+            Mutation::Recover => None,
             Mutation::Enrol { known, gone } => Some(enrol(outcome, known, gone)),
         }
     }
 
-    fn new_key(&mut self, times: KeyTimes, published_in: u64) -> RingKey {
+    pub(super) fn new_key(&mut self, times: KeyTimes, published_in: u64) -> RingKey {
         self.keys_made += 1;
         RingKey {
             jwk: ToyKey::numbered(self.keys_made),
