@@ -75,14 +75,22 @@ impl Serve for ApiService {
 /// How often health looks at the clock. Trust grows old by time passing, which nobody announces.
 const HEALTH_INTERVAL: Duration = Duration::from_secs(1);
 
+/// A first confirmation comes within milliseconds of the trust, and within two heartbeats if the authority has to write down who asks.
+const FAIR_CHANCE: Duration = Duration::from_secs(10);
+
 /// Keeps gRPC health in step with the trust: serving while calls of the default class are decided. Tells in the log when the
 /// trust begins to be too old for a class, and when it no longer is.
 pub(crate) async fn report_health(reporter: HealthReporter, trust: Arc<TrustStore>) {
     let mut epochs = trust.changed();
     let mut told = None;
+    let mut unconfirmed_since = None;
     loop {
         let status = trust.status();
-        let news = News::of(&status, trust.staleness());
+        let never_confirmed = status.freshness.is_some() && status.age.is_none();
+        let now = trust.clock().elapsed();
+        unconfirmed_since = never_confirmed.then(|| unconfirmed_since.unwrap_or(now));
+        let waited = unconfirmed_since.map_or(Duration::ZERO, |since| now.saturating_sub(since));
+        let news = News::of(&status, trust.staleness(), waited);
         if told.as_ref() != Some(&news) {
             news.tell(&status);
             let serving = if status.decides() {
@@ -109,6 +117,10 @@ enum News {
     Cold,
     /// It is not known what time it is.
     ClockInDoubt,
+    /// It was never confirmed, and there was hardly time for it.
+    Awaited,
+    /// It was never confirmed.
+    NeverConfirmed,
     Confirmed,
     Unconfirmed,
     /// It is too old for these classes.
@@ -116,13 +128,18 @@ enum News {
 }
 
 impl News {
-    fn of(status: &TrustStatus, staleness: &StalenessRules) -> Self {
+    /// What `status` is news of, where trust that was never confirmed has `waited` for it this long.
+    fn of(status: &TrustStatus, staleness: &StalenessRules, waited: Duration) -> Self {
         let refused = |class: &&Arc<ClassBudget>| !status.decides_within(&class.budget);
         let refused: Vec<_> = staleness.classes.iter().filter(refused).collect();
         if status.freshness.is_none() {
             Self::Cold
         } else if !status.time_known {
             Self::ClockInDoubt
+        } else if status.age.is_none() && waited < FAIR_CHANCE {
+            Self::Awaited
+        } else if status.age.is_none() {
+            Self::NeverConfirmed
         } else if !refused.is_empty() {
             Self::Refusing(refused.iter().map(|class| class.class.clone()).collect())
         } else if status.age.is_some_and(|age| age >= staleness.warn_after) {
@@ -140,6 +157,16 @@ impl News {
             Self::ClockInDoubt => {
                 tracing::error!("the clock reads earlier than times seen here before: calls are refused");
             }
+            Self::Awaited => {
+                tracing::info!(
+                    epoch,
+                    "there is trust: calls are refused until the authority confirms it"
+                );
+            }
+            Self::NeverConfirmed => tracing::error!(
+                epoch,
+                "the authority has not confirmed the trust in force: calls are refused"
+            ),
             Self::Confirmed => tracing::info!(epoch, "the authority confirms the trust in force"),
             Self::Unconfirmed => {
                 let refuses_in = status.refuses_in().map(tracing::field::debug);

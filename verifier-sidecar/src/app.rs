@@ -237,6 +237,7 @@ impl TrustSource {
         let (cache, verifier_id) = open_cache(config, &trust, publishers.clone(), Arc::clone(clock)).await?;
         let settings = SyncSettings {
             heartbeat_period: config.heartbeat,
+            on_stop: config.on_stop,
             ..SyncSettings::new(random_name()?, verifier_id)
         };
         let supervisor = Supervisor::new(
@@ -290,7 +291,10 @@ async fn open_cache(
         sidecar: own_spiffe_id(config)?,
     };
     let fresh_id = VerifierId::parse(&random_name()?).map_err(|_malformed| EntropyFailed)?;
-    let settings = CacheSettings::new(config.state_dir.clone(), identity, fresh_id);
+    let settings = CacheSettings {
+        warm_start: config.warm_start.clone(),
+        ..CacheSettings::new(config.state_dir.clone(), identity, fresh_id)
+    };
     let what = format!("the state directory `{}`", config.state_dir.display());
     let opened = retry_while_busy(what, async || {
         let (settings, publishers) = (settings.clone(), publishers.clone());

@@ -20,6 +20,8 @@ mod journal;
 mod latest;
 mod opening;
 mod replay;
+mod unusable;
+mod warm_start;
 mod worker;
 
 use std::path::PathBuf;
@@ -31,7 +33,7 @@ use countersign_core::names::VerifierId;
 use countersign_core::ports::Clock;
 use countersign_core::publishers::Unsaved;
 use countersign_core::trust::{Epoch, TrustState, UpdateRefused, UpdateRules};
-use countersign_core::verifier::{ClockMark, Saved, Unsound};
+use countersign_core::verifier::{ClockMark, Saved};
 use countersign_proto::sync::v1::hello::Proof;
 use countersign_proto::trust::v1::Signed;
 use prost::Message as _;
@@ -45,6 +47,9 @@ pub(crate) use directory::check_access;
 use journal::{Entry, Links};
 use latest::Latest;
 use opening::Opening;
+pub use unusable::{NotDurable, Unusable};
+use warm_start::Import;
+pub use warm_start::{TrustFileContent, WarmStart, inspect};
 use worker::Worker;
 
 /// Whose cache it is. A cache of another verifier is not used.
@@ -70,6 +75,8 @@ pub struct CacheSettings {
     pub identity: CacheIdentity,
     /// Which verifier of its identity this one is, unless the directory says it already.
     pub fresh_id: VerifierId,
+    /// A file with trust for a start while the authority is away.
+    pub warm_start: Option<PathBuf>,
     /// How long opening may take before the database counts as damaged.
     pub open_patience: Duration,
     /// How long one save may take before the sidecar goes on without it.
@@ -84,6 +91,7 @@ impl CacheSettings {
             directory,
             identity,
             fresh_id,
+            warm_start: None,
             // Ten times what the largest cache takes on a slow disk.
             open_patience: Duration::from_secs(30),
             // A revocation is in force only after it is saved or given up on, so a stalled disk delays it by this much.
@@ -104,110 +112,6 @@ pub enum CacheError {
     /// The runtime is shutting down.
     #[error("the sidecar is shutting down")]
     ShuttingDown,
-}
-
-/// Why what was on disk is not used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unusable {
-    /// The database could not be read.
-    Unreadable,
-    /// The database panicked.
-    Panicked,
-    /// The database did not open in time.
-    Hung,
-    /// The process died while opening it, more than once.
-    Deadly,
-    /// The floor is there, the records are not.
-    Lost,
-    /// The records are there, the floor is not, or not readable.
-    FloorMissing,
-    /// The records end before the floor: the database is older than it was.
-    BelowFloor,
-    /// The records end at the floor with another state.
-    FloorContradicted,
-    /// It is another verifier's.
-    Identity,
-    /// It has another format.
-    Format,
-    /// A record does not parse.
-    Malformed,
-    /// A record lies under another name than it was written to.
-    Misplaced,
-    /// The state does not have the digest or the number of revocations that the authority stated.
-    Manifest,
-    /// A link to other publishing keys is wrong.
-    Publishers,
-    /// Links to other publishing keys are missing that were here: the database is older than it was.
-    PublishersBehind,
-    /// A signature or a step is refused.
-    Refused(UpdateRefused),
-}
-
-impl From<Unsound> for Unusable {
-    fn from(why: Unsound) -> Self {
-        match why {
-            Unsound::FloorMissing => Self::FloorMissing,
-            Unsound::BelowFloor => Self::BelowFloor,
-            Unsound::FloorContradicted => Self::FloorContradicted,
-            Unsound::Misplaced => Self::Misplaced,
-            Unsound::Manifest => Self::Manifest,
-            Unsound::Refused(refused) => Self::Refused(refused),
-        }
-    }
-}
-
-impl Unusable {
-    /// The stable name for logs and metrics.
-    #[must_use]
-    pub const fn reason(self) -> &'static str {
-        match self {
-            Self::Unreadable => "unreadable",
-            Self::Panicked => "panicked",
-            Self::Hung => "hung",
-            Self::Deadly => "deadly",
-            Self::Lost => "lost",
-            Self::FloorMissing => "floor_missing",
-            Self::BelowFloor => "below_floor",
-            Self::FloorContradicted => "floor_contradicted",
-            Self::Identity => "identity",
-            Self::Format => "format",
-            Self::Malformed => "malformed",
-            Self::Misplaced => "misplaced",
-            Self::Manifest => "manifest",
-            Self::Publishers => "publishers",
-            Self::PublishersBehind => "publishers_behind",
-            Self::Refused(refused) => refused.reason(),
-        }
-    }
-}
-
-/// Why the trust is kept in memory only.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NotDurable {
-    /// The state directory cannot be written.
-    Unwritable,
-    /// No database can be made in it.
-    NoDatabase,
-    /// A save failed. Final for this process.
-    Failed,
-    /// A save takes too long. Ends with the next one that does not.
-    Slow,
-    /// The log is full, or has a gap. Ends with the next snapshot.
-    Gap,
-}
-
-impl NotDurable {
-    /// The stable name for logs and metrics.
-    #[must_use]
-    pub const fn reason(self) -> &'static str {
-        match self {
-            Self::Unwritable => "unwritable",
-            Self::NoDatabase => "no_database",
-            Self::Failed => "failed",
-            Self::Slow => "slow",
-            Self::Gap => "gap",
-        }
-    }
 }
 
 /// What was on disk.
@@ -239,6 +143,8 @@ pub struct Opened {
     pub mark: Option<ClockMark>,
     /// The highest state that was ever in force here, as far as the disk says. Holds in a cold start, too.
     pub floor: Option<StateId>,
+    /// What became of the file for a warm start.
+    pub warm_start: WarmStart,
 }
 
 impl Opened {
@@ -315,10 +221,16 @@ impl TrustCache {
         rules: UpdateRules,
         clock: Arc<dyn Clock>,
     ) -> Result<Opened, CacheError> {
-        let opening = Opening::new(settings, publishers, rules, clock.as_ref());
-        let outcome = tokio::task::spawn_blocking(move || opening.run())
+        let opening = Opening::new(settings, publishers.clone(), rules, clock.as_ref());
+        let mut outcome = tokio::task::spawn_blocking(move || opening.run())
             .await
             .unwrap_or(Err(CacheError::ShuttingDown))?;
+        let (warm_start, import) = outcome.warm_start;
+        if let Some(import) = import {
+            outcome.cache.keep(&import, &publishers).await;
+            outcome.found = Ok(Some(import.replayed));
+        }
+        warm_start.tell();
         let mut mark = None;
         let found = match outcome.found {
             Ok(None) => Found::Nothing,
@@ -341,7 +253,19 @@ impl TrustCache {
             verifier_id: outcome.verifier_id,
             mark,
             floor: outcome.floor,
+            warm_start,
         })
+    }
+
+    /// Keeps what a file led to, like what comes from the authority.
+    async fn keep(&self, import: &Import, publishers: &Publishers) {
+        let leads_to = StateId::of(&import.replayed.state);
+        self.save_snapshot(&import.snapshot, &import.deltas, leads_to, publishers)
+            .await;
+        if let Some(stated_at) = &import.replayed.mark {
+            self.save_heartbeat(&import.heartbeat, leads_to.epoch, stated_at)
+                .await;
+        }
     }
 
     /// Why the trust is in memory only. Nothing while the disk works.
@@ -432,6 +356,16 @@ impl TrustCache {
             sent: sent.clone(),
         })
         .await
+    }
+
+    /// Lets go of everything that is on disk but the floor, so that the next start decides nothing until the authority is there.
+    /// True when that survives a power cut; otherwise it is not known what the next start finds.
+    pub async fn let_go(&self) -> bool {
+        let let_go = self.save(Entry::LetGo).await.durable;
+        if let_go {
+            self.durable_epoch.store(0, Ordering::Relaxed);
+        }
+        let_go
     }
 
     /// Closes the database, so that another process may open it at once. True when that took no longer than a save may.

@@ -32,7 +32,7 @@ pub use implied::Implied;
 
 use crate::proxy::{TokenForwarding, UpstreamAddress};
 use crate::server::Limits;
-use crate::sync::HEARTBEAT_PERIOD;
+use crate::sync::{HEARTBEAT_PERIOD, OnStop};
 use file::File;
 
 /// What a sidecar is built from.
@@ -44,6 +44,10 @@ pub struct Config {
     pub authority: AuthorityConfig,
     /// Where the last trust is kept.
     pub state_dir: PathBuf,
+    /// A file with trust for a start while the authority is away.
+    pub warm_start: Option<PathBuf>,
+    /// What becomes of the trust when the sidecar is stopped.
+    pub on_stop: OnStop,
     /// How trust is taken over.
     pub rules: UpdateRules,
     /// How long it is used without the authority.
@@ -195,6 +199,8 @@ impl Checker {
             expectations: expectations?,
             authority: authority?,
             state_dir: self.path(&file.state_dir),
+            warm_start: file.trust.warm_start.as_deref().map(|path| self.path(path)),
+            on_stop: self.on_stop(&file.trust),
             rules: rules?,
             staleness: Arc::new(staleness),
             unused_classes: classes.unused(file),
@@ -293,10 +299,9 @@ impl Checker {
             defaults::MAX_REVOCATIONS,
         );
         UpdateRules {
-            issuer: expectations.issuer.clone(),
             max_revocations,
-            max_revocation_life: defaults::MAX_REVOCATION_LIFE,
             leeway: expectations.leeway,
+            ..usual_rules(expectations.issuer.clone())
         }
     }
 
@@ -319,11 +324,32 @@ impl Checker {
         }
     }
 
+    fn on_stop(&mut self, trust: &file::Trust) -> OnStop {
+        let on_stop = trust.on_stop.unwrap_or_default();
+        if on_stop == OnStop::Forget && trust.warm_start.is_some() {
+            self.complaints.push(
+                "trust.on_stop",
+                "`forget` promises the authority that the next start decides nothing without it, and with `trust.warm_start` it would",
+            );
+        }
+        on_stop
+    }
+
     fn within<N: PartialOrd + std::fmt::Display>(&mut self, key: &str, value: N, least: N, most: N) {
         if value < least || value > most {
             self.complaints
                 .push(key, format_args!("is not between {least} and {most}"));
         }
+    }
+}
+
+/// The rules by which trust of `issuer` is taken over where nothing is configured.
+pub(crate) const fn usual_rules(issuer: Issuer) -> UpdateRules {
+    UpdateRules {
+        issuer,
+        max_revocations: defaults::MAX_REVOCATIONS,
+        max_revocation_life: defaults::MAX_REVOCATION_LIFE,
+        leeway: defaults::LEEWAY,
     }
 }
 

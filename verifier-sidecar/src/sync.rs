@@ -10,6 +10,8 @@
 //! authority -> session -> cache -> TrustStore -> Ack
 //! ```
 
+mod leases;
+mod leaving;
 mod metrics;
 mod publishers;
 mod repeats;
@@ -22,11 +24,23 @@ use std::time::Duration;
 
 use countersign_core::names::VerifierId;
 use countersign_core::verifier::Ending;
+use serde::Deserialize;
 
 pub use countersign_core::verifier::HEARTBEAT_PERIOD;
 pub use metrics::{ByReason, Reason, SyncMetrics};
 pub use publishers::Publishers;
 pub use supervisor::{Dial, DialError, Supervisor};
+
+/// What becomes of the trust when the sidecar is stopped in order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnStop {
+    /// It stays on disk, for the next start; the authority waits for this verifier until its budgets end.
+    #[default]
+    Keep,
+    /// It goes, and then the authority is told, and does not wait.
+    Forget,
+}
 
 /// How the stream behaves.
 #[derive(Clone, Debug)]
@@ -41,6 +55,8 @@ pub struct SyncSettings {
     pub longest_pause: Duration,
     /// A stream is opened anew after this long, so that new certificates and trust roots come into use.
     pub longest_session: Duration,
+    /// What becomes of the trust at the end.
+    pub on_stop: OnStop,
 }
 
 impl SyncSettings {
@@ -55,6 +71,7 @@ impl SyncSettings {
             // fleet that comes back at once is spread over it; the authority lets in only so many streams at a time.
             longest_pause: Duration::from_secs(5),
             longest_session: Duration::from_secs(3600),
+            on_stop: OnStop::Keep,
         }
     }
 }

@@ -205,6 +205,11 @@ impl TrustStore {
         self.write(|held| held.confirm(epoch, digest, grant, now))
     }
 
+    /// [`HeldTrust::let_go`]. Nothing is decided from here on.
+    pub fn let_go(&self) {
+        self.write(HeldTrust::let_go);
+    }
+
     /// [`HeldTrust::disowned`].
     pub fn disowned(&self) {
         self.write(HeldTrust::disowned);

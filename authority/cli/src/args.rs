@@ -13,6 +13,7 @@ use crate::commands::revoke::RevokeCommand;
 use crate::commands::run::RunArgs;
 use crate::commands::status::StatusArgs;
 use crate::commands::token::TokenCommand;
+use crate::commands::trust::TrustCommand;
 use crate::dev::DevArgs;
 use crate::output::ColourChoice;
 
@@ -82,6 +83,9 @@ pub(crate) enum Talk {
     Revoke(RevokeCommand),
     /// Show the verifiers and how far each is; put one out of service
     Fleet(FleetArgs),
+    /// Take the trust that verifiers hold along in a file, for starts without the authority
+    #[command(subcommand)]
+    Trust(TrustCommand),
     /// Show whether the parts of an environment run and agree
     Status(StatusArgs),
     /// Write a completion script for a shell
@@ -98,6 +102,7 @@ impl Talk {
             Self::Key(_) => "countersign key",
             Self::Revoke(_) => "countersign revoke",
             Self::Fleet(_) => "countersign fleet",
+            Self::Trust(_) => "countersign trust",
             Self::Status(_) => "countersign status",
             Self::Completions(_) => "countersign completions",
         }
@@ -145,6 +150,7 @@ mod tests {
             "key",
             "revoke",
             "fleet",
+            "trust",
             "status",
             "completions",
         ] {

@@ -11,3 +11,4 @@ pub(crate) mod revoke;
 pub(crate) mod run;
 pub(crate) mod status;
 pub(crate) mod token;
+pub(crate) mod trust;

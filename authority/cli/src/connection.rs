@@ -14,6 +14,7 @@ use countersign_proto::admin::v1::drill_service_client::DrillServiceClient;
 use countersign_proto::admin::v1::fleet_service_client::FleetServiceClient;
 use countersign_proto::admin::v1::key_service_client::KeyServiceClient;
 use countersign_proto::admin::v1::revocation_service_client::RevocationServiceClient;
+use countersign_proto::admin::v1::trust_service_client::TrustServiceClient;
 use countersign_proto::token::v1::token_service_client::TokenServiceClient;
 use countersign_runtime::SystemClock;
 use tonic::service::interceptor::InterceptedService;
@@ -291,6 +292,15 @@ impl Connection {
     #[must_use]
     pub(crate) fn fleet(&self) -> FleetServiceClient<Calls> {
         FleetServiceClient::new(self.calls())
+    }
+
+    /// Takes the trust along.
+    #[must_use]
+    pub(crate) fn trust(&self) -> TrustServiceClient<Calls> {
+        TrustServiceClient::new(InterceptedService::new(
+            self.channel.clone(),
+            self.trace.endless(),
+        ))
     }
 
     /// Follows an epoch, for as long as that takes.

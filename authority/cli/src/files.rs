@@ -35,10 +35,28 @@ pub(crate) fn write(path: &Path, content: &[u8], audience: Audience) -> Result<(
     replace(path, content, audience).map_err(|error| cannot("write", path, &error))
 }
 
-fn replace(path: &Path, content: &[u8], audience: Audience) -> io::Result<()> {
+/// Writes `content` to `path` at once, where no file may be yet.
+///
+/// # Errors
+/// [`Failure`] naming the file.
+pub(crate) fn write_first(path: &Path, content: &[u8], audience: Audience) -> Result<(), Failure> {
+    let new = beside(path);
+    // Unlike a rename, a link does not take the place of anything.
+    let written = write_new(&new, content, audience).and_then(|()| fs::hard_link(&new, path));
+    // The file stays under its own name.
+    let _left = fs::remove_file(&new);
+    written.map_err(|error| cannot("write", path, &error))
+}
+
+/// A name for a file that is not whole yet.
+fn beside(path: &Path) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}.new", std::process::id()));
-    let new = path.with_file_name(name);
+    path.with_file_name(name)
+}
+
+fn replace(path: &Path, content: &[u8], audience: Audience) -> io::Result<()> {
+    let new = beside(path);
     let written = write_new(&new, content, audience).and_then(|()| fs::rename(&new, path));
     if written.is_err() {
         // What is left behind is told by the error that is returned.
@@ -194,6 +212,20 @@ mod tests {
         let mode = fs::metadata(&path).expect("there").permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         assert_eq!(fs::read(&path).expect("there"), b"new");
+        assert_eq!(
+            fs::read_dir(folder.path()).expect("there").count(),
+            1,
+            "nothing is left behind"
+        );
+    }
+
+    #[test]
+    fn a_first_file_takes_the_place_of_nothing() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("trust");
+        write_first(&path, b"one", Audience::Everybody).expect("written");
+        assert!(write_first(&path, b"two", Audience::Everybody).is_err());
+        assert_eq!(fs::read(&path).expect("there"), b"one");
         assert_eq!(
             fs::read_dir(folder.path()).expect("there").count(),
             1,

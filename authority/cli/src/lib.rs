@@ -107,6 +107,7 @@ async fn dispatch(command: Talk, output: Output) -> Result<(), Failure> {
         Talk::Key(command) => commands::key::run(command, output).await,
         Talk::Revoke(command) => commands::revoke::run(command, output).await,
         Talk::Fleet(args) => commands::fleet::run(args, output).await,
+        Talk::Trust(command) => commands::trust::run(command, output).await,
         Talk::Status(args) => commands::status::run(args, output).await,
         Talk::Completions(args) => commands::completions::run(&args, output),
     }

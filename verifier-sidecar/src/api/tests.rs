@@ -83,3 +83,21 @@ async fn trust_that_grows_old_is_told_in_the_log() {
     confirm(&store, Duration::from_secs(10));
     assert_eq!(told().await, ["INFO"]);
 }
+
+/// The log does not call trust too old that has just come: only what was given time and not confirmed is a fault.
+#[test]
+fn trust_that_has_just_come_is_not_called_too_old() {
+    let clock = SetClock::new();
+    let shared: Arc<SetClock> = Arc::clone(&clock);
+    let store = empty_store(shared);
+    let staleness = StalenessRules::default();
+    let news = |waited| News::of(&store.status(), &staleness, waited);
+    assert_eq!(news(Duration::ZERO), News::Cold);
+    store.install(TestIssuer::new("one").state(1, [])).expect("new");
+    assert_eq!(news(Duration::ZERO), News::Awaited);
+    assert_eq!(news(FAIR_CHANCE), News::NeverConfirmed);
+    confirm(&store, Duration::from_secs(10));
+    assert_eq!(news(Duration::ZERO), News::Confirmed);
+    clock.advance(Duration::from_secs(2000));
+    assert!(matches!(news(Duration::ZERO), News::Refusing(_)));
+}

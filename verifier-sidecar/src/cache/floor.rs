@@ -43,6 +43,17 @@ pub(super) struct Floor {
     pub(super) pin: LinkDigest,
 }
 
+impl Floor {
+    /// Nothing was made durable here.
+    pub(super) fn none(pin: LinkDigest) -> Self {
+        Self {
+            state: StateId::default(),
+            publishers: 0,
+            pin,
+        }
+    }
+}
+
 /// What the floor file says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Found {

@@ -69,6 +69,8 @@ pub(super) enum Entry {
         /// Where the clocks stood when the ping was sent that it answers.
         sent: ClockMark,
     },
+    /// Nothing, in place of everything before it.
+    LetGo,
 }
 
 impl Entry {
@@ -77,6 +79,7 @@ impl Entry {
         match self {
             Self::Snapshot { leads_to, .. } | Self::Delta { leads_to, .. } => leads_to.epoch,
             Self::Heartbeat { epoch, .. } => *epoch,
+            Self::LetGo => 0,
         }
     }
 }
@@ -183,6 +186,7 @@ impl Journal {
                 links,
             } => self.delta(signed, *leads_to, self.new_links(links.as_ref()))?,
             Entry::Heartbeat { signed, epoch, sent } => self.heartbeat(signed, *epoch, sent)?,
+            Entry::LetGo => self.let_go()?,
         };
         Ok(Saved {
             durable,
@@ -207,6 +211,7 @@ impl Journal {
         let epochs: Vec<Epoch> = deltas.iter().map(|(epoch, _)| *epoch).collect();
         let gone = self.deltas.iter().filter(|epoch| !epochs.contains(epoch));
         let mut remove: Vec<String> = gone.copied().map(delta_name).collect();
+        remove.push(replay::LET_GO.to_owned());
         // A heartbeat for an epoch before the snapshot can no longer be checked against the chain, nor one that a key signed
         // which publishes no longer.
         let keeps_heartbeat = self.heartbeat_epoch == Some(leads_to.epoch) && links.is_none();
@@ -269,6 +274,30 @@ impl Journal {
             remove: Vec::new(),
         })?;
         self.heartbeat_epoch = Some(epoch);
+        Ok(true)
+    }
+
+    /// The floor stays: what was in force is not taken over again unless something else leads there.
+    fn let_go(&mut self) -> Result<bool, JournalError> {
+        let identity = replay::write_identity(&self.identity)?;
+        let fixed = [
+            replay::SNAPSHOT,
+            replay::HEARTBEAT,
+            replay::CLOCK,
+            replay::PUBLISHERS,
+        ]
+        .map(str::to_owned);
+        let deltas = self.deltas.iter().copied().map(delta_name);
+        self.records.commit(&Change {
+            put: vec![
+                (replay::IDENTITY.to_owned(), identity.as_slice()),
+                (replay::LET_GO.to_owned(), b"all"),
+            ],
+            remove: fixed.into_iter().chain(deltas).collect(),
+        })?;
+        (self.tip, self.heartbeat_epoch, self.bytes) = (0, None, 0);
+        (self.generation, self.outdated) = (0, false);
+        self.deltas.clear();
         Ok(true)
     }
 

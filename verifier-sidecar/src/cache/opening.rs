@@ -11,9 +11,10 @@ use countersign_runtime::backoff::Jitter;
 
 use super::directory::{Directory, Unavailable};
 use super::disk::{Records, SledRecords};
-use super::floor;
+use super::floor::{self, Floor};
 use super::journal::{Journal, LogBound};
 use super::replay::{Rejected, Replay, Replayed};
+use super::warm_start::{Import, Reader, WarmStart};
 use super::worker::{Loaded, Worker};
 use super::{CacheError, CacheSettings, NotDurable, TrustCache, Unusable};
 use crate::sync::Publishers;
@@ -37,6 +38,8 @@ pub(super) struct Outcome {
     pub(super) found: Result<Option<Replayed>, Unusable>,
     pub(super) floor: Option<StateId>,
     pub(super) verifier_id: VerifierId,
+    /// What became of the file for a warm start, and what is to be used of it in place of `found`.
+    pub(super) warm_start: (WarmStart, Option<Import>),
 }
 
 impl Opening {
@@ -61,6 +64,16 @@ impl Opening {
         // After the claim, so that no predecessor raises it any more.
         let floor = self.floor();
         self.require(floor);
+        let mut outcome = self.read_disk(claimed, floor)?;
+        outcome.warm_start = self.warm_start(floor, &outcome);
+        Ok(outcome)
+    }
+
+    fn read_disk(
+        &self,
+        claimed: Result<Directory, Unavailable>,
+        floor: floor::Found,
+    ) -> Result<Outcome, CacheError> {
         let directory = match claimed {
             Ok(directory) => Arc::new(directory),
             Err(Unavailable::InUse) => return Err(CacheError::InUse),
@@ -72,6 +85,7 @@ impl Opening {
                     found: Ok(None),
                     floor: known(floor),
                     verifier_id: self.settings.fresh_id.clone(),
+                    warm_start: (WarmStart::NotNamed, None),
                 });
             }
         };
@@ -79,7 +93,9 @@ impl Opening {
         let mut highest = known(floor);
         let (cache, found) = match self.existing(&directory, floor) {
             Ok(Some((worker, replayed))) => {
-                let epoch = replayed.as_ref().map_or(0, |replayed| replayed.state.epoch());
+                let state = replayed.as_ref().map(|replayed| StateId::of(&replayed.state));
+                highest = higher(highest, state);
+                let epoch = state.map_or(0, |state| state.epoch);
                 self.publishers.saved(self.publishers.generation());
                 (self.cache(worker, directory, epoch), Ok(replayed))
             }
@@ -94,7 +110,40 @@ impl Opening {
             found,
             floor: highest,
             verifier_id,
+            warm_start: (WarmStart::NotNamed, None),
         })
+    }
+
+    /// What the file for a warm start adds to what was on disk.
+    fn warm_start(&self, floor: floor::Found, outcome: &Outcome) -> (WarmStart, Option<Import>) {
+        let Some(path) = &self.settings.warm_start else {
+            return (WarmStart::NotNamed, None);
+        };
+        let nothing_was_here = matches!(outcome.found, Ok(None));
+        let floor = match (floor, outcome.floor) {
+            (floor::Found::Floor(floor), Some(state)) => floor::Found::Floor(Floor { state, ..floor }),
+            // Where nothing is missing, everything is new.
+            (floor::Found::Nothing, _) if nothing_was_here => {
+                floor::Found::Floor(Floor::none(*self.publishers.pin()))
+            }
+            (floor, _) => floor,
+        };
+        let reader = Reader {
+            replay: self.replay(floor),
+            held: outcome.found.as_ref().ok().and_then(Option::as_ref),
+        };
+        reader.look(path)
+    }
+
+    fn replay(&self, floor: floor::Found) -> Replay<'_> {
+        Replay {
+            identity: &self.settings.identity,
+            publishers: &self.publishers,
+            rules: &self.rules,
+            floor,
+            boot: self.boot.clone(),
+            now: self.now,
+        }
     }
 
     fn verifier_id(&self, directory: &Directory) -> VerifierId {
@@ -189,14 +238,7 @@ impl Opening {
     /// In the worker's thread.
     fn load(&self, directory: Arc<Directory>, floor: floor::Found) -> Loaded {
         let mut journal = self.journal(directory)?;
-        let replayed = journal.load(&Replay {
-            identity: &self.settings.identity,
-            publishers: &self.publishers,
-            rules: &self.rules,
-            floor,
-            boot: self.boot.clone(),
-            now: self.now,
-        })?;
+        let replayed = journal.load(&self.replay(floor))?;
         Ok((journal, replayed))
     }
 

@@ -24,6 +24,8 @@ pub(super) const SNAPSHOT: &str = "snapshot";
 pub(super) const HEARTBEAT: &str = "heartbeat";
 pub(super) const CLOCK: &str = "clock";
 pub(super) const PUBLISHERS: &str = "publishers";
+/// There when an earlier process has let go of everything that it held.
+pub(super) const LET_GO: &str = "let-go";
 const DELTA: &str = "delta/";
 
 /// The name of the delta that leads to `epoch`. Names sort as epochs do.
@@ -158,7 +160,7 @@ pub(super) struct Replay<'a> {
 }
 
 impl Replay<'_> {
-    /// The trust that `records` hold. Nothing when there are none and none are missing.
+    /// The trust that `records` hold. Nothing when there are none and none are missing, or when it was let go of.
     pub(super) fn run(&self, records: &RecordMap) -> Result<Option<Replayed>, Rejected> {
         let floor = match (self.floor, records.is_empty()) {
             (floor::Found::Nothing, true) => return Ok(None),
@@ -167,6 +169,9 @@ impl Replay<'_> {
             (floor::Found::Floor(floor), false) => Some(floor.state),
         };
         self.check_identity(records)?;
+        if records.contains_key(LET_GO) {
+            return Ok(None);
+        }
         self.follow_links(records)?;
         let mark = records
             .get(CLOCK)
@@ -221,7 +226,7 @@ impl Replay<'_> {
     }
 
     /// Goes from the pinned set to the one that was in force. A link that does not lead on from the pinned set leads to nothing.
-    fn follow_links(&self, records: &RecordMap) -> Result<(), Unusable> {
+    pub(super) fn follow_links(&self, records: &RecordMap) -> Result<(), Unusable> {
         for link in records
             .get(PUBLISHERS)
             .map_or(Ok(Vec::new()), |record| read_links(record))?

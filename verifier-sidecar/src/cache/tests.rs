@@ -18,6 +18,7 @@ mod damage;
 mod failing;
 mod latest;
 mod publishers;
+mod warm_start;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -29,6 +30,7 @@ struct Desk {
     /// Of the process that has the cache open.
     publishers: Publishers,
     identity: CacheIdentity,
+    warm_start: Option<PathBuf>,
 }
 
 impl Desk {
@@ -46,6 +48,7 @@ impl Desk {
                 audience: text("https://orders.example.com"),
                 sidecar: text("spiffe://example.com/sidecar/orders"),
             },
+            warm_start: None,
         }
     }
 
@@ -73,11 +76,14 @@ impl Desk {
     }
 
     async fn try_open_at(&self, path: &Path) -> Result<Opened, CacheError> {
-        let settings = CacheSettings::new(
-            path.to_owned(),
-            self.identity.clone(),
-            VerifierId::parse("one").unwrap(),
-        );
+        let settings = CacheSettings {
+            warm_start: self.warm_start.clone(),
+            ..CacheSettings::new(
+                path.to_owned(),
+                self.identity.clone(),
+                VerifierId::parse("one").unwrap(),
+            )
+        };
         let clock: Arc<TestClock> = Arc::clone(&self.clock);
         TrustCache::open(settings, self.publishers.clone(), rules(), clock).await
     }

@@ -8,6 +8,8 @@ use countersign_runtime::telemetry::TelemetryConfig;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
+use crate::sync::OnStop;
+
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct File {
@@ -89,6 +91,8 @@ pub(super) struct Method {
 pub(super) struct Trust {
     pub(super) heartbeat: Option<Period>,
     pub(super) max_revocations: Option<usize>,
+    pub(super) warm_start: Option<PathBuf>,
+    pub(super) on_stop: Option<OnStop>,
     /// Gone; there to say where it went.
     pub(super) warn_after: Option<IgnoredAny>,
     /// Gone; there to say what replaced it.

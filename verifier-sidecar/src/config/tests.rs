@@ -55,6 +55,20 @@ fn complaints_about(more: &str) -> String {
     parse(&format!("{LEAST}{more}")).expect_err(more)
 }
 
+/// C03: what is promised at the end is not broken at the beginning.
+#[test]
+fn a_warm_start_and_forgetting_contradict_each_other() {
+    let config = parse(&format!("{LEAST}[trust]\nwarm_start = \"trust\"\n")).expect("good");
+    assert!(config.warm_start.expect("a file").ends_with("trust"));
+    assert_eq!(config.on_stop, OnStop::Keep);
+    let config = parse(&format!("{LEAST}[trust]\non_stop = \"forget\"\n")).expect("good");
+    assert_eq!((config.warm_start, config.on_stop), (None, OnStop::Forget));
+    let both = complaints_about("[trust]\nwarm_start = \"trust\"\non_stop = \"forget\"\n");
+    assert!(both.contains("trust.on_stop"), "{both}");
+    let wrong = complaints_about("[trust]\non_stop = \"lose\"\n");
+    assert!(wrong.contains("on_stop"), "{wrong}");
+}
+
 #[test]
 fn the_example_is_a_configuration() {
     let config = parse(EXAMPLE).expect("the example");

@@ -156,10 +156,13 @@ impl ScriptedAuthority {
     }
 
     fn publishers_pinning(&self, keys: &[SigningKey]) -> Publishers {
-        let jwks = countersign_core::jwk::write_set(keys.iter().map(SigningKey::jwk));
-        let pinned = PinnedKeys::read(jwks.as_bytes(), &AwsLc).unwrap();
         let issuer = Issuer::parse(ISSUER).unwrap();
-        Publishers::new(issuer, &pinned, Arc::new(AwsLc))
+        Publishers::new(issuer, &pinned(keys), Arc::new(AwsLc))
+    }
+
+    /// The first key, as it is pinned.
+    pub(crate) fn pinned(&self) -> PinnedKeys {
+        pinned(&self.keys[..1])
     }
 
     pub(crate) fn sign(&self, context: Context, payload: impl Into<Bytes>) -> Signed {
@@ -307,4 +310,9 @@ pub(crate) fn key_set(seed: &str) -> Arc<KeySet> {
             ..KeyTimes::default()
         },
     }]))
+}
+
+fn pinned(keys: &[SigningKey]) -> PinnedKeys {
+    let jwks = countersign_core::jwk::write_set(keys.iter().map(SigningKey::jwk));
+    PinnedKeys::read(jwks.as_bytes(), &AwsLc).unwrap()
 }

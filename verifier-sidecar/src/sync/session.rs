@@ -17,6 +17,7 @@ use countersign_proto::sync::v1::sync_response::Message as Response;
 use countersign_proto::sync::v1::{self, Ack, Hello, Nack, Ping, Pong, SyncResponse};
 use countersign_proto::trust::v1::Signed;
 
+use super::leases::Leases;
 use super::metrics::SyncMetrics;
 use super::repeats::Repeats;
 use super::{Ended, Publishers, SyncSettings};
@@ -53,6 +54,7 @@ pub(super) struct Parts {
     pub(super) trust: Arc<TrustStore>,
     pub(super) publishers: Publishers,
     pub(super) metrics: SyncMetrics,
+    pub(super) leases: Arc<Leases>,
     /// What shows the authority how far it had come.
     pub(super) proof: Option<Proof>,
 }
@@ -169,6 +171,10 @@ impl Session {
     }
 
     fn pong(&mut self, pong: Pong) -> Vec<Effect> {
+        let lease = Duration::from_millis(pong.lease_ms);
+        self.parts
+            .leases
+            .granted(lease, self.parts.settings.heartbeat_period);
         let publishers = &self.parts.publishers;
         let heartbeat = pong.heartbeat.map(|signed| {
             let read = publishers.heartbeat(&signed);
@@ -177,7 +183,7 @@ impl Session {
         let pong = machine::Pong {
             ping_sequence: pong.ping_sequence,
             heartbeat,
-            lease: Duration::from_millis(pong.lease_ms),
+            lease,
             quarantined: pong.quarantined,
         };
         let now = self.parts.trust.moment();

@@ -23,7 +23,7 @@ use tonic::{Code, Status, Streaming};
 use super::metrics::SyncMetrics;
 use super::repeats::Repeats;
 use super::session::{Accepted, Beginning, Effect, Parts, Session, Signing};
-use super::{Ended, Publishers, SyncSettings};
+use super::{Ended, OnStop, Publishers, SyncSettings, leaving};
 use crate::cache::{NotDurable, TrustCache};
 use crate::key_uses::KeyUses;
 use crate::trust::TrustStore;
@@ -66,6 +66,8 @@ pub struct Supervisor {
     may_end_for_log_from: Duration,
     key_uses: Arc<KeyUses>,
     told_uses_at: Duration,
+    /// Whether it has let go of the trust, or tried to.
+    has_forgotten: bool,
     /// Whether something was acknowledged since it was last looked whether to tell of the uses.
     acknowledged: bool,
 }
@@ -99,6 +101,7 @@ impl Supervisor {
                 trust,
                 publishers,
                 metrics,
+                leases: Arc::default(),
                 proof: None,
             },
             dial,
@@ -110,6 +113,7 @@ impl Supervisor {
             key_uses: Arc::default(),
             told_uses_at: Duration::ZERO,
             acknowledged: false,
+            has_forgotten: false,
         }
     }
 
@@ -120,13 +124,10 @@ impl Supervisor {
         self
     }
 
-    /// Runs until `stop`.
+    /// Runs until `stop`, and lets go of the trust then if that is what the settings say.
     pub async fn run(mut self, stop: CancellationToken) {
         while !stop.is_cancelled() {
-            let ended = tokio::select! {
-                () = stop.cancelled() => Ended::Stopped,
-                ended = self.stream() => ended,
-            };
+            let ended = self.stream(&stop).await;
             self.parts.metrics.connected.set(0);
             SyncMetrics::count(&self.parts.metrics.sessions_ended, ended.reason());
             let pause = self.after(ended);
@@ -134,6 +135,9 @@ impl Supervisor {
                 () = stop.cancelled() => {}
                 () = tokio::time::sleep(pause) => {}
             }
+        }
+        if !self.has_forgotten {
+            self.forget().await;
         }
     }
 
@@ -168,7 +172,7 @@ impl Supervisor {
     }
 
     /// One stream, from opening to end.
-    async fn stream(&mut self) -> Ended {
+    async fn stream(&mut self, stop: &CancellationToken) -> Ended {
         self.healthy = false;
         let epoch = self.parts.trust.epoch();
         let parts = Parts {
@@ -188,13 +192,24 @@ impl Supervisor {
         if let Some(ended) = self.perform(&mut session, &outgoing, effects).await {
             return ended;
         }
-        let responses = match self.open(requests).await {
+        let opened = stop.run_until_cancelled(self.open(requests)).await;
+        let mut responses = match opened.unwrap_or(Err(Ended::Stopped)) {
             Ok(responses) => responses,
             Err(ended) => return ended,
         };
         self.parts.metrics.sessions.inc();
         self.parts.metrics.connected.set(1);
-        self.drive(session, &outgoing, responses).await
+        let ended = self.drive(session, &outgoing, &mut responses, stop).await;
+        if ended == Ended::Stopped && self.forget().await {
+            leaving::take_leave(outgoing, responses).await;
+        }
+        ended
+    }
+
+    /// Stops deciding, and lets go of what is on disk. False when it is to be kept, or cannot be let go of.
+    async fn forget(&mut self) -> bool {
+        self.has_forgotten = true;
+        self.parts.settings.on_stop == OnStop::Forget && leaving::forget(&self.parts.trust, &self.cache).await
     }
 
     async fn open(&self, requests: mpsc::Receiver<SyncRequest>) -> Result<Streaming<SyncResponse>, Ended> {
@@ -216,13 +231,15 @@ impl Supervisor {
         &mut self,
         mut session: Session,
         outgoing: &mpsc::Sender<SyncRequest>,
-        mut responses: Streaming<SyncResponse>,
+        responses: &mut Streaming<SyncResponse>,
+        stop: &CancellationToken,
     ) -> Ended {
         let period = self.parts.settings.heartbeat_period;
         let mut ticks = interval_at(tokio::time::Instant::now() + period, period);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let message = tokio::select! {
+                () = stop.cancelled() => return Ended::Stopped,
                 message = responses.message() => Some(message),
                 _ = ticks.tick() => None,
             };
@@ -353,7 +370,7 @@ async fn receive(mut session: Session, response: SyncResponse) -> Result<(Sessio
     receiving.await.map_err(|_panicked| Ended::Failed)
 }
 
-fn send(outgoing: &mpsc::Sender<SyncRequest>, message: Message) -> Result<(), Ended> {
+pub(super) fn send(outgoing: &mpsc::Sender<SyncRequest>, message: Message) -> Result<(), Ended> {
     let request = SyncRequest {
         message: Some(message),
     };

@@ -303,6 +303,12 @@ impl HeldTrust {
         outcome
     }
 
+    /// Holds nothing in force any more. The floor stays.
+    pub fn let_go(&mut self) {
+        self.in_force = None;
+        self.changes = self.changes.saturating_add(1);
+    }
+
     /// Takes note that the authority does not know the state in force: it is behind it.
     pub fn disowned(&mut self) {
         self.raise(TrustAlarm::Regressed);

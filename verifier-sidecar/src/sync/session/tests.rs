@@ -62,6 +62,7 @@ impl Stage {
             trust: Arc::clone(&trust),
             publishers: authority.publishers(),
             metrics: metrics.clone(),
+            leases: Arc::default(),
             proof: None,
         };
         Self {

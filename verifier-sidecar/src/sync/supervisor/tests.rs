@@ -1,5 +1,6 @@
 //! The loop against an authority that speaks gRPC, over pipes in memory and on paused time.
 
+mod leaving;
 mod uses;
 
 use std::sync::Mutex;
@@ -75,6 +76,8 @@ struct Heard {
     /// The epoch acknowledged, whether durably, and what was on disk at that moment.
     acks: Vec<(Epoch, bool, Epoch)>,
     uses: Vec<KeyUse>,
+    /// What was on disk when leave was taken.
+    leaves: Vec<Epoch>,
 }
 
 /// An authority in this process.
@@ -221,7 +224,14 @@ impl FakeAuthority {
                 heard.uses.extend(uses.uses);
                 None
             }
-            Message::Leave(_) => None,
+            Message::Leave(_) => {
+                let disk = self.disk.lock().unwrap();
+                heard
+                    .leaves
+                    .push(disk.as_ref().map_or(0, |disk| disk.durable_epoch()));
+                self.streams.lock().unwrap().clear();
+                None
+            }
             Message::Nack(nack) => nack.resync.then(|| Response::Update(scripted.snapshot())),
             Message::Ping(ping) => Some(Response::Pong(Pong {
                 ping_sequence: ping.sequence,
@@ -262,11 +272,17 @@ struct Sidecar {
     stop: CancellationToken,
     running: tokio::task::JoinHandle<()>,
     found: Found,
+    floor: Option<crate::trust::StateId>,
 }
 
 impl Sidecar {
     /// Starts as the program does: the disk first, then the stream.
     async fn start(authority: &FakeAuthority, state: &std::path::Path) -> Self {
+        Self::start_to(OnStop::Keep, authority, state).await
+    }
+
+    /// The same, and at the end the trust is kept or forgotten.
+    async fn start_to(on_stop: OnStop, authority: &FakeAuthority, state: &std::path::Path) -> Self {
         let clock = Arc::clone(&authority.clock);
         let trust = Arc::new(TrustStore::new(rules(), Arc::default(), Arc::clone(&clock)));
         let identity = CacheIdentity {
@@ -283,7 +299,10 @@ impl Sidecar {
         let cache = Arc::new(opened.cache);
         let metrics = SyncMetrics::default();
         let supervisor = Supervisor::new(
-            SyncSettings::new("instance".to_owned(), opened.verifier_id),
+            SyncSettings {
+                on_stop,
+                ..SyncSettings::new("instance".to_owned(), opened.verifier_id)
+            },
             authority.dial(),
             authority.publishers(),
             Arc::clone(&trust),
@@ -302,6 +321,7 @@ impl Sidecar {
             stop,
             running,
             found: opened.found,
+            floor: opened.floor,
         }
     }
 

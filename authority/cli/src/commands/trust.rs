@@ -1,0 +1,210 @@
+//! `countersign trust`: what verifiers hold, in a file.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use countersign_core::Timestamp;
+use countersign_core::ports::Clock as _;
+use countersign_core::verifier::Moment;
+use countersign_crypto::AwsLc;
+use countersign_crypto::publishing::PinnedKeys;
+use countersign_proto::admin::v1::ExportTrustRequest;
+use countersign_runtime::SystemClock;
+use countersign_sidecar::cache::{TrustFileContent, inspect};
+use countersign_wire::trust_file::MAX_TRUST_FILE;
+use serde::Serialize;
+
+use crate::connection::{Connection, ConnectionArgs};
+use crate::failure::{Exit, Failure};
+use crate::files::{self, Audience};
+use crate::output::{Output, Paint, Text, Tone};
+use crate::present;
+
+/// What to do with trust in a file.
+#[derive(Debug, Subcommand)]
+pub(crate) enum TrustCommand {
+    /// Write the trust of this moment to a file: a sidecar's `trust.warm_start` names it
+    Export(ExportArgs),
+    /// Verify a file as a sidecar does, and show what is in it
+    Show(ShowArgs),
+}
+
+/// Where to.
+#[derive(Debug, Args)]
+pub(crate) struct ExportArgs {
+    /// The file to write
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+
+    /// Replace the file that is there
+    #[arg(long)]
+    force: bool,
+
+    #[command(flatten)]
+    connection: ConnectionArgs,
+}
+
+/// Which file, and whom to believe.
+#[derive(Debug, Args)]
+pub(crate) struct ShowArgs {
+    /// The file
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+
+    /// The publishing keys to believe, as a sidecar pins them: a JWK Set
+    #[arg(long, value_name = "FILE")]
+    publishing_keys: PathBuf,
+}
+
+/// Shows trust in files, and writes it there.
+///
+/// # Errors
+/// [`Failure`].
+pub(crate) async fn run(command: TrustCommand, output: Output) -> Result<(), Failure> {
+    match command {
+        TrustCommand::Export(args) => export(args, output).await,
+        TrustCommand::Show(args) => show(&args, output),
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct Exported {
+    file: PathBuf,
+    bytes: usize,
+}
+
+async fn export(args: ExportArgs, output: Output) -> Result<(), Failure> {
+    if !args.force && args.out.exists() {
+        let message = format!("`{}` is there already", args.out.display());
+        return Err(Failure::new(Exit::Failure, message).next("replace it with `--force`"));
+    }
+    let connection = Connection::operator(&args.connection).await?;
+    let bytes = received(&connection).await?;
+    if args.force {
+        files::write(&args.out, &bytes, Audience::Everybody)?;
+    } else {
+        files::write_first(&args.out, &bytes, Audience::Everybody)?;
+    }
+    let exported = Exported {
+        bytes: bytes.len(),
+        file: args.out,
+    };
+    output.data(&exported, |_| {
+        format!("wrote {} bytes to `{}`", exported.bytes, exported.file.display())
+    })
+}
+
+/// The whole file.
+async fn received(connection: &Connection) -> Result<Vec<u8>, Failure> {
+    let answered = |status: tonic::Status| Failure::answered("cannot export the trust", &status);
+    let late = |_elapsed| Failure::new(Exit::Unavailable, "the authority takes too long to answer");
+    let mut trust = connection.trust();
+    let opening = tokio::time::timeout(connection.timeout, trust.export_trust(ExportTrustRequest {}));
+    let mut pieces = opening.await.map_err(late)?.map_err(answered)?.into_inner();
+    let mut bytes = Vec::new();
+    loop {
+        let next = tokio::time::timeout(connection.timeout, pieces.message());
+        let Some(piece) = next.await.map_err(late)?.map_err(answered)? else {
+            return Ok(bytes);
+        };
+        bytes.extend(piece.piece);
+        if bytes.len() > MAX_TRUST_FILE {
+            return Err(Failure::new(
+                Exit::Failure,
+                "the authority sends more than a trust file has",
+            ));
+        }
+    }
+}
+
+/// What a file says.
+#[derive(Debug, Serialize)]
+struct Shown {
+    issuer: String,
+    epoch: u64,
+    state_digest: String,
+    stated_at: String,
+    age_seconds: u64,
+    signed_by: String,
+    revocations: usize,
+    deltas: usize,
+    keys: Vec<Key>,
+}
+
+#[derive(Debug, Serialize)]
+struct Key {
+    kid: String,
+    algorithm: &'static str,
+    state: &'static str,
+}
+
+fn show(args: &ShowArgs, output: Output) -> Result<(), Failure> {
+    let pinned = files::read(&args.publishing_keys)?;
+    let pinned = PinnedKeys::read(&pinned, &AwsLc)
+        .map_err(|error| Failure::because("the publishing keys cannot be used", &error))?;
+    let now = SystemClock.now_millis();
+    let moment = Moment {
+        elapsed: SystemClock.elapsed(),
+        wall_millis: now,
+    };
+    let bytes = files::read(&args.file)?;
+    let content = inspect(&bytes.into(), &pinned, moment).map_err(|why| {
+        let message = format!(
+            "`{}` is no good trust file: {}",
+            args.file.display(),
+            why.reason()
+        );
+        Failure {
+            reason: Some(why.reason().to_owned()),
+            ..Failure::new(Exit::Refused, message)
+        }
+    })?;
+    let shown = Shown::of(&content, now);
+    output.data(&shown, |paint| shown.table(paint))
+}
+
+impl Shown {
+    fn of(content: &TrustFileContent, now_millis: u64) -> Self {
+        let stated = content.heartbeat.authority_time_millis;
+        let now = Timestamp::from_seconds(now_millis / 1000);
+        let keys = content.state.keys().keys().iter();
+        Self {
+            issuer: content.state.issuer().as_str().to_owned(),
+            epoch: content.state.epoch(),
+            state_digest: present::hex(content.state.digest()),
+            stated_at: present::time(Timestamp::from_seconds(stated / 1000)),
+            age_seconds: now_millis.saturating_sub(stated) / 1000,
+            signed_by: content.key_id.clone(),
+            revocations: content.state.revocations().len(),
+            deltas: content.deltas,
+            keys: keys
+                .map(|key| Key {
+                    kid: key.jwk.key_id().as_str().to_owned(),
+                    algorithm: key.jwk.algorithm().name(),
+                    state: key.times.state(now).name(),
+                })
+                .collect(),
+        }
+    }
+
+    fn table(&self, paint: Paint) -> String {
+        let line = |name: &str, value: String| vec![Text::toned(name, Tone::Faint), value.into()];
+        let age = present::duration(std::time::Duration::from_secs(self.age_seconds));
+        let rows = vec![
+            line("issuer", self.issuer.clone()),
+            line("epoch", self.epoch.to_string()),
+            line("stated at", format!("{}, {age} ago", self.stated_at)),
+            line("signed by", self.signed_by.clone()),
+            line("revocations", self.revocations.to_string()),
+        ];
+        let keys = self
+            .keys
+            .iter()
+            .map(|key| vec![key.kid.as_str().into(), key.algorithm.into(), key.state.into()]);
+        format!(
+            "{}\n\n{}",
+            paint.table(&["TRUST", ""], rows),
+            paint.table(&["KEY", "ALGORITHM", "STATE"], keys.collect())
+        )
+    }
+}
