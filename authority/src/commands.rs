@@ -119,8 +119,13 @@ fn load(path: &Path) -> Result<Config, Failed> {
 }
 
 fn check(path: &Path) -> Result<(), Failed> {
-    load(path)?;
-    writeln!(io::stdout(), "{}: nothing is wrong", path.display())?;
+    let config = load(path)?;
+    writeln!(
+        io::stdout(),
+        "{}: nothing is wrong\n{}",
+        path.display(),
+        config.implied()
+    )?;
     Ok(())
 }
 
@@ -157,6 +162,9 @@ fn serve(path: &Path, accepted_time: Option<Timestamp>) -> Result<(), Failed> {
         &config.telemetry,
     )?;
     panics::install();
+    for sentence in config.implied().to_string().lines() {
+        tracing::info!("{sentence}");
+    }
     let runtime = countersign_runtime::build(config.workers)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let served = runtime.block_on(async {

@@ -5,6 +5,7 @@
 mod access;
 mod defaults;
 mod file;
+mod implied;
 pub mod secret_key;
 
 use std::net::SocketAddr;

@@ -369,3 +369,27 @@ fn files_that_cannot_be_used_are_named() {
         assert!(complaints.contains(expected), "{expected}: {complaints}");
     }
 }
+
+#[test]
+fn what_revocations_can_come_to_is_computed_from_the_numbers() {
+    let usual = parse(LEAST).expect("the least").implied().to_string();
+    assert!(usual.contains("at most 1h15m5s"), "{usual}");
+    // 100 a second for 4505 seconds, and 200 at once.
+    assert!(usual.contains("holds at most 450700\n"), "{usual}");
+    assert!(usual.contains("at most 2000000 (`revocations.max`)"), "{usual}");
+    assert!(
+        usual.contains("about 50 MB when they are single tokens"),
+        "{usual}"
+    );
+    assert!(usual.contains("at most 50 MB more for the 100000"), "{usual}");
+
+    let less = "[limits]\ntokens_per_second = 10\n[revocations]\nmax = 50000\nslack = \"1m\"\n";
+    let less = parse(&format!("{LEAST}{less}"))
+        .expect("allowed")
+        .implied()
+        .to_string();
+    assert!(less.contains("at most 1h1m5s"), "{less}");
+    assert!(less.contains("holds at most 36850\n"), "{less}");
+    assert!(less.contains("about 2 MB"), "{less}");
+    assert!(less.contains("for the 50000 of them"), "{less}");
+}

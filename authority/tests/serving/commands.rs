@@ -31,7 +31,9 @@ fn a_good_configuration_is_found_good_and_nothing_is_made() {
     let deployment = Deployment::new();
     let output = run(&deployment, "check-config");
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
-    assert!(text(&output.stdout).contains("nothing is wrong"));
+    let said = text(&output.stdout);
+    assert!(said.contains("nothing is wrong"));
+    assert!(said.contains("a revocation is kept for at most"), "{said}");
     assert!(!deployment.path("store.redb").exists());
 }
 
