@@ -11,15 +11,20 @@
 mod apply_update;
 mod authority;
 mod child;
+mod cold_start;
 mod fixture;
 mod hostile_claims;
+mod installation;
 mod issue;
 mod load;
 mod measure;
+mod million;
+mod million_revocations;
 mod plain_http2;
 mod propagation;
 mod proxy;
 mod report;
+mod rotation;
 mod sidecar;
 mod verify_cold;
 mod verify_repeat;
@@ -66,6 +71,12 @@ enum What {
     /// Revocations until every verifier refuses, what a verifier costs in memory, and how all come back after a crash: against a
     /// server of the same rpc that decides nothing.
     Propagation(propagation::Options),
+    /// A million single tokens revoked: bytes on the wire, memory in a sidecar, and that no other token is refused.
+    MillionRevocations,
+    /// Starts of a sidecar and of an authority with a million revocations on disk.
+    ColdStart,
+    /// A million verifications over a hundred rotations, while processes are stopped and killed. Takes minutes.
+    Rotation,
     /// Everything.
     All,
     /// One server under load; started by the others.
@@ -91,6 +102,21 @@ enum Role {
     Authority(authority::Place),
     /// The authority's stream to verifiers, and nothing decided.
     BareSync(authority::Place),
+    /// The program that is shipped.
+    ShippedAuthority {
+        #[arg(long)]
+        config: PathBuf,
+    },
+    /// The program that is shipped.
+    ShippedSidecar {
+        #[arg(long)]
+        config: PathBuf,
+    },
+    /// Reads what is in a folder.
+    Reader {
+        #[arg(long)]
+        folder: PathBuf,
+    },
     /// The authority's rpc, answered with the same token every time.
     SameToken {
         #[arg(long)]
@@ -112,6 +138,9 @@ fn serve(role: &Role) -> Result<(), Failure> {
         Role::Sidecar { upstream } => return sidecar::serve(*upstream),
         Role::Authority(place) => return authority::serve(place),
         Role::BareSync(place) => return propagation::serve_bare(place),
+        Role::ShippedAuthority { config } => return installation::run_authority(config),
+        Role::ShippedSidecar { config } => return installation::run_sidecar(config),
+        Role::Reader { folder } => return cold_start::read_all(folder),
         Role::SameToken { folder } => return authority::serve_same(folder),
     }
     child::report(address, None)
@@ -126,6 +155,9 @@ fn measure(what: &What, scale: Scale) -> Result<Vec<Comparison>, Failure> {
         What::ApplyUpdate => Ok(vec![apply_update::apply_update(scale)?]),
         What::HostileClaims => Ok(vec![hostile_claims::hostile_claims(scale)?]),
         What::Propagation(options) => propagation::propagation(options),
+        What::MillionRevocations => million_revocations::million_revocations(scale),
+        What::ColdStart => cold_start::cold_start(scale),
+        What::Rotation => Ok(vec![rotation::rotation(scale)?]),
         What::All => {
             let mut all = Vec::new();
             for what in [
@@ -135,6 +167,9 @@ fn measure(what: &What, scale: Scale) -> Result<Vec<Comparison>, Failure> {
                 What::Proxy,
                 What::ApplyUpdate,
                 What::HostileClaims,
+                What::MillionRevocations,
+                What::ColdStart,
+                What::Rotation,
                 What::Propagation(propagation::Options::default()),
             ] {
                 all.extend(measure(&what, scale)?);

@@ -18,6 +18,11 @@ impl Scale {
         if self.quick { (count / 50).max(1) } else { count }
     }
 
+    /// The same for larger numbers.
+    pub(crate) fn of_many(self, count: u64) -> u64 {
+        if self.quick { (count / 50).max(1) } else { count }
+    }
+
     /// `duration`, or a tenth of it.
     pub(crate) fn lasting(self, duration: Duration) -> Duration {
         if self.quick { duration / 10 } else { duration }
@@ -67,6 +72,10 @@ impl Samples {
 
     pub(crate) fn extend(&mut self, other: Self) {
         self.0.extend(other.0);
+    }
+
+    pub(crate) const fn len(&self) -> usize {
+        self.0.len()
     }
 
     /// The sample that `per_mille` of a thousand are at or below.

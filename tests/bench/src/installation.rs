@@ -1,0 +1,469 @@
+//! An authority and sidecars as they are installed: each the program that is shipped, in a process of its own, with a
+//! configuration, certificates and a state on disk. They can be killed, stopped and started again.
+
+use std::fs::{self, OpenOptions};
+use std::io::Write as _;
+use std::net::TcpListener;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{self, Command, ExitCode, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use countersign_authority::config::Config;
+use countersign_cli::pki::{CertificateFiles, Pki, Usage, thumbprint};
+use countersign_core::names::CertificateThumbprint;
+use countersign_core::ports::{Clock as _, Entropy as _};
+use countersign_core::spiffe::SpiffeId;
+use countersign_crypto::AwsLc;
+use countersign_mtls::{ChannelOptions, ClientTls, ExpectedServer, TlsFiles};
+use countersign_proto::admin::v1::client_service_client::ClientServiceClient;
+use countersign_proto::token::v1::IssueTokenRequest;
+use countersign_proto::token::v1::token_service_client::TokenServiceClient;
+use countersign_proto::verify::v1::VerifyRequest;
+use countersign_proto::verify::v1::verify_response::Verdict;
+use countersign_proto::verify::v1::verify_service_client::VerifyServiceClient;
+use countersign_runtime::SystemClock;
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+use tokio::time::{Instant, sleep};
+use tonic::Status;
+use tonic::transport::{Channel, Endpoint};
+
+use crate::fixture::{AUDIENCE, ISSUER, SCOPE, TRUST_DOMAIN};
+use crate::load::PATH;
+use crate::{Failure, authority};
+
+/// How long anything may take that has to happen.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How often is looked whether something has happened that nobody tells of.
+const LOOK: Duration = Duration::from_millis(1);
+
+/// A program of ours in a process of its own. Killed when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Program(process::Child);
+
+/// What a process has in memory.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Resident {
+    /// All of it, in bytes.
+    pub(crate) all: u64,
+    /// What is not a part of files, such as the heap.
+    pub(crate) anonymous: u64,
+}
+
+impl Program {
+    fn start(role: &str, config: &Path, log: &Path) -> Result<Self, Failure> {
+        let log = OpenOptions::new().append(true).create(true).open(log)?;
+        let child = Command::new(std::env::current_exe()?)
+            .args(["serve", role, "--config"])
+            .arg(config)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()?;
+        Ok(Self(child))
+    }
+
+    /// Kills it, and waits until it is gone.
+    pub(crate) fn kill(&mut self) -> Result<(), Failure> {
+        self.0.kill()?;
+        self.0.wait()?;
+        Ok(())
+    }
+
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: Signal) -> Result<(), Failure> {
+        let id = Pid::from_raw(self.0.id().try_into()?).ok_or("the process has no id")?;
+        Ok(kill_process(id, signal)?)
+    }
+
+    /// The processor time that its threads have used. What other processes do at the same time counts for little in it.
+    pub(crate) fn cpu(&self) -> Result<Duration, Failure> {
+        let mut nanos = 0_u64;
+        for thread in fs::read_dir(format!("/proc/{}/task", self.0.id()))? {
+            // A thread may have ended since.
+            let used = fs::read_to_string(thread?.path().join("schedstat")).unwrap_or_default();
+            let used = used.split_whitespace().next().unwrap_or("0");
+            nanos = nanos.saturating_add(used.parse()?);
+        }
+        Ok(Duration::from_nanos(nanos))
+    }
+
+    /// What it has in memory.
+    pub(crate) fn resident(&self) -> Result<Resident, Failure> {
+        let text = fs::read_to_string(format!("/proc/{}/smaps_rollup", self.0.id()))?;
+        let bytes = |name: &str| -> Result<u64, Failure> {
+            let line = text.lines().find_map(|line| line.strip_prefix(name));
+            let kibibytes = line.and_then(|line| line.split_whitespace().next());
+            let kibibytes: u64 = kibibytes.ok_or("smaps_rollup lacks a line")?.parse()?;
+            Ok(kibibytes * 1024)
+        };
+        Ok(Resident {
+            all: bytes("Rss:")?,
+            anonymous: bytes("Anonymous:")?,
+        })
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // One that has ended already cannot be killed.
+        let _ended = self.kill();
+    }
+}
+
+/// In the process: runs the authority that `config` describes.
+pub(crate) fn run_authority(config: &Path) -> Result<(), Failure> {
+    let arguments = [Path::new("countersign-authority"), Path::new("serve")];
+    let arguments = arguments.into_iter().chain([Path::new("--config"), config]);
+    succeeded(countersign_authority::commands::run(arguments))
+}
+
+/// In the process: runs the sidecar that `config` describes.
+pub(crate) fn run_sidecar(config: &Path) -> Result<(), Failure> {
+    let arguments = [Path::new("countersign-sidecar"), Path::new("--config"), config];
+    succeeded(countersign_sidecar::commands::run(arguments))
+}
+
+fn succeeded(code: ExitCode) -> Result<(), Failure> {
+    if code == ExitCode::SUCCESS {
+        Ok(())
+    } else {
+        Err("the program failed".into())
+    }
+}
+
+/// What of the configuration is not as always.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Special {
+    /// Added to the authority's `[keys]`.
+    pub(crate) keys: &'static str,
+}
+
+/// One authority, its sidecars, and what they need in a folder.
+#[derive(Debug)]
+pub(crate) struct Installation {
+    folder: TempDir,
+    pki: Pki,
+    port: u16,
+    operator: Arc<ClientTls>,
+    client: Arc<ClientTls>,
+    client_certificate: CertificateThumbprint,
+}
+
+/// Names in the trust domain.
+const AUTHORITY: &str = "authority";
+const OPERATOR: &str = "operator";
+
+impl Installation {
+    /// Makes the folder, the store in it, and the file with the publishing keys.
+    pub(crate) async fn make(special: Special) -> Result<Self, Failure> {
+        countersign_mtls::install_default_provider();
+        let folder = tempfile::tempdir()?;
+        let pki = Pki::open(&folder.path().join("pki"), SystemClock.now())?;
+        let operator = client_tls(&pki, &leaf(&pki, OPERATOR, Usage::Client)?)?;
+        let client = leaf(&pki, authority::CLIENT, Usage::Client)?;
+        // Nobody else takes it in between, on a machine that has others to give.
+        let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
+        let installation = Self {
+            folder,
+            port,
+            operator,
+            client_certificate: thumbprint(&client.certificate)?,
+            client: client_tls(&pki, &client)?,
+            pki,
+        };
+        installation.write_sealing_key()?;
+        fs::write(
+            installation.path("authority.toml"),
+            installation.authority(special)?,
+        )?;
+        let config = installation.authority_config()?;
+        let keys = countersign_authority::app::publishing_keys(&config, Arc::new(SystemClock)).await?;
+        fs::write(installation.path("publishing-keys.json"), keys)?;
+        Ok(installation)
+    }
+
+    /// A file in the folder.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// What the authority is built from.
+    pub(crate) fn authority_config(&self) -> Result<Config, Failure> {
+        Config::load(&self.path("authority.toml")).map_err(|complaints| complaints.to_string().into())
+    }
+
+    /// Starts the authority, which may take a moment to answer.
+    pub(crate) fn start_authority(&self) -> Result<Program, Failure> {
+        let log = self.path("authority.log");
+        Program::start("shipped-authority", &self.path("authority.toml"), &log)
+    }
+
+    /// What a sidecar of this name needs.
+    pub(crate) fn sidecar(&self, name: &str) -> Result<Sidecar, Failure> {
+        let config = self.path(&format!("{name}.toml"));
+        let sidecar = Sidecar {
+            log: self.path(&format!("{name}.log")),
+            socket: self.path(&format!("{name}.sock")),
+            state: self.path(&format!("{name}.state")),
+            config,
+            caller: self.client_certificate,
+        };
+        let files = leaf(&self.pki, &format!("sidecar/{name}"), Usage::ServerAndClient)?;
+        fs::write(&sidecar.config, self.sidecar_configuration(&sidecar, &files)?)?;
+        Ok(sidecar)
+    }
+
+    /// A connection to the authority as its operator.
+    pub(crate) fn as_operator(&self) -> Result<Channel, Failure> {
+        self.channel(&self.operator)
+    }
+
+    /// A connection to the authority as the client that gets tokens.
+    pub(crate) fn as_client(&self) -> Result<Channel, Failure> {
+        self.channel(&self.client)
+    }
+
+    fn channel(&self, tls: &Arc<ClientTls>) -> Result<Channel, Failure> {
+        let uri = format!("https://localhost:{}", self.port);
+        Ok(tls.channel(&uri, ChannelOptions::default())?)
+    }
+
+    /// Registers the client, as soon as the authority answers.
+    pub(crate) async fn register(&self) -> Result<(), Failure> {
+        let mut clients = ClientServiceClient::new(self.as_operator()?);
+        let end = Instant::now() + PATIENCE;
+        loop {
+            match clients.create_client(authority::registration()?).await {
+                Ok(_) => return Ok(()),
+                Err(status) if Instant::now() > end => return Err(self.why(&status)),
+                Err(_not_yet) => sleep(LOOK).await,
+            }
+        }
+    }
+
+    /// A token, as soon as the authority gives one.
+    pub(crate) async fn token(&self) -> Result<String, Failure> {
+        let mut tokens = TokenServiceClient::new(self.as_client()?);
+        let end = Instant::now() + PATIENCE;
+        loop {
+            match issue(&mut tokens).await {
+                Ok(token) => return Ok(token),
+                Err(status) if Instant::now() > end => return Err(self.why(&status)),
+                Err(_not_yet) => sleep(LOOK).await,
+            }
+        }
+    }
+
+    fn why(&self, status: &Status) -> Failure {
+        let log = fs::read_to_string(self.path("authority.log")).unwrap_or_default();
+        let last = log.lines().last().unwrap_or_default();
+        format!("the authority answers {status}, and its log ends with: {last}").into()
+    }
+
+    fn write_sealing_key(&self) -> Result<(), Failure> {
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(self.path("sealing-key"))?;
+        let mut key = [0; 32];
+        AwsLc.fill(&mut key)?;
+        Ok(file.write_all(BASE64.encode(key).as_bytes())?)
+    }
+
+    fn authority(&self, special: Special) -> Result<String, Failure> {
+        let server = leaf(&self.pki, AUTHORITY, Usage::Server)?;
+        Ok(format!(
+            r#"
+issuer = "{ISSUER}"
+trust_domain = "{TRUST_DOMAIN}"
+listen = "127.0.0.1:{port}"
+admin = "127.0.0.1:0"
+
+[tls]
+certificate = "{certificate}"
+private_key = "{key}"
+trust_roots = "{roots}"
+
+[store]
+path = "store.redb"
+
+[keys]
+key_encryption_key = "sealing-key"
+{keys}
+
+[access]
+operators = ["{operator}"]
+verifiers = ["spiffe://{TRUST_DOMAIN}/sidecar/"]
+
+[limits]
+tokens_per_second = 1000000
+tokens_burst = 1000000
+"#,
+            port = self.port,
+            certificate = server.certificate.display(),
+            key = server.key.display(),
+            roots = self.pki.trust_roots().display(),
+            keys = special.keys,
+            operator = authority::identity(OPERATOR)?,
+        ))
+    }
+
+    fn sidecar_configuration(&self, sidecar: &Sidecar, files: &CertificateFiles) -> Result<String, Failure> {
+        Ok(format!(
+            r#"
+issuer = "{ISSUER}"
+trust_domain = "{TRUST_DOMAIN}"
+audience = "{AUDIENCE}"
+publishing_keys = "publishing-keys.json"
+state_dir = "{state}"
+upstream = "http://127.0.0.1:1"
+admin = "127.0.0.1:0"
+default_scopes = ["{SCOPE}"]
+
+[authority]
+uri = "https://127.0.0.1:{port}"
+server_name = "localhost"
+spiffe_id = "{authority}"
+certificate = "{certificate}"
+private_key = "{key}"
+trust_roots = "{roots}"
+
+[[listener]]
+address = "127.0.0.1:0"
+plaintext = true
+
+[verify]
+unix = "{socket}"
+"#,
+            state = sidecar.state.display(),
+            port = self.port,
+            authority = authority::identity(AUTHORITY)?,
+            certificate = files.certificate.display(),
+            key = files.key.display(),
+            roots = self.pki.trust_roots().display(),
+            socket = sidecar.socket.display(),
+        ))
+    }
+}
+
+fn leaf(pki: &Pki, name: &str, usage: Usage) -> Result<CertificateFiles, Failure> {
+    let identity: SpiffeId = authority::identity(name)?;
+    let file = name.replace('/', "-");
+    Ok(pki.leaf(&file, &identity, usage, SystemClock.now())?)
+}
+
+fn client_tls(pki: &Pki, leaf: &CertificateFiles) -> Result<Arc<ClientTls>, Failure> {
+    let files = TlsFiles {
+        certificate: leaf.certificate.clone(),
+        private_key: leaf.key.clone(),
+        trust_roots: pki.trust_roots().to_owned(),
+    };
+    Ok(ClientTls::load(
+        &files,
+        ExpectedServer::default(),
+        Arc::new(SystemClock),
+    )?)
+}
+
+/// Asks once for a token.
+pub(crate) async fn issue(tokens: &mut TokenServiceClient<Channel>) -> Result<String, Status> {
+    let request = IssueTokenRequest {
+        grant_type: "client_credentials".to_owned(),
+        audience: AUDIENCE.to_owned(),
+        ..IssueTokenRequest::default()
+    };
+    Ok(tokens.issue_token(request).await?.into_inner().access_token)
+}
+
+/// The files of one sidecar.
+#[derive(Clone, Debug)]
+pub(crate) struct Sidecar {
+    config: PathBuf,
+    log: PathBuf,
+    socket: PathBuf,
+    /// Where it keeps its trust.
+    pub(crate) state: PathBuf,
+    caller: CertificateThumbprint,
+}
+
+impl Sidecar {
+    /// Starts it, which may take a moment until it answers.
+    pub(crate) fn start(&self) -> Result<Program, Failure> {
+        Program::start("shipped-sidecar", &self.config, &self.log)
+    }
+
+    /// The way to its Verify API, of which nothing is asked yet.
+    pub(crate) fn verify_api(&self) -> Result<VerifyApi, Failure> {
+        let endpoint = Endpoint::from_shared(format!("unix://{}", self.socket.display()))?;
+        Ok(VerifyApi {
+            client: VerifyServiceClient::new(endpoint.connect_lazy()),
+            caller: self.caller,
+        })
+    }
+
+    /// Waits until it decides that `token` is what it is, good or with the reason for which it is refused, asking as often as
+    /// can be.
+    pub(crate) async fn decides(&self, token: &str, expected: Answer<'_>) -> Result<(), Failure> {
+        let mut api = self.verify_api()?;
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let answer = api.ask(token).await;
+            if let Ok(verdict) = &answer
+                && expected == Answer::of(verdict)
+            {
+                return Ok(());
+            }
+            if Instant::now() > end {
+                return Err(format!("{expected:?} is not what it answers: {answer:?}").into());
+            }
+            sleep(LOOK).await;
+        }
+    }
+}
+
+/// What a sidecar says of a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Answer<'a> {
+    Allowed,
+    /// With the reason.
+    Refused(&'a str),
+}
+
+impl<'a> Answer<'a> {
+    pub(crate) fn of(verdict: &'a Verdict) -> Self {
+        match verdict {
+            Verdict::Allowed(_) => Self::Allowed,
+            Verdict::Refused(refused) => Self::Refused(&refused.reason),
+        }
+    }
+}
+
+/// The Verify API of a sidecar, asked about tokens of the one client.
+#[derive(Clone, Debug)]
+pub(crate) struct VerifyApi {
+    client: VerifyServiceClient<Channel>,
+    caller: CertificateThumbprint,
+}
+
+impl VerifyApi {
+    /// Asks about `token`.
+    pub(crate) async fn ask(&mut self, token: &str) -> Result<Verdict, Status> {
+        let request = VerifyRequest {
+            token: token.to_owned(),
+            path: PATH.to_owned(),
+            peer_certificate_sha256: self.caller.as_bytes().to_vec(),
+            ..VerifyRequest::default()
+        };
+        let response = self.client.verify(request).await?.into_inner();
+        response
+            .verdict
+            .ok_or_else(|| Status::from_error("an answer without a verdict".into()))
+    }
+}
