@@ -31,11 +31,11 @@ done
 configure_authority authority "$authority_port" "$environment/authority/store.redb" "${names[@]}"
 start authority "$countersign" run authority serve --config "$work/authority.toml"
 start demo "$countersign" run demo --listen "127.0.0.1:$demo_port"
-start far-demo far "$countersign" run demo --listen "127.0.0.1:$demo_port"
+start far-demo "${far[@]}" "$countersign" run demo --listen "127.0.0.1:$demo_port"
 for name in "${near[@]}"; do
   start "$name" "$countersign" run sidecar --config "$work/$name.toml"
 done
-start "$far_one" far "$countersign" run sidecar --config "$work/$far_one.toml"
+start "$far_one" "${far[@]}" "$countersign" run sidecar --config "$work/$far_one.toml"
 becomes 20 "all $count sidecars are up to date" all_current "$count"
 forget_environment
 

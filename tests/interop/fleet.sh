@@ -106,21 +106,20 @@ end() {
   } 2>/dev/null || true
 }
 
-# The namespace `far`, which can be cut off. It lives as long as a process in it does.
+# The namespace `far`, which can be cut off: "${far[@]}" COMMAND... runs in it. It lives as long as a process in it does.
 start_far() {
   unshare --net sleep infinity &
   cut_off=$!
   children+=("$cut_off")
+  while [[ $(readlink "/proc/$cut_off/ns/net") == $(readlink /proc/self/ns/net) ]]; do sleep 0.05; done
   ip link add near type veth peer name far
-  until ip link set far netns "$cut_off" 2>/dev/null; do sleep 0.05; done
+  ip link set far netns "$cut_off"
   ip address add "$address/24" dev near
   ip link set near up
-  far ip link set lo up
-  far ip address add 10.77.0.2/24 dev far
-  far ip link set far up
-}
-far() {
-  nsenter --target "$cut_off" --net "$@"
+  far=(nsenter --target "$cut_off" --net)
+  "${far[@]}" ip link set lo up
+  "${far[@]}" ip address add 10.77.0.2/24 dev far
+  "${far[@]}" ip link set far up
 }
 
 # Where nobody is cut off, the address is loopback's.
@@ -181,7 +180,7 @@ new_token() {
 through() {
   local enter=() status=0 log
   log=$(mktemp "$work/call.XXXX")
-  [[ $1 == "${far_one:-}" ]] && enter=(far)
+  [[ $1 == "${far_one:-}" ]] && enter=("${far[@]}")
   "${enter[@]}" "$tools/grpcurl" -plaintext -max-time 5 -format-error -rpc-header "authorization: Bearer $2" -d "$hello" \
     "127.0.0.1:$(listener "$1")" "$demo/${3:-Echo}" >/dev/null 2>"$log" </dev/null || status=$?
   if ((status == 0)); then

@@ -23,9 +23,9 @@ done
 configure_authority authority "$authority_port" "$environment/authority/store.redb" 01 02
 start authority "$countersign" run authority serve --config "$work/authority.toml"
 start demo "$countersign" run demo --listen "127.0.0.1:$demo_port"
-start far-demo far "$countersign" run demo --listen "127.0.0.1:$demo_port"
+start far-demo "${far[@]}" "$countersign" run demo --listen "127.0.0.1:$demo_port"
 start 01 "$countersign" run sidecar --config "$work/01.toml"
-start 02 far "$countersign" run sidecar --config "$work/02.toml"
+start 02 "${far[@]}" "$countersign" run sidecar --config "$work/02.toml"
 becomes 20 'both sidecars are up to date' all_current 2
 forget_environment
 new_client caller
@@ -37,7 +37,7 @@ count_found
 
 printf '== cut off\n'
 new_token caller >"$work/token"
-start held far "$rig" hold --sidecar "127.0.0.1:$(listener "$far_one")" --token "$work/token"
+start held "${far[@]}" "$rig" hold --sidecar "127.0.0.1:$(listener "$far_one")" --token "$work/token"
 holder=$started
 is_open() {
   grep -qx open "$work/held.log"
