@@ -16,7 +16,7 @@ use http_body::Frame;
 use prost::Message;
 use tonic::Status;
 use tonic::body::Body;
-use tonic::codec::{Codec as _, Streaming};
+use tonic::codec::{BufferSettings, Streaming};
 use tonic::metadata::GRPC_CONTENT_TYPE;
 use tonic_prost::ProstCodec;
 
@@ -41,10 +41,16 @@ pub fn framed(message: &impl Message) -> Bytes {
     bytes.freeze()
 }
 
+/// What is kept ready for the messages of a request: most are shorter, longer ones get more. A stream that is open for its
+/// verifier's whole life keeps this all the time, and there are thousands; the library's default is 8 KiB.
+const READY: usize = 256;
+
 /// The messages in the body of a request, each of the length that the authority reads at most.
 #[must_use]
 pub fn requests<M: Message + Default + 'static>(body: Body) -> Streaming<M> {
-    let decoder = ProstCodec::<M, M>::default().decoder();
+    // Nothing is written with it.
+    let unused = 0;
+    let decoder = ProstCodec::<M, M>::raw_decoder(BufferSettings::new(READY, unused));
     Streaming::new_request(decoder, body, None, Some(MAX_REQUEST_LENGTH))
 }
 
@@ -108,6 +114,7 @@ mod tests {
     use countersign_proto::sync::v1::{Pong, SyncRequest, SyncResponse, sync_response};
     use futures_util::{FutureExt as _, StreamExt as _, stream};
     use http_body::Body as _;
+    use tonic::codec::Codec as _;
 
     use super::*;
     use crate::status::Failure;
