@@ -31,12 +31,13 @@ pub fn has_to_stop(standing: Standing, known: Option<Epoch>, shown: Epoch) -> bo
 pub struct Highest {
     /// The highest epoch that is known of, from wherever.
     pub epoch: Epoch,
-    /// The latest time at which anything is known to have been published.
-    pub published_at: Timestamp,
+    /// The earliest time at which it may go on.
+    pub not_before: Timestamp,
 }
 
 impl Highest {
-    /// The same, if `epoch` was published at `published_at`, too.
+    /// The same, if `epoch` was published at `published_at`, too. After that, because a verifier takes a key for a new one only
+    /// if it is younger than all that it holds.
     #[must_use]
     pub fn or(self, epoch: Epoch, published_at: Timestamp) -> Self {
         if planted(Bug::ShownEpochForgotten) {
@@ -44,7 +45,9 @@ impl Highest {
         }
         Self {
             epoch: self.epoch.max(epoch),
-            published_at: self.published_at.max(published_at),
+            not_before: self.not_before.max(Timestamp::from_seconds(
+                published_at.as_seconds().saturating_add(1),
+            )),
         }
     }
 
@@ -60,13 +63,10 @@ impl Highest {
         (epoch <= MAX_EPOCH_STEP).then_some(epoch)
     }
 
-    /// The time at which it does so, if the clock says `clock`: after everything else, because a verifier takes a key for a new
-    /// one only if it is younger than all that it holds.
+    /// The time at which it does so, if the clock says `clock`.
     #[must_use]
     pub fn goes_on_at(self, clock: Timestamp) -> Timestamp {
-        clock.max(Timestamp::from_seconds(
-            self.published_at.as_seconds().saturating_add(1),
-        ))
+        clock.max(self.not_before)
     }
 }
 
@@ -113,13 +113,14 @@ mod tests {
     fn an_authority_goes_on_above_and_after_everything_that_was_shown() {
         let stored = Highest {
             epoch: 5,
-            published_at: Timestamp::from_seconds(100),
+            not_before: Timestamp::from_seconds(100),
         };
         let highest = stored.or(9, Timestamp::from_seconds(300));
         assert_eq!(highest.goes_on_from(), Some(9 + RECOVERY_STEP));
         assert_eq!(highest.goes_on_at(Timestamp::from_seconds(200)).as_seconds(), 301);
         assert_eq!(highest.goes_on_at(Timestamp::from_seconds(400)).as_seconds(), 400);
         assert_eq!(stored.or(3, Timestamp::default()), stored);
+        assert_eq!(stored.goes_on_at(Timestamp::default()).as_seconds(), 100);
     }
 
     /// K13: verifiers that hold nothing would refuse it for ever.
@@ -127,7 +128,7 @@ mod tests {
     fn an_epoch_that_verifiers_do_not_believe_is_not_gone_on_from() {
         let highest = |epoch| Highest {
             epoch,
-            published_at: Timestamp::default(),
+            not_before: Timestamp::default(),
         };
         let last = MAX_EPOCH_STEP - RECOVERY_STEP;
         assert_eq!(highest(last).goes_on_from(), Some(MAX_EPOCH_STEP));

@@ -51,7 +51,7 @@ impl Authority {
         let before = self.stored.clone();
         let highest = Highest {
             epoch: before.trust.epoch(),
-            published_at: before.committed_at,
+            not_before: before.committed_at,
         };
         let shown = before.recovery.into_iter().chain(known);
         let highest = shown.fold(highest, |highest, shown| highest.or(shown.epoch, shown.signed_at));
