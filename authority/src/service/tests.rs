@@ -7,6 +7,7 @@ mod clients;
 mod drills;
 mod fleet;
 mod issuing;
+mod newcomers;
 mod recovering;
 mod revocations;
 mod stage;
