@@ -35,6 +35,7 @@ use crate::service::drills::Drills;
 use crate::service::fleet::Verifiers;
 use crate::service::issuing::Tokens;
 use crate::service::keys::{KeyPolicy, Keys};
+use crate::service::publishing::PublishingKeys;
 use crate::service::revocations::Revocations;
 use crate::service::sync::{StreamParts, Streams};
 use crate::service::trust::Exports;
@@ -324,7 +325,10 @@ impl App {
                 desk: desk.clone(),
                 fleet: self.fleet.clone(),
                 policy: self.key_policy(),
-                publishing_keys: self.opened.publishing_keys.clone(),
+            },
+            publishing: PublishingKeys {
+                desk: desk.clone(),
+                fleet: self.fleet.clone(),
             },
             revocations: Revocations {
                 desk: desk.clone(),

@@ -36,28 +36,29 @@ pub use stream::{Handle, Joined, NotJoined, Subscription};
 use crate::alarm::Alarm;
 use crate::fleet::Fleet;
 use crate::metrics::Metrics;
+use crate::publishing::{KeptLink, PublishingRing};
 use queue::Queue;
 
 /// Signs what is published.
 #[derive(Debug)]
-pub struct Publisher(SigningKey);
+pub struct Publisher(Arc<SigningKey>);
 
 impl Publisher {
     /// Signs with `key`.
     #[must_use]
-    pub const fn new(key: SigningKey) -> Self {
+    pub const fn new(key: Arc<SigningKey>) -> Self {
         Self(key)
     }
 
     /// The key's `kid`.
     #[must_use]
-    pub const fn key_id(&self) -> &KeyId {
+    pub fn key_id(&self) -> &KeyId {
         self.0.key_id()
     }
 
-    fn sign(&self, context: Context, payload: Vec<u8>) -> Result<trust::Signed, SigningFailed> {
+    pub(crate) fn sign(&self, context: Context, payload: Vec<u8>) -> Result<trust::Signed, SigningFailed> {
         Ok(trust::Signed {
-            signature: publishing::sign(&self.0, context, &payload)?.into(),
+            signature: publishing::sign(self.0.as_ref(), context, &payload)?.into(),
             payload: payload.into(),
             key_id: self.0.key_id().as_str().to_owned(),
         })
@@ -70,7 +71,6 @@ pub struct Feed(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    publisher: Publisher,
     clock: Arc<dyn Clock>,
     fleet: Fleet,
     metrics: Arc<Metrics>,
@@ -83,6 +83,7 @@ struct Inner {
 #[derive(Debug)]
 struct State {
     machine: Machine<Bytes>,
+    publishing: PublishingRing,
     /// One for each stream that is open in the machine.
     queues: HashMap<StreamId, Arc<Queue>>,
     /// The heartbeat signed last, by its number.
@@ -90,23 +91,26 @@ struct State {
 }
 
 impl Feed {
-    /// The feed that does as `machine` says.
+    /// The feed that does as `machine` says, signed as `publishing` says.
     #[must_use]
     pub fn new(
-        publisher: Publisher,
+        publishing: PublishingRing,
         machine: Machine<Bytes>,
         clock: Arc<dyn Clock>,
         fleet: Fleet,
         metrics: Arc<Metrics>,
     ) -> Self {
         fleet.advance(machine.trust().epoch());
-        let state = State {
+        let mut state = State {
             machine,
+            publishing,
             queues: HashMap::new(),
             heartbeat: None,
         };
+        for link in state.publishing.links() {
+            let _no_streams = state.machine.introduce(link.generation, framed_link(link));
+        }
         Self(Arc::new(Inner {
-            publisher,
             clock,
             fleet,
             metrics,
@@ -116,12 +120,14 @@ impl Feed {
     }
 
     /// Tells everybody that `update` has led to `trust`. Called by the ledger, in the order of epochs. Once it has returned,
-    /// no lease is granted any more to whoever has not acknowledged it.
-    pub fn publish(&self, update: &Update, trust: TrustState) {
+    /// no lease is granted any more to whoever has not acknowledged it. It is signed as `publishing` says, and the links of that
+    /// come before it.
+    pub fn publish(&self, update: &Update, trust: TrustState, publishing: &PublishingRing) {
         // Before anybody can acknowledge it.
         self.0.fleet.advance(trust.epoch());
-        let frame = self.sign_update(update).ok();
+        let frame = self.sign_update(publishing.publisher(), update).ok();
         let mut state = self.lock();
+        self.lead(&mut state, publishing);
         match state.machine.publish(update, trust, frame) {
             Published::Sent { message, to, cut } => {
                 self.close(&mut state, &cut, Ended::TooSlow);
@@ -133,6 +139,25 @@ impl Feed {
             }
             Published::Broken(streams) => self.close(&mut state, &streams, Ended::Unpublished),
         }
+    }
+
+    /// From now on everything is signed as `publishing` says.
+    pub fn follow(&self, publishing: &PublishingRing) {
+        self.lead(&mut self.lock(), publishing);
+    }
+
+    fn lead(&self, state: &mut State, publishing: &PublishingRing) {
+        for link in publishing.links() {
+            let message = framed_link(link);
+            for stream in state.machine.introduce(link.generation, message.clone()) {
+                self.push(state, stream, &message);
+            }
+        }
+        state.publishing = publishing.clone();
+    }
+
+    fn publisher(&self) -> Arc<Publisher> {
+        Arc::clone(self.lock().publishing.publisher())
     }
 
     /// What a verifier that has `held` tells of this authority.
@@ -194,8 +219,8 @@ impl Feed {
         }
     }
 
-    fn sign_update(&self, update: &Update) -> Result<Frame<Bytes>, SigningFailed> {
-        let signed = self.signed_update(update)?;
+    fn sign_update(&self, publisher: &Publisher, update: &Update) -> Result<Frame<Bytes>, SigningFailed> {
+        let signed = self.signed_update(publisher, update)?;
         let message = framed(&sync::SyncResponse {
             message: Some(sync::sync_response::Message::Update(signed)),
         });
@@ -203,17 +228,14 @@ impl Feed {
         Ok(Frame::new(update, message, length))
     }
 
-    fn signed_update(&self, update: &Update) -> Result<trust::Signed, SigningFailed> {
+    fn signed_update(&self, publisher: &Publisher, update: &Update) -> Result<trust::Signed, SigningFailed> {
         let payload = write_update(update);
         if payload.len() > MAX_UPDATE_LENGTH {
             Alarm::SnapshotTooLarge.raise(&self.0.metrics, &payload.len());
         }
-        self.0
-            .publisher
-            .sign(Context::Update, payload)
-            .inspect_err(|_failed| {
-                Alarm::PublishingFailed.raise(&self.0.metrics, &update.epoch);
-            })
+        publisher.sign(Context::Update, payload).inspect_err(|_failed| {
+            Alarm::PublishingFailed.raise(&self.0.metrics, &update.epoch);
+        })
     }
 
     /// `heartbeat`, signed now or before.
@@ -227,9 +249,9 @@ impl Feed {
         {
             return Ok(signed.clone());
         }
-        let signed = self
-            .0
-            .publisher
+        let signed = state
+            .publishing
+            .publisher()
             .sign(Context::Heartbeat, write_heartbeat(heartbeat))
             .inspect_err(|_failed| {
                 Alarm::PublishingFailed.raise(&self.0.metrics, &heartbeat.epoch);
@@ -242,4 +264,10 @@ impl Feed {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn framed_link(link: &KeptLink) -> Bytes {
+    framed(&sync::SyncResponse {
+        message: Some(sync::sync_response::Message::Publishers(link.signed.clone())),
+    })
 }

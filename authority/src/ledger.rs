@@ -18,6 +18,7 @@ mod client_plans;
 mod drill_plans;
 mod key_plans;
 mod opening;
+mod publishing_plans;
 mod recovering;
 mod revocation_plans;
 #[cfg(test)]
@@ -34,7 +35,6 @@ use countersign_core::claims::Claims;
 use countersign_core::ports::EntropyFailed;
 use countersign_core::revocation::{Revocation, RevocationList, RevokedSubject};
 use countersign_core::spiffe::TrustDomain;
-use countersign_crypto::publishing::PinnedKeys;
 use countersign_crypto::{EnvelopeError, KeyError, SecretHasher};
 use countersign_wire::MAX_NAMED_REVOCATIONS;
 use countersign_wire::status::Failure;
@@ -187,8 +187,6 @@ struct Inner {
     policy: LedgerPolicy,
     timeline: Arc<Timeline>,
     feed: Feed,
-    /// The keys that proofs are verified with.
-    publishers: PinnedKeys,
     fleet: Fleet,
     metrics: Arc<Metrics>,
     books: ArcSwap<Books>,
@@ -383,7 +381,7 @@ impl Inner {
             return Err(LedgerError::Refused(Failure::LimitReached));
         }
         let mut commit = books::records(&before, &outcome.books, &plan, &self.vault)?;
-        let head = outcome.books.head().write(&self.vault)?;
+        let head = outcome.books.head()?.write(&self.vault)?;
         commit.expect(HEAD, writer.head);
         commit.put(HEAD.to_owned(), head.clone());
         self.commit(writer, commit, head, outcome).await?;
@@ -446,13 +444,16 @@ impl Inner {
     fn adopt(&self, writer: &mut Writer, head: Version, outcome: Outcome) {
         writer.head = head;
         let trust = outcome.books.trust.clone();
+        let publishing = outcome.books.publishing.clone();
         self.metrics.observe_books(&outcome.books);
         if outcome.books.recovery.is_some() {
             self.fleet.suspend();
         }
         self.books.store(Arc::new(outcome.books));
         if let Some(update) = &outcome.update {
-            self.feed.publish(update, trust);
+            self.feed.publish(update, trust, &publishing);
+        } else {
+            self.feed.follow(&publishing);
         }
         self.changed.send_modify(|count| *count = count.wrapping_add(1));
     }

@@ -27,6 +27,7 @@ pub mod keyring;
 pub mod ledger;
 pub mod limits;
 pub mod metrics;
+pub mod publishing;
 pub mod registrar;
 pub mod registry;
 pub mod revoker;

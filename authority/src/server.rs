@@ -11,6 +11,7 @@ use countersign_proto::admin::v1::client_service_server::ClientServiceServer;
 use countersign_proto::admin::v1::drill_service_server::DrillServiceServer;
 use countersign_proto::admin::v1::fleet_service_server::FleetServiceServer;
 use countersign_proto::admin::v1::key_service_server::KeyServiceServer;
+use countersign_proto::admin::v1::publishing_key_service_server::PublishingKeyServiceServer;
 use countersign_proto::admin::v1::revocation_service_server::RevocationServiceServer;
 use countersign_proto::admin::v1::trust_service_server::TrustServiceServer;
 use countersign_proto::token::v1::token_service_server::TokenServiceServer;
@@ -31,6 +32,7 @@ use crate::service::drills::Drills;
 use crate::service::fleet::Verifiers;
 use crate::service::issuing::Tokens;
 use crate::service::keys::Keys;
+use crate::service::publishing::PublishingKeys;
 use crate::service::revocations::Revocations;
 use crate::service::sync::Streams;
 use crate::service::trust::Exports;
@@ -86,6 +88,8 @@ pub struct Services {
     pub clients: Clients,
     /// Keys.
     pub keys: Keys,
+    /// Publishing keys.
+    pub publishing: PublishingKeys,
     /// Revocations.
     pub revocations: Revocations,
     /// Verifiers.
@@ -181,6 +185,7 @@ async fn routes(services: Services, reflection: bool) -> Result<Served, ServeErr
     add!(services.sync);
     add!(ClientServiceServer, services.clients);
     add!(KeyServiceServer, services.keys);
+    add!(PublishingKeyServiceServer, services.publishing);
     add!(RevocationServiceServer, services.revocations);
     add!(FleetServiceServer, services.verifiers);
     add!(DrillServiceServer, services.drills);

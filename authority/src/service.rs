@@ -5,6 +5,7 @@ pub mod drills;
 pub mod fleet;
 pub mod issuing;
 pub mod keys;
+pub mod publishing;
 mod reach;
 pub mod revocations;
 pub mod sync;

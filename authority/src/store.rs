@@ -22,6 +22,7 @@ pub(crate) mod faulty;
 pub mod keys;
 pub mod memory;
 pub mod meta;
+pub mod publishers;
 pub mod record;
 pub mod redb;
 pub mod revocations;

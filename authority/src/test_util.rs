@@ -164,6 +164,7 @@ impl Bench {
 
 /// What an authority has published: a snapshot and deltas that lead to its state, and a heartbeat for it.
 pub(crate) struct Published {
+    pub(crate) links: Vec<Signed>,
     pub(crate) updates: Vec<Signed>,
     pub(crate) heartbeat: Signed,
 }
@@ -174,13 +175,18 @@ impl Published {
         let mut stream = joined.subscription;
         stream.handle().answer(1, false, || None);
         let mut next = async || said(&stream.next().await.expect("more").expect("goes on"));
-        let mut updates = Vec::new();
+        let (mut links, mut updates) = (Vec::new(), Vec::new());
         loop {
             match next().await {
+                sync_response::Message::Publishers(link) => links.push(link),
                 sync_response::Message::Update(update) => updates.push(update),
                 sync_response::Message::Pong(pong) => {
                     let heartbeat = pong.heartbeat.expect("a heartbeat");
-                    return Self { updates, heartbeat };
+                    return Self {
+                        links,
+                        updates,
+                        heartbeat,
+                    };
                 }
             }
         }

@@ -32,15 +32,19 @@ impl Feed {
     }
 
     fn make_file(&self) -> Result<Exported, SigningFailed> {
-        let (trust, heartbeat) = {
+        let (trust, heartbeat, publishing) = {
             let mut state = self.lock();
             let heartbeat = state.machine.heartbeat(self.0.clock.now_millis());
             let signed = self.sign_heartbeat(&mut state, &heartbeat)?;
-            (state.machine.trust().clone(), signed)
+            (state.machine.trust().clone(), signed, state.publishing.clone())
         };
-        let snapshot = self.signed_update(&snapshot(&trust, self.0.clock.now()))?;
+        let snapshot = self.signed_update(publishing.publisher(), &snapshot(&trust, self.0.clock.now()))?;
         let file = TrustFile {
-            publishers: Vec::new(),
+            publishers: publishing
+                .links()
+                .iter()
+                .map(|link| link.signed.clone())
+                .collect(),
             snapshot: Some(snapshot),
             deltas: Vec::new(),
             heartbeat: Some(heartbeat),

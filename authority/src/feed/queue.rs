@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use countersign_core::feed::MAX_DELTAS;
+use countersign_core::publishers::MAX_LINKS;
 use countersign_wire::status::Failure;
 use tokio_util::sync::CancellationToken;
 
-/// Room for every delta that is kept, the snapshot before them, and some pongs.
-const CAPACITY: usize = MAX_DELTAS + 64;
+/// Room for every delta and link that is kept, the snapshot before them, and some pongs.
+const CAPACITY: usize = MAX_DELTAS + MAX_LINKS + 64;
 
 /// Why the authority ended a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -63,7 +63,13 @@ impl Feed {
 
     /// Says aloud when somebody holds what was never published here.
     fn look_at(&self, held: &Held) {
-        let standing = self.lock().machine.standing(held);
+        let (standing, publishers) = {
+            let state = self.lock();
+            (state.machine.standing(held), state.machine.trust().publishers())
+        };
+        if held.publishers > publishers {
+            Alarm::VerifierAhead.raise(&self.0.metrics, &held.publishers);
+        }
         match standing {
             Standing::Consistent => {}
             Standing::Fork => Alarm::Fork.raise(&self.0.metrics, &held.epoch),
@@ -87,12 +93,13 @@ impl Feed {
             stream: id,
             holds,
             backlog,
+            links,
         } = begun;
         let snapshots = usize::from(!holds);
         self.0.metrics.count_sent("snapshot", snapshots);
         self.0
             .metrics
-            .count_sent("delta", backlog.len().saturating_sub(snapshots));
+            .count_sent("delta", backlog.len().saturating_sub(links + snapshots));
         let queue = Arc::new(Queue::default());
         state.queues.insert(id, Arc::clone(&queue));
         for message in &backlog {
@@ -120,8 +127,10 @@ impl Feed {
         };
         // Half a million revocations take a while to encode: neither the lock is held nor an async thread.
         let feed = self.clone();
-        let made =
-            tokio::task::spawn_blocking(move || feed.sign_update(&snapshot(&trust, feed.0.clock.now())));
+        let made = tokio::task::spawn_blocking(move || {
+            let update = snapshot(&trust, feed.0.clock.now());
+            feed.sign_update(&feed.publisher(), &update)
+        });
         let frame = made.await.unwrap_or(Err(SigningFailed))?;
         self.lock().machine.keep_snapshot(frame);
         Ok(())

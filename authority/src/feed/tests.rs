@@ -6,6 +6,7 @@ use countersign_core::Timestamp;
 use countersign_core::feed::{AckRefused, Held, JoinRefused, MAX_DELTAS, MAX_RESYNCS};
 use countersign_core::key_set::KeySet;
 use countersign_core::names::{Issuer, TokenId};
+use countersign_core::publishers::MAX_LINKS;
 use countersign_core::revocation::{Revocation, RevocationList, RevokedSubject};
 use countersign_core::trust::{Change, Epoch, UpdateContent};
 use countersign_crypto::AwsLc;
@@ -37,9 +38,12 @@ impl Authority {
             KeySet::read(jwks.as_bytes(), &[(key.key_id().clone(), status)], &AwsLc).expect("a key set");
         let issuer = Issuer::parse("https://auth.example.org").expect("valid");
         let trust = TrustState::new(issuer, 1, Arc::new(keys), RevocationList::default(), &AwsLc);
+        let signers = [Arc::new(key)];
+        let publishing = PublishingRing::new(signers[0].key_id(), Vec::new(), &signers);
+        let publishing = publishing.expect("reads").expect("signs");
         let clock: Arc<dyn Clock> = Arc::<crate::test_util::ManualClock>::clone(&bench.clock);
         let feed = Feed::new(
-            Publisher::new(key),
+            publishing,
             Machine::new(trust.clone(), 1000),
             clock,
             bench.fleet.clone(),
@@ -81,7 +85,8 @@ impl Authority {
                 change,
             },
         };
-        self.feed.publish(&update, next.clone());
+        let publishing = self.feed.lock().publishing.clone();
+        self.feed.publish(&update, next.clone(), &publishing);
         self.states.push(next);
     }
 
@@ -100,6 +105,7 @@ fn held(epoch: usize, digest: [u8; 32]) -> Held {
         epoch,
         digest,
         highest_epoch: epoch,
+        publishers: 0,
     }
 }
 
@@ -110,6 +116,7 @@ fn ping(stream: &Subscription, sequence: u64) {
 
 #[derive(Debug, PartialEq, Eq)]
 enum Seen {
+    Link,
     Snapshot(Epoch),
     Delta(Epoch),
     Pong(u64, Epoch, u64),
@@ -137,6 +144,7 @@ fn seen(message: Bytes) -> Seen {
                 UpdateContent::Delta { .. } => Seen::Delta(update.epoch),
             }
         }
+        Message::Publishers(_) => Seen::Link,
         Message::Pong(pong) => {
             let signed = pong.heartbeat.expect("a heartbeat");
             let heartbeat = read_heartbeat(&signed.payload).expect("reads");
@@ -347,7 +355,7 @@ async fn a_stream_without_room_for_a_snapshot_is_cut() {
         authority.advance();
     }
     // Room for nothing more: heartbeats lie in it, too.
-    for sequence in 0..64 {
+    for sequence in 0..64 + u64::try_from(MAX_LINKS).expect("small") {
         ping(&stream, sequence);
     }
     assert_eq!(authority.feed.streams(), 1);
@@ -388,7 +396,7 @@ fn pong(stream: &mut Subscription) -> sync::Pong {
     let message = stream.next().now_or_never().expect("waits").expect("goes on");
     match said(&message.expect("goes on")) {
         Message::Pong(pong) => pong,
-        Message::Update(_) => panic!("is an update"),
+        Message::Update(_) | Message::Publishers(_) => panic!("is no answer"),
     }
 }
 

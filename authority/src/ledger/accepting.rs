@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use countersign_core::Timestamp;
-use countersign_core::key_set::KeyTimes;
+use countersign_core::recovery;
 use countersign_core::revocation::{Revocation, RevocationList};
 use countersign_core::trust::{Epoch, TrustState};
 use countersign_crypto::{AwsLc, KeyError};
@@ -72,7 +72,7 @@ async fn withdraw(
     )
     .published_under(before.trust.publishers(), &AwsLc);
     commit.expect(HEAD, found.version);
-    commit.put(HEAD.to_owned(), after.head().write(vault)?);
+    commit.put(HEAD.to_owned(), after.head()?.write(vault)?);
     let version = opening.store.commit(commit).await?;
     audit::record(&Event {
         actor: &Actor::authority(),
@@ -95,23 +95,10 @@ pub(super) async fn succeeded(
     now: Timestamp,
 ) -> Result<KeyRing, StartError> {
     let successor = generate(opening.algorithm).await?;
-    let times = KeyTimes {
-        prepared_at: now,
-        active_from: Some(now),
-        ..KeyTimes::default()
-    };
-    let successor = ring_key(successor, times, epoch);
+    let successor = ring_key(successor, recovery::successor(now), epoch);
     let successor = successor.map_err(|_failed| StartError::Key(KeyError::Generation))?;
-    Ok(withdrawn(ring, now).with(successor))
-}
-
-/// The ring with every key compromised: a verifier refuses its tokens whatever they say.
-fn withdrawn(ring: &KeyRing, now: Timestamp) -> KeyRing {
-    ring.retimed(|key| {
-        let mut times = *key.times();
-        times.compromised_at = Some(times.compromised_at.map_or(now, |at| at.min(now)));
-        times
-    })
+    let withdrawn = ring.retimed(|key| recovery::withdrawn(*key.times(), now));
+    Ok(withdrawn.with(successor))
 }
 
 /// The longest that verifiers let a revocation matter. They have refused what was made to last longer, and with it everything

@@ -9,12 +9,15 @@ use countersign_core::client::Client;
 use countersign_core::drill::Drill;
 use countersign_core::key_set::KeySet;
 use countersign_core::names::KeyId;
+use countersign_core::publishers::Generation;
 use countersign_core::revocation::{DigestSum, Revocation, RevocationList, RevokedSubject};
 use countersign_core::trust::{Change, TrustState, Update, UpdateContent};
 use countersign_crypto::AwsLc;
 
+use super::publishing_plans::{publishing_head, publishing_records};
 use crate::drills::Drills;
 use crate::keyring::{KeyRing, RingKey};
+use crate::publishing::PublishingRing;
 use crate::registry::Registry;
 use crate::roster::{Roster, RosterChange};
 use crate::store::keys::{self, KEYS, KeyRecord, SIGNERS};
@@ -47,6 +50,8 @@ pub struct Books {
     pub trust: TrustState,
     /// The keys, with their private halves.
     pub ring: Arc<KeyRing>,
+    /// The keys that publish.
+    pub publishing: PublishingRing,
     /// The clients.
     pub clients: Registry,
     /// The digests of their records, summed up: of those that could not be read, too.
@@ -70,6 +75,8 @@ pub(super) struct Plan<T> {
     pub(super) answer: T,
     /// The keys as they will be.
     pub(super) ring: Option<KeyRing>,
+    /// The publishing keys as they will be.
+    pub(super) publishing: Option<PublishingRing>,
     /// A client as it will be.
     pub(super) client: Option<Client>,
     /// Revocations to add.
@@ -92,6 +99,7 @@ impl<T> Plan<T> {
         Self {
             answer,
             ring: None,
+            publishing: None,
             client: None,
             revoked: RevocationList::default(),
             prune_before: None,
@@ -106,6 +114,14 @@ impl<T> Plan<T> {
     pub(super) fn ring(ring: KeyRing, answer: T) -> Self {
         Self {
             ring: Some(ring),
+            ..Self::nothing(answer)
+        }
+    }
+
+    /// Changes the publishing keys.
+    pub(super) fn publishing(ring: PublishingRing, answer: T) -> Self {
+        Self {
+            publishing: Some(ring),
             ..Self::nothing(answer)
         }
     }
@@ -134,20 +150,34 @@ impl<T> Plan<T> {
 
     pub(super) fn is_nothing(&self) -> bool {
         let is_silent = self.client.is_none() && self.roster.is_empty() && self.recovery.is_none();
-        is_silent && self.drill.is_none() && !self.keeps_time && !self.changes_trust()
+        is_silent
+            && !self.keeps_time
+            && self.drill.is_none()
+            && self.publishing.is_none()
+            && !self.changes_records()
     }
 
-    /// Whether verifiers have to hear of it.
-    fn changes_trust(&self) -> bool {
+    /// Whether verifiers have to hear of it, coming from `before`.
+    fn changes_trust(&self, before: &TrustState) -> bool {
+        self.changes_records() || self.leads_to(before).is_some()
+    }
+
+    /// The generation of publishing keys that verifiers are led to, coming from `before`.
+    fn leads_to(&self, before: &TrustState) -> Option<Generation> {
+        let generation = self.publishing.as_ref().map(PublishingRing::generation);
+        generation.filter(|generation| *generation != before.publishers())
+    }
+
+    fn changes_records(&self) -> bool {
         self.ring.is_some() || !self.revoked.is_empty() || self.prune_before.is_some()
     }
 
-    fn change(&self) -> Change {
+    fn change(&self, before: &TrustState) -> Change {
         Change {
             key_set: self.ring.as_ref().map(KeyRing::to_key_set).map(Arc::new),
             revoked: self.revoked.clone(),
             prune_before: self.prune_before,
-            publishers: None,
+            publishers: self.leads_to(before),
         }
     }
 }
@@ -185,6 +215,9 @@ impl Books {
         if let Some(ring) = &plan.ring {
             books.ring = Arc::new(ring.clone());
         }
+        if let Some(publishing) = &plan.publishing {
+            books.publishing = publishing.clone();
+        }
         if plan.recovery.is_some() {
             books.recovery.clone_from(&plan.recovery);
         }
@@ -194,8 +227,8 @@ impl Books {
         if let Some(drill) = &plan.drill {
             books.drills = self.drills.with(drill.clone())?;
         }
-        let update = plan.changes_trust().then(|| {
-            let change = plan.change();
+        let update = plan.changes_trust(&self.trust).then(|| {
+            let change = plan.change(&self.trust);
             books.trust = self.trust.next(&change, &AwsLc);
             Update {
                 issuer: books.trust.issuer().clone(),
@@ -213,8 +246,8 @@ impl Books {
     }
 
     /// The head record of these books.
-    pub(super) fn head(&self) -> Head {
-        Head {
+    pub(super) fn head(&self) -> Result<Head, RecordError> {
+        Ok(Head {
             epoch: self.trust.epoch(),
             state_digest: *self.trust.digest(),
             clients: self.client_digests,
@@ -222,7 +255,8 @@ impl Books {
             drills: self.drills.sum(),
             committed_at: self.committed_at,
             recovery: self.recovery.clone(),
-        }
+            publishing: publishing_head(&self.publishing)?,
+        })
     }
 
     /// The epoch that the next change of trust will have.
@@ -256,6 +290,9 @@ pub(super) fn records<T>(
     }
     if plan.ring.is_some() {
         key_records(&before.ring, &after.ring, vault, &mut commit)?;
+    }
+    if plan.publishing.is_some() {
+        publishing_records(&before.publishing, &after.publishing, vault, &mut commit)?;
     }
     revocation_records(before, after, plan, vault, &mut commit)?;
     for change in &plan.roster {

@@ -194,7 +194,7 @@ pub(super) async fn interrupt_drill(
     let after = before.after(&plan, before.committed_at)?.books;
     let mut commit = books::records(before, &after, &plan, vault)?;
     commit.expect(HEAD, found.version);
-    commit.put(HEAD.to_owned(), after.head().write(vault)?);
+    commit.put(HEAD.to_owned(), after.head()?.write(vault)?);
     let version = opening.store.commit(commit).await?;
     record_end(&plan.answer);
     Ok(Found {

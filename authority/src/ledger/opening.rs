@@ -12,14 +12,13 @@ use arc_swap::ArcSwap;
 use countersign_core::Timestamp;
 use countersign_core::feed::Feed as FeedMachine;
 use countersign_core::jose::Algorithm;
-use countersign_core::jwk::{Jwk, write_set};
 use countersign_core::key_set::{KeyTimes, PublishedKey};
 use countersign_core::names::{Issuer, KeyId};
 use countersign_core::ports::{Clock, Entropy as _, EntropyFailed, KeyReader as _};
 use countersign_core::revocation::{DigestSum, RevocationList};
 use countersign_core::spiffe::TrustDomain;
 use countersign_core::trust::{Epoch, TrustState};
-use countersign_crypto::publishing::{self, PinnedKeys};
+use countersign_crypto::publishing;
 use countersign_crypto::{AwsLc, Envelope, EnvelopeError, KeyError, SecretHasher, SigningKey};
 use tokio::sync::{Mutex, Semaphore, watch};
 use tokio_util::task::TaskTracker;
@@ -27,16 +26,17 @@ use tokio_util::task::TaskTracker;
 use super::accepting::accept_clock;
 use super::drill_plans::{interrupt_drill, read_drills, shadow_of};
 use super::key_plans::{generate, ring_key};
+use super::publishing_plans::read_publishing;
 use super::{Books, Hold, Inner, Ledger, LedgerPolicy, MAX_WAITING, Writer};
 use crate::alarm::Alarm;
-use crate::feed::{Feed, Publisher};
+use crate::feed::Feed;
 use crate::fleet::Fleet;
 use crate::keyring::{KeyRing, RingKey};
 use crate::metrics::Metrics;
 use crate::registry::Registry;
 use crate::roster::Roster;
 use crate::store::keys::{self, KEYS, KeyRecord, PUBLISHERS, SIGNERS};
-use crate::store::meta::{HEAD, Head, IDENTITY, Identity, SHARD, Shard};
+use crate::store::meta::{HEAD, Head, IDENTITY, Identity, Publishing, SHARD, Shard};
 use crate::store::record::{RecordError, Vault};
 use crate::store::{Commit, Store, StoreError, Version, clients, find, read_all, revocations, verifiers};
 use crate::timeline::Timeline;
@@ -85,6 +85,9 @@ pub enum StartError {
     /// The records about verifiers are not those that were written last.
     #[error("the records of verifiers are not those of the last change: restore the store from a backup")]
     RosterMismatch,
+    /// The links to publishing keys are not those that were written last.
+    #[error("the links to publishing keys are not those of the last change: restore the store from a backup")]
+    PublishersMismatch,
     /// The records about drills are not those that were written last.
     #[error("the records of drills are not those of the last change: restore the store from a backup")]
     DrillsMismatch,
@@ -150,8 +153,11 @@ pub struct Opened {
 /// [`StartError`].
 pub async fn open_publishers(opening: &Opening) -> Result<String, StartError> {
     let vault = own(opening).await?;
-    let publishers = read_publishers(opening, &vault).await?;
-    Ok(write_publishers(&publishers))
+    let record = find(opening.store.as_ref(), HEAD)
+        .await?
+        .ok_or_else(|| RecordError::malformed(HEAD))?;
+    let head = Head::read(&record.value, &vault)?;
+    Ok(read_publishing(opening, &vault, &head).await?.to_jwks())
 }
 
 /// Opens the ledger.
@@ -160,12 +166,6 @@ pub async fn open_publishers(opening: &Opening) -> Result<String, StartError> {
 /// [`StartError`].
 pub async fn open(opening: Opening) -> Result<Opened, StartError> {
     let vault = own(&opening).await?;
-    let publishers = read_publishers(&opening, &vault).await?;
-    let publishing_keys = write_publishers(&publishers);
-    let pinned =
-        PinnedKeys::read(publishing_keys.as_bytes(), &AwsLc).map_err(|_refused| StartError::NoPublisher)?;
-    let publisher = publishers.into_iter().next().ok_or(StartError::NoPublisher)?;
-
     let found = accept_clock(&opening, &vault, find_books(&opening, &vault).await?).await?;
     let found = interrupt_drill(&opening, &vault, found).await?;
     let (number, version) = raise_shard(&opening, &vault, &found).await?;
@@ -183,13 +183,14 @@ pub async fn open(opening: Opening) -> Result<Opened, StartError> {
     // Sequences of one opening have room for a heartbeat every millisecond for a hundred years. They grow within a stream,
     // and no stream outlives an opening.
     let feed = Feed::new(
-        Publisher::new(publisher),
+        books.publishing.clone(),
         FeedMachine::new(books.trust.clone(), number << 42),
         Arc::clone(&opening.clock),
         opening.fleet.clone(),
         Arc::clone(&opening.metrics),
     );
     opening.metrics.observe_books(&books);
+    let publishing_keys = books.publishing.to_jwks();
     let ledger = Ledger(Arc::new(Inner {
         hasher: SecretHasher::new(&opening.envelope)?,
         store: opening.store,
@@ -197,7 +198,6 @@ pub async fn open(opening: Opening) -> Result<Opened, StartError> {
         policy: opening.policy,
         timeline: Arc::new(timeline),
         feed: feed.clone(),
-        publishers: pinned,
         fleet: opening.fleet,
         metrics: opening.metrics,
         books: ArcSwap::from_pointee(books),
@@ -268,7 +268,7 @@ async fn begin(opening: &Opening) -> Result<Vault, StartError> {
         keys::name(PUBLISHERS, publisher.key_id()),
         keys::write_signer(PUBLISHERS, &publisher, &vault)?,
     );
-    first_key(opening, key, &vault, &mut commit)?;
+    first_key(opening, key, publisher.key_id(), &vault, &mut commit)?;
     opening.store.commit(commit).await?;
     tracing::info!(issuer = %opening.issuer, "made a new store");
     Ok(vault)
@@ -277,6 +277,7 @@ async fn begin(opening: &Opening) -> Result<Vault, StartError> {
 fn first_key(
     opening: &Opening,
     key: SigningKey,
+    publisher: &KeyId,
     vault: &Vault,
     commit: &mut Commit,
 ) -> Result<(), StartError> {
@@ -304,6 +305,10 @@ fn first_key(
         drills: DigestSum::default(),
         committed_at: now,
         recovery: None,
+        publishing: Publishing {
+            signing: publisher.clone(),
+            links: DigestSum::default(),
+        },
     };
     commit.put(HEAD.to_owned(), head.write(vault)?);
     Ok(())
@@ -314,27 +319,8 @@ fn state(opening: &Opening, epoch: Epoch, ring: &KeyRing, revocations: Revocatio
     TrustState::new(opening.issuer.clone(), epoch, keys, revocations, &AwsLc)
 }
 
-async fn read_publishers(opening: &Opening, vault: &Vault) -> Result<Vec<SigningKey>, StartError> {
-    let mut publishers = Vec::new();
-    for record in read_all(opening.store.as_ref(), PUBLISHERS).await? {
-        match keys::read_signer(PUBLISHERS, &record.name, &record.value, vault) {
-            Ok(key) if key.jwk().algorithm() == publishing::ALGORITHM => publishers.push(key),
-            Ok(_) => Alarm::RecordRefused.raise(&opening.metrics, &record.name),
-            Err(error) => refuse_record(opening, error)?,
-        }
-    }
-    if publishers.is_empty() {
-        return Err(StartError::NoPublisher);
-    }
-    Ok(publishers)
-}
-
-fn write_publishers(publishers: &[SigningKey]) -> String {
-    write_set(publishers.iter().map(|key| -> &Jwk { key.jwk() }))
-}
-
 /// Leaves a record alone that cannot be used (D13), unless a newer version wrote it (C18).
-fn refuse_record(opening: &Opening, error: RecordError) -> Result<(), StartError> {
+pub(super) fn refuse_record(opening: &Opening, error: RecordError) -> Result<(), StartError> {
     match error {
         error @ RecordError::Newer { .. } => Err(StartError::Record(error)),
         error @ (RecordError::Malformed { .. }
@@ -369,13 +355,16 @@ async fn read_books(opening: &Opening, vault: &Vault, head: &Head) -> Result<Boo
     let drills = read_drills(opening, &head.drills).await?;
     let ring = read_ring(opening, vault, shadow_of(&drills)).await?;
     let revocations = read_revocations(opening, vault).await?;
+    let publishing = read_publishing(opening, vault, head).await?;
     let trust = state(opening, head.epoch, &ring, revocations);
+    let trust = trust.published_under(publishing.generation(), &AwsLc);
     if *trust.digest() != head.state_digest {
         return Err(StartError::StateMismatch { epoch: head.epoch });
     }
     Ok(Books {
         trust,
         ring: Arc::new(ring),
+        publishing,
         clients: read_clients(opening, vault, &head.clients).await?,
         client_digests: head.clients,
         roster: read_roster(opening, &head.roster).await?,
@@ -475,7 +464,7 @@ async fn raise_shard(opening: &Opening, vault: &Vault, found: &Found) -> Result<
         None => (0, 0),
     };
     let shard = last.saturating_add(1);
-    let head = found.books.head();
+    let head = found.books.head()?;
     let mut commit = Commit::default();
     commit.expect(SHARD, shard_version);
     commit.expect(HEAD, found.version);

@@ -9,10 +9,11 @@
 //! INVARIANT (no way back): no token that was issued before is accepted after it, whoever had revoked what.
 
 use countersign_core::Timestamp;
-use countersign_core::feed::{Held, Standing};
+use countersign_core::feed::Held;
 use countersign_core::fleet::VerifierKey;
 use countersign_core::key_set::KeyState;
 use countersign_core::names::{ClientId, Issuer, KeyId};
+use countersign_core::recovery::{Highest, has_to_stop};
 use countersign_core::revocation::{Revocation, RevokedSubject};
 use countersign_core::spiffe::SpiffeId;
 use countersign_core::trust::{Epoch, MAX_EPOCH_STEP, StateDigest, TrustState};
@@ -34,11 +35,6 @@ use crate::keyring::{KeyRing, RingKey};
 use crate::store::StoreError;
 use crate::store::meta::{HEAD, Recovery};
 use crate::store::record::RecordError;
-
-/// How far above everything that was shown an authority goes on. What was published after the last heartbeat that any verifier
-/// keeps is passed, too, at a hundred epochs a second for three hours. Verifiers that hold nothing believe an epoch of at most
-/// [`MAX_EPOCH_STEP`], so there is room for four thousand recoveries.
-pub(super) const RECOVERY_STEP: Epoch = 1 << 20;
 
 impl fmt::Display for Recovery {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -92,12 +88,10 @@ impl Ledger {
             epoch: shown.epoch,
             digest: shown.digest,
             highest_epoch: shown.epoch,
+            publishers: 0,
         };
-        match self.0.feed.standing(&held) {
-            Standing::Consistent => return Ok(()),
-            Standing::Fork | Standing::Ahead | Standing::SeenLater => {}
-        }
-        if !is_news(&self.books(), shown.epoch) {
+        let standing = self.0.feed.standing(&held);
+        if !has_to_stop(standing, known(&self.books()), shown.epoch) {
             return Ok(());
         }
         let recovery = Recovery {
@@ -110,7 +104,8 @@ impl Ledger {
         let hold = Hold::Tokens(RevokedSubject::Everything);
         let plan = move |books: &Books, _| {
             let mut plan = Plan::nothing(());
-            plan.recovery = Some(recovery).filter(|recovery| is_news(books, recovery.epoch));
+            plan.recovery =
+                Some(recovery).filter(|recovery| has_to_stop(standing, known(books), recovery.epoch));
             Ok(plan)
         };
         self.write_down(hold, plan).await.map(drop)
@@ -122,10 +117,12 @@ impl Ledger {
             Proof::Heartbeat(signed) => (Context::Heartbeat, signed),
             Proof::Update(signed) => (Context::Update, signed),
         };
-        let verified = self
-            .0
-            .publishers
-            .verify(&signed.key_id, context, &signed.payload, &signed.signature);
+        let books = self.books();
+        let verified =
+            books
+                .publishing
+                .known()
+                .verify(&signed.key_id, context, &signed.payload, &signed.signature);
         verified.ok()?;
         let shown = match proof {
             Proof::Heartbeat(_) => {
@@ -151,10 +148,9 @@ impl Ledger {
     }
 }
 
-/// Whether nothing as high was shown before.
-fn is_news(books: &Books, epoch: Epoch) -> bool {
-    let known = books.recovery.as_ref();
-    known.is_none_or(|known| known.epoch < epoch)
+/// The highest epoch that was shown before.
+fn known(books: &Books) -> Option<Epoch> {
+    books.recovery.as_ref().map(|known| known.epoch)
 }
 
 /// Why an authority was not recovered. Nothing was changed.
@@ -237,7 +233,7 @@ pub async fn recover(opening: &Opening, above: Option<Epoch>) -> Result<Recovere
     .published_under(before.trust.publishers(), &AwsLc);
     let mut commit = books::records(&before, &after, &plan, &vault)?;
     commit.expect(HEAD, version);
-    commit.put(HEAD.to_owned(), after.head().write(&vault)?);
+    commit.put(HEAD.to_owned(), after.head()?.write(&vault)?);
     opening.store.commit(commit).await?;
     let recovered = describe(before, &after, now);
     audit::record(&Event {
@@ -259,18 +255,15 @@ fn target(
     before: &Books,
     above: Option<Epoch>,
 ) -> Result<(Epoch, Timestamp), NotRecovered> {
-    let mut highest = before.trust.epoch().max(above.unwrap_or_default());
-    let mut now = opening.clock.now().max(before.committed_at);
+    let mut highest = Highest {
+        epoch: before.trust.epoch().max(above.unwrap_or_default()),
+        not_before: before.committed_at,
+    };
     if let Some(shown) = &before.recovery {
-        highest = highest.max(shown.epoch);
-        // A verifier takes a key for a new one only if it is younger than all that it holds.
-        now = now.max(Timestamp::from_seconds(shown.signed_at.saturating_add(1)));
+        highest = highest.or(shown.epoch, Timestamp::from_seconds(shown.signed_at));
     }
-    let epoch = highest.saturating_add(RECOVERY_STEP);
-    if epoch > MAX_EPOCH_STEP {
-        return Err(NotRecovered::Jump);
-    }
-    Ok((epoch, now))
+    let epoch = highest.goes_on_from().ok_or(NotRecovered::Jump)?;
+    Ok((epoch, highest.goes_on_at(opening.clock.now())))
 }
 
 fn describe(before: Books, after: &Books, now: Timestamp) -> Recovered {

@@ -34,8 +34,6 @@ pub struct Keys {
     pub fleet: Fleet,
     /// The rules.
     pub policy: KeyPolicy,
-    /// The keys that sign trust updates, as a JWK Set.
-    pub publishing_keys: String,
 }
 
 impl Keys {
@@ -133,7 +131,7 @@ fn kid(key: Option<&v1::Key>) -> String {
 }
 
 /// What is done to a key. What is no `kid` is not written down.
-fn about(action: &'static str, key_id: &str) -> Action {
+pub(super) fn about(action: &'static str, key_id: &str) -> Action {
     let is_key_id = key_id.is_empty() || KeyId::parse(key_id).is_ok();
     Action::new(action, if is_key_id { key_id } else { "(malformed)" })
 }
@@ -208,7 +206,7 @@ impl KeyService for Keys {
         request: Request<v1::GetPublishingKeysRequest>,
     ) -> Result<Response<v1::GetPublishingKeysResponse>, Status> {
         let action = |_: &v1::GetPublishingKeysRequest| Action::new("get_publishing_keys", "");
-        let jwks = self.publishing_keys.clone();
+        let jwks = self.desk.ledger.books().publishing.to_jwks();
         let work = |_| async { Ok(v1::GetPublishingKeysResponse { jwks }) };
         self.desk.serve(request, action, work).await
     }

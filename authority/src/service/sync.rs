@@ -143,6 +143,7 @@ fn read_hello(message: Option<Message>) -> Result<Opening, Status> {
             epoch: hello.epoch,
             digest,
             highest_epoch: hello.highest_epoch,
+            publishers: hello.publishers_generation,
         },
         proof: hello.proof,
     })
@@ -233,6 +234,9 @@ fn not_joined(refused: NotJoined) -> Status {
     match refused {
         NotJoined::Refused(JoinRefused::Ahead) => status::invalid("hello.epoch", never_reached),
         NotJoined::Refused(JoinRefused::SeenLater) => status::invalid("hello.highest_epoch", never_reached),
+        NotJoined::Refused(JoinRefused::PublishersAhead) => {
+            status::invalid("hello.publishers_generation", never_reached)
+        }
         NotJoined::Refused(JoinRefused::Draining) => status::failed(Failure::Draining),
         NotJoined::Unpublished => status::failed(Failure::Internal),
     }

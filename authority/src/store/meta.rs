@@ -2,7 +2,7 @@
 
 use countersign_core::Timestamp;
 use countersign_core::jose::{decode_segment, encode_segment};
-use countersign_core::names::Issuer;
+use countersign_core::names::{Issuer, KeyId};
 use countersign_core::revocation::DigestSum;
 use countersign_core::spiffe::TrustDomain;
 use countersign_core::trust::{Epoch, StateDigest};
@@ -105,6 +105,17 @@ pub struct Head {
     pub committed_at: Timestamp,
     /// Why nothing is signed or changed, if so.
     pub recovery: Option<Recovery>,
+    /// The keys that publish.
+    pub publishing: Publishing,
+}
+
+/// Who publishes, and how verifiers are led there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Publishing {
+    /// The publishing key that signs.
+    pub signing: KeyId,
+    /// The digests of all records of links, summed up.
+    pub links: DigestSum,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -116,6 +127,8 @@ struct StoredHead {
     roster: String,
     drills: String,
     committed_at: u64,
+    publisher: String,
+    publisher_links: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     recovery: Option<Recovery>,
 }
@@ -138,6 +151,8 @@ impl Head {
             drills: encode_segment(self.drills.as_bytes()),
             committed_at: self.committed_at.as_seconds(),
             recovery: self.recovery.clone(),
+            publisher: self.publishing.signing.as_str().to_owned(),
+            publisher_links: encode_segment(self.publishing.links.as_bytes()),
         };
         vault.write(HEAD, &stored)
     }
@@ -160,6 +175,10 @@ impl Head {
             drills: DigestSum::new(digest(&stored.drills)?),
             committed_at: Timestamp::from_seconds(stored.committed_at),
             recovery: stored.recovery,
+            publishing: Publishing {
+                signing: KeyId::parse(&stored.publisher).map_err(|_form| RecordError::malformed(HEAD))?,
+                links: DigestSum::new(digest(&stored.publisher_links)?),
+            },
         })
     }
 }

@@ -4,7 +4,7 @@
 //! A machine of values: updates come in signed, as an `S` that costs little to clone, and go out with the numbers of the
 //! streams that they are for. Whoever runs it signs, frames, queues, and says what time it is.
 //!
-//! A new stream is given the deltas that it lacks, or a snapshot and the deltas since. The snapshot is made when somebody
+//! A new stream is given the links to publisher sets that it lacks, and the deltas, or a snapshot and the deltas since. The snapshot is made when somebody
 //! needs one and kept as long as the deltas behind it are. Nothing here waits for a verifier: everything that is kept for a
 //! stream has a bound, and who exceeds it is cut.
 
@@ -19,6 +19,7 @@ pub use stream::{
     AckRefused, Answer, Begun, Held, Join, JoinRefused, MAX_RESYNCS, Resync, Standing, is_too_slow,
 };
 
+use crate::publishers::{Generation, MAX_LINKS};
 use crate::time::Timestamp;
 use crate::trust::{Epoch, Heartbeat, StateDigest, TrustState, Update, UpdateContent};
 use stream::Stream;
@@ -85,7 +86,11 @@ pub struct Feed<S> {
     trust: TrustState,
     deltas: VecDeque<Delta<S>>,
     delta_bytes: usize,
+    /// States before the deltas that are kept, oldest first: nothing leads on from them, but they are known.
+    passed: VecDeque<(Epoch, StateDigest)>,
     snapshot: Option<Frame<S>>,
+    /// The links to publisher sets that are kept, oldest first.
+    links: VecDeque<(Generation, S)>,
     /// The last one, while it is true.
     heartbeat: Option<Heartbeat>,
     sequence: u64,
@@ -103,7 +108,9 @@ impl<S: Clone> Feed<S> {
             trust,
             deltas: VecDeque::new(),
             delta_bytes: 0,
+            passed: VecDeque::new(),
             snapshot: None,
+            links: VecDeque::new(),
             heartbeat: None,
             sequence: first_sequence,
             streams: BTreeMap::new(),
@@ -124,8 +131,22 @@ impl<S: Clone> Feed<S> {
         self.streams.len()
     }
 
+    /// `link` leads to the publisher set of `generation`, for whoever lacks it. The streams that it is to be sent on now, before
+    /// anything else; none when it was introduced before.
+    pub fn introduce(&mut self, generation: Generation, link: S) -> Vec<StreamId> {
+        if self.links.back().is_some_and(|(known, _)| *known >= generation) {
+            return Vec::new();
+        }
+        self.links.push_back((generation, link));
+        while self.links.len() > MAX_LINKS {
+            self.links.pop_front();
+        }
+        self.streams.keys().copied().collect()
+    }
+
     /// `update` has led to `trust`. There is no `frame` if it could not be signed.
     pub fn publish(&mut self, update: &Update, trust: TrustState, frame: Option<Frame<S>>) -> Published<S> {
+        let follows_on = self.trust.publishers() == trust.publishers();
         self.trust = trust;
         self.heartbeat = None;
         let published = match (frame, &update.content) {
@@ -146,11 +167,14 @@ impl<S: Clone> Feed<S> {
                 sent
             }
             (Some(_), UpdateContent::Snapshot { .. }) | (None, _) => {
-                self.deltas.clear();
-                self.delta_bytes = 0;
+                self.forget_log();
                 Published::Broken(self.end_all())
             }
         };
+        // What is kept may be signed by a key that is not in the next set.
+        if !follows_on {
+            self.forget_log();
+        }
         // A snapshot that no delta follows on is of no use any more.
         if !self.snapshot_leads_on() {
             self.snapshot = None;
@@ -182,6 +206,15 @@ impl<S: Clone> Feed<S> {
         }
     }
 
+    fn forget_log(&mut self) {
+        let passed = self.deltas.drain(..).map(|delta| (delta.base, delta.base_digest));
+        self.passed.extend(passed);
+        let excess = self.passed.len().saturating_sub(MAX_DELTAS);
+        self.passed.drain(..excess);
+        self.delta_bytes = 0;
+        self.snapshot = None;
+    }
+
     fn send(&mut self, frame: &Frame<S>) -> Published<S> {
         let (mut to, mut cut) = (Vec::with_capacity(self.streams.len()), Vec::new());
         self.streams.retain(|id, stream| {
@@ -211,6 +244,8 @@ impl<S: Clone> Feed<S> {
     fn digest_at(&self, epoch: Epoch) -> Option<&StateDigest> {
         let kept = self.deltas.iter().find(|delta| delta.base == epoch);
         let kept = kept.map(|delta| &delta.base_digest);
+        let passed = self.passed.iter().find(|(passed, _)| *passed == epoch);
+        let kept = kept.or_else(|| passed.map(|(_, digest)| digest));
         kept.or_else(|| (epoch == self.trust.epoch()).then_some(self.trust.digest()))
     }
 

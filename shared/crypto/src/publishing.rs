@@ -69,6 +69,12 @@ impl PinnedKeys {
         read_keys(jwks, reader).map(Self)
     }
 
+    /// These keys.
+    #[must_use]
+    pub const fn new(keys: Keys<Arc<dyn PublicKey>>) -> Self {
+        Self(keys)
+    }
+
     /// The keys.
     #[must_use]
     pub const fn keys(&self) -> &Keys<Arc<dyn PublicKey>> {

@@ -152,15 +152,21 @@ fn write_grant(grant: &Grant) -> v1::Grant {
     }
 }
 
-/// A key as operators see it at `now`, but for who holds it.
+/// Where a key is in its life.
 #[must_use]
-pub fn write_key(key: &PublishedKey, now: Timestamp) -> v1::Key {
-    let state = match key.times.state(now) {
+pub const fn write_key_state(state: KeyState) -> v1::KeyState {
+    match state {
         KeyState::Prepared => v1::KeyState::Prepared,
         KeyState::Active => v1::KeyState::Active,
         KeyState::Retired => v1::KeyState::Retired,
         KeyState::Compromised => v1::KeyState::Compromised,
-    };
+    }
+}
+
+/// A key as operators see it at `now`, but for who holds it.
+#[must_use]
+pub fn write_key(key: &PublishedKey, now: Timestamp) -> v1::Key {
+    let state = write_key_state(key.times.state(now));
     v1::Key {
         kid: key.jwk.key_id().as_str().to_owned(),
         algorithm: key.jwk.algorithm().name().to_owned(),

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use countersign_core::jwk::{Jwk, write_set};
+use countersign_core::jwk::{Jwk, read_set, write_set};
 use countersign_core::names::Issuer;
-use countersign_core::ports::{KeyReader, PublicKey};
+use countersign_core::ports::{KeyReader, PublicKey, Sha256};
 use countersign_core::publishers::{Generation, Link, LinkDigest, LinkRefused, read_keys};
 use countersign_proto::trust::v1;
 use prost::Message as _;
@@ -48,6 +48,15 @@ pub fn read_publishers(
         digest: reader.sha256(&[payload]),
         keys: read_keys(set.jwks.as_bytes(), reader).map_err(|_refused| LinkRefused::Malformed)?,
     })
+}
+
+/// The keys of a link, as they are written, oldest first.
+///
+/// # Errors
+/// [`LinkRefused::Malformed`].
+pub fn read_publisher_jwks(payload: &[u8], sha256: &dyn Sha256) -> Result<Vec<Jwk>, LinkRefused> {
+    let set = v1::PublisherSet::decode(payload).map_err(|_malformed| LinkRefused::Malformed)?;
+    read_set(set.jwks.as_bytes(), sha256).map_err(|_refused| LinkRefused::Malformed)
 }
 
 fn read_previous(digest: &[u8]) -> Result<Option<LinkDigest>, LinkRefused> {

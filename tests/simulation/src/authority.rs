@@ -324,13 +324,16 @@ impl Process {
             epoch: hello.in_force.epoch,
             digest: hello.in_force.digest,
             highest_epoch: hello.highest_epoch,
+            publishers: 0,
         };
         let begun = match self.join_feed(&held, now, at) {
             Ok(begun) => begun,
             Err(refused) => {
                 self.register.closed(key, let_in.stream);
                 return Err(match refused {
-                    JoinRefused::Ahead | JoinRefused::SeenLater => Closed::Disowned,
+                    JoinRefused::Ahead | JoinRefused::SeenLater | JoinRefused::PublishersAhead => {
+                        Closed::Disowned
+                    }
                     JoinRefused::Draining => Closed::Ended,
                 });
             }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use countersign_core::Rejection;
 use countersign_core::issuing::sign_token;
+use countersign_core::recovery::RECOVERY_STEP;
 use countersign_core::staleness::StalenessBudget;
 use countersign_core::trust::MAX_EPOCH_STEP;
 use countersign_core::verifier::{Considered, HeldTrust, Moment, VerifierClock};
@@ -11,7 +12,7 @@ use countersign_core::verifying::{TrustView, authenticate};
 use countersign_proto::sync::v1::hello::Proof;
 use countersign_proto::trust::v1::Signed;
 
-use super::super::recovering::{RECOVERY_STEP, recover};
+use super::super::recovering::recover;
 use super::*;
 use crate::fleet::Membership;
 use crate::store::verifiers::Known;

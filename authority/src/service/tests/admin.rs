@@ -9,6 +9,7 @@ use countersign_proto::admin::v1::client_service_client::ClientServiceClient;
 use countersign_proto::admin::v1::drill_service_client::DrillServiceClient;
 use countersign_proto::admin::v1::fleet_service_client::FleetServiceClient;
 use countersign_proto::admin::v1::key_service_client::KeyServiceClient;
+use countersign_proto::admin::v1::publishing_key_service_client::PublishingKeyServiceClient;
 use countersign_proto::admin::v1::revocation_service_client::RevocationServiceClient;
 use countersign_proto::admin::v1::trust_service_client::TrustServiceClient;
 use tonic::Code;
@@ -38,7 +39,8 @@ async fn nobody_but_an_operator_is_served() {
         let mut revocations = RevocationServiceClient::new(channel.clone());
         let mut drills = DrillServiceClient::new(channel.clone());
         let mut fleet = FleetServiceClient::new(channel.clone());
-        let mut exports = TrustServiceClient::new(channel);
+        let mut exports = TrustServiceClient::new(channel.clone());
+        let mut publishing = PublishingKeyServiceClient::new(channel);
         let mut refused = Vec::new();
         macro_rules! call {
             ($client:ident.$method:ident($request:expr)) => {
@@ -60,6 +62,10 @@ async fn nobody_but_an_operator_is_served() {
         call!(keys.retire_key(v1::RetireKeyRequest::default()));
         call!(keys.compromise_key(v1::CompromiseKeyRequest::default()));
         call!(keys.get_publishing_keys(v1::GetPublishingKeysRequest::default()));
+        call!(publishing.list_publishing_keys(v1::ListPublishingKeysRequest::default()));
+        call!(publishing.prepare_publishing_key(v1::PreparePublishingKeyRequest::default()));
+        call!(publishing.activate_publishing_key(v1::ActivatePublishingKeyRequest::default()));
+        call!(publishing.retire_publishing_key(v1::RetirePublishingKeyRequest::default()));
         call!(revocations.revoke(v1::RevokeRequest::default()));
         call!(revocations.list_revocations(v1::ListRevocationsRequest::default()));
         call!(fleet.list_verifiers(v1::ListVerifiersRequest::default()));
@@ -181,4 +187,52 @@ async fn actions_are_counted_by_names_of_ours_only() {
     prometheus_client::encoding::text::encode(&mut text, &registry).expect("encodes");
     let line = r#"admin_actions_total{action="get_client",result="not_an_operator"} 20"#;
     assert!(text.contains(line), "{text}");
+}
+
+/// What a set says of its keys, oldest first.
+fn states(publishers: Option<v1::PublisherSetView>) -> Vec<v1::KeyState> {
+    let publishers = publishers.expect("a set");
+    publishers.keys.iter().map(v1::PublishingKey::state).collect()
+}
+
+#[tokio::test]
+async fn publishing_keys_are_prepared_activated_and_retired() {
+    let logs = Logs::default();
+    let _capturing = logs.capture();
+    let stage = Stage::new().await;
+    let mut keys = stage.publishing_keys().await;
+    let activate = |reason: &str| v1::ActivatePublishingKeyRequest {
+        kid: String::new(),
+        force_reason: reason.to_owned(),
+    };
+    let early = refusal(keys.activate_publishing_key(activate("")).await);
+    assert_eq!(early.1, "KEY_NOT_PREPARED");
+    let single = refusal(
+        keys.retire_publishing_key(v1::RetirePublishingKeyRequest {})
+            .await,
+    );
+    assert_eq!(single.1, "KEY_NOT_RETIRABLE");
+    let prepared = keys
+        .prepare_publishing_key(v1::PreparePublishingKeyRequest {})
+        .await;
+    let publishers = prepared.expect("prepares").into_inner().publishers;
+    assert_eq!(states(publishers), [v1::KeyState::Active, v1::KeyState::Prepared]);
+    let twice = keys
+        .prepare_publishing_key(v1::PreparePublishingKeyRequest {})
+        .await;
+    assert_eq!(refusal(twice).1, "KEY_ALREADY_PREPARED");
+    let activated = keys.activate_publishing_key(activate("a leak of the file")).await;
+    let publishers = activated.expect("activates").into_inner().publishers;
+    assert_eq!(states(publishers), [v1::KeyState::Retired, v1::KeyState::Active]);
+    let retired = keys
+        .retire_publishing_key(v1::RetirePublishingKeyRequest {})
+        .await;
+    let publishers = retired.expect("retires").into_inner().publishers.expect("a set");
+    assert_eq!((publishers.generation, publishers.epoch), (3, 3));
+    let listed = keys.list_publishing_keys(v1::ListPublishingKeysRequest {}).await;
+    let listed = listed.expect("lists").into_inner().publishers;
+    assert_eq!(listed, Some(publishers));
+    assert_eq!(states(listed), [v1::KeyState::Active]);
+    let text = logs.text();
+    assert!(text.contains("a leak of the file"), "{text}");
 }

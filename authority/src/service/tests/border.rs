@@ -433,6 +433,7 @@ async fn reflection_lists_what_is_served_here_and_nothing_else() {
         "countersign.admin.v1.DrillService",
         "countersign.admin.v1.FleetService",
         "countersign.admin.v1.KeyService",
+        "countersign.admin.v1.PublishingKeyService",
         "countersign.admin.v1.RevocationService",
         "countersign.admin.v1.TrustService",
         "countersign.sync.v1.SyncService",

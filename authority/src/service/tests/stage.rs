@@ -15,6 +15,7 @@ use countersign_proto::admin::v1::client_service_client::ClientServiceClient;
 use countersign_proto::admin::v1::drill_service_client::DrillServiceClient;
 use countersign_proto::admin::v1::fleet_service_client::FleetServiceClient;
 use countersign_proto::admin::v1::key_service_client::KeyServiceClient;
+use countersign_proto::admin::v1::publishing_key_service_client::PublishingKeyServiceClient;
 use countersign_proto::admin::v1::revocation_service_client::RevocationServiceClient;
 use countersign_proto::admin::v1::trust_service_client::TrustServiceClient;
 use countersign_proto::sync::v1::sync_service_client::SyncServiceClient;
@@ -43,6 +44,7 @@ use crate::service::drills::Drills;
 use crate::service::fleet::Verifiers;
 use crate::service::issuing::Tokens;
 use crate::service::keys::{KeyPolicy, Keys};
+use crate::service::publishing::PublishingKeys;
 use crate::service::revocations::Revocations;
 use crate::service::sync::{StreamParts, Streams};
 use crate::service::trust::Exports;
@@ -203,7 +205,10 @@ fn services(bench: &Bench, opened: &Opened, limits: &Arc<Limits>, stop: &Cancell
             desk: desk.clone(),
             fleet: bench.fleet.clone(),
             policy: keys.clone(),
-            publishing_keys: opened.publishing_keys.clone(),
+        },
+        publishing: PublishingKeys {
+            desk: desk.clone(),
+            fleet: bench.fleet.clone(),
         },
         revocations: Revocations {
             desk: desk.clone(),
@@ -312,6 +317,10 @@ impl Stage {
 
     pub(super) async fn keys(&self) -> KeyServiceClient<Channel> {
         KeyServiceClient::new(self.connect(OPERATOR).await)
+    }
+
+    pub(super) async fn publishing_keys(&self) -> PublishingKeyServiceClient<Channel> {
+        PublishingKeyServiceClient::new(self.connect(OPERATOR).await)
     }
 
     pub(super) async fn revocations(&self) -> RevocationServiceClient<Channel> {

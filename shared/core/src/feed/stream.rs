@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::{Feed, Frame, MAX_DELTAS, StreamId};
+use crate::publishers::Generation;
 use crate::trust::{Epoch, Heartbeat, StateDigest};
 
 /// Updates that a verifier may have been sent and not acknowledged: all deltas that are kept and a snapshot, and as many again.
@@ -30,6 +31,8 @@ pub struct Held {
     pub digest: StateDigest,
     /// The highest epoch that it ever had in force.
     pub highest_epoch: Epoch,
+    /// The generation of the publisher set that it has on disk. Zero: what it has pinned.
+    pub publishers: Generation,
 }
 
 /// What a verifier's state says of this authority's.
@@ -64,8 +67,11 @@ pub struct Begun<S> {
     pub stream: StreamId,
     /// Whether the verifier's state is one of ours. It then counts as acknowledged.
     pub holds: bool,
-    /// What leads from that state to the current one; a snapshot first if it is none of ours.
+    /// The links that it lacks, and what leads from that state to the current one; a snapshot first if it is none of ours.
+    /// The first `links` messages are links.
     pub backlog: Vec<S>,
+    /// How many links there are.
+    pub links: usize,
 }
 
 /// Why a verifier is not let in.
@@ -75,6 +81,8 @@ pub enum JoinRefused {
     Ahead,
     /// [`Standing::SeenLater`]. It would refuse whatever it was sent.
     SeenLater,
+    /// It has a publisher set on disk that was never reached here. It would believe nothing that it was sent.
+    PublishersAhead,
     /// The authority is about to stop.
     Draining,
 }
@@ -158,6 +166,9 @@ impl<S: Clone> Feed<S> {
         if self.draining {
             return Join::Refused(JoinRefused::Draining);
         }
+        if held.publishers > self.trust.publishers() {
+            return Join::Refused(JoinRefused::PublishersAhead);
+        }
         match self.standing(held) {
             Standing::Ahead => return Join::Refused(JoinRefused::Ahead),
             Standing::SeenLater => return Join::Refused(JoinRefused::SeenLater),
@@ -182,10 +193,13 @@ impl<S: Clone> Feed<S> {
         let id = self.next_stream;
         self.next_stream += 1;
         self.streams.insert(id, stream);
+        let lacking = self.links.iter().filter(|(link, _)| *link > held.publishers);
+        let links: Vec<S> = lacking.map(|(_, link)| link.clone()).collect();
         Join::Begun(Begun {
             stream: id,
             holds,
-            backlog: messages(backlog),
+            links: links.len(),
+            backlog: links.into_iter().chain(messages(backlog)).collect(),
         })
     }
 

@@ -15,6 +15,7 @@ use crate::trust::Change;
 /// What is sent, unsigned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Sent {
+    Link(u64),
     Snapshot(Epoch),
     Delta(Epoch),
 }
@@ -63,13 +64,17 @@ impl Authority {
                 epoch,
                 digest: self.digest(epoch),
                 highest_epoch: epoch,
+                publishers: 0,
             },
         }
     }
 
     fn delta(&self) -> (Update, TrustState) {
+        self.delta_of(Change::default())
+    }
+
+    fn delta_of(&self, change: Change) -> (Update, TrustState) {
         let base = self.feed.trust();
-        let change = Change::default();
         let next = base.next(&change, &ToyHash);
         let content = UpdateContent::Delta {
             base_epoch: base.epoch(),
@@ -85,7 +90,11 @@ impl Authority {
 
     /// Publishes the next epoch.
     fn advance(&mut self) -> Published<Sent> {
-        let (update, next) = self.delta();
+        self.advance_by(Change::default())
+    }
+
+    fn advance_by(&mut self, change: Change) -> Published<Sent> {
+        let (update, next) = self.delta_of(change);
         self.states.push(next.clone());
         let frame = Frame::new(&update, Sent::Delta(update.epoch), self.length);
         self.feed.publish(&update, next, Some(frame))
@@ -241,6 +250,7 @@ fn who_holds_what_was_never_published_here_is_told_apart() {
         epoch,
         digest: [9; 32],
         highest_epoch,
+        publishers: 0,
     };
     let seen = |held: Held, highest_epoch| Held {
         highest_epoch,
@@ -492,4 +502,47 @@ fn a_heartbeat_is_made_once_a_second_and_once_an_epoch() {
     assert_eq!(beat(&mut authority, 6_001), (1003, 2, 6_001));
     // A clock that was set back is not hidden.
     assert_eq!(beat(&mut authority, 5_999), (1004, 2, 5_999));
+}
+
+/// K11, K12: whoever comes is sent the links that he lacks first, and nothing that was signed before the set changed.
+#[test]
+fn links_come_first_and_the_log_from_before_is_forgotten() {
+    let mut authority = Authority::at(3);
+    authority.make_snapshot();
+    let open = authority.follower();
+    assert_eq!(authority.feed.introduce(2, Sent::Link(2)), [open]);
+    assert!(
+        authority.feed.introduce(2, Sent::Link(2)).is_empty(),
+        "it is known"
+    );
+    let change = Change {
+        publishers: Some(2),
+        ..Change::default()
+    };
+    let _sent = authority.advance_by(change);
+    let behind = authority.held(3);
+    assert_eq!(authority.feed.join(&behind), Join::NeedsSnapshot);
+    let begun = authority.join(&behind);
+    assert_eq!(begun.backlog, [Sent::Link(2), Sent::Snapshot(4)]);
+    assert_eq!((begun.links, begun.holds), (1, false));
+    let forked = Held {
+        digest: [9; 32],
+        ..authority.held(2)
+    };
+    assert_eq!(
+        authority.feed.standing(&forked),
+        Standing::Fork,
+        "what was, is known"
+    );
+    let current = Held {
+        publishers: 2,
+        ..authority.held(4)
+    };
+    assert_eq!(authority.join(&current).backlog, []);
+    let ahead = Held {
+        publishers: 3,
+        ..current
+    };
+    let refused = Join::Refused(JoinRefused::PublishersAhead);
+    assert_eq!(authority.feed.join(&ahead), refused);
 }

@@ -16,6 +16,7 @@ impl Verifier {
     /// False if it has to ask for a snapshot.
     fn take(&mut self, sent: Sent) -> bool {
         match sent {
+            Sent::Link(_) => true,
             Sent::Snapshot(epoch) | Sent::Delta(epoch) if epoch <= self.epoch => true,
             Sent::Snapshot(epoch) => {
                 self.epoch = epoch;
