@@ -13,6 +13,7 @@ use countersign_proto::admin::v1::client_service_client::ClientServiceClient;
 use countersign_proto::admin::v1::drill_service_client::DrillServiceClient;
 use countersign_proto::admin::v1::fleet_service_client::FleetServiceClient;
 use countersign_proto::admin::v1::key_service_client::KeyServiceClient;
+use countersign_proto::admin::v1::publishing_key_service_client::PublishingKeyServiceClient;
 use countersign_proto::admin::v1::revocation_service_client::RevocationServiceClient;
 use countersign_proto::admin::v1::trust_service_client::TrustServiceClient;
 use countersign_proto::token::v1::token_service_client::TokenServiceClient;
@@ -267,6 +268,12 @@ impl Connection {
     #[must_use]
     pub(crate) fn keys(&self) -> KeyServiceClient<Calls> {
         KeyServiceClient::new(self.calls())
+    }
+
+    /// Moves publishing keys.
+    #[must_use]
+    pub(crate) fn publishing_keys(&self) -> PublishingKeyServiceClient<Calls> {
+        PublishingKeyServiceClient::new(self.calls())
     }
 
     /// Revokes.

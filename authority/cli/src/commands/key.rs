@@ -1,10 +1,9 @@
 //! `countersign key`: signing keys and their life.
 
 mod drill;
+mod publishing;
 mod rotate;
 mod users;
-
-use std::path::PathBuf;
 
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Subcommand};
@@ -14,10 +13,10 @@ use serde::Serialize;
 use super::reach::{self, WaitArgs};
 use crate::connection::{Connection, ConnectionArgs};
 use crate::failure::{Exit, Failure};
-use crate::files::{self, Audience};
 use crate::output::{Output, Paint, Text, Tone};
 use crate::present;
 use drill::DrillArgs;
+use publishing::PublishingArgs;
 use rotate::RotateArgs;
 use users::UsersArgs;
 
@@ -40,7 +39,7 @@ pub(crate) enum KeyCommand {
     Drill(DrillArgs),
     /// Show who accepted tokens under a key since the authority started, and whose tokens those were
     Users(UsersArgs),
-    /// Write the keys that sign trust updates: what a sidecar's `publishing_keys` names
+    /// Show or replace the keys that sign trust updates
     Publishing(PublishingArgs),
 }
 
@@ -108,17 +107,6 @@ pub(crate) struct CompromiseArgs {
     connection: ConnectionArgs,
 }
 
-/// Where to.
-#[derive(Debug, Args)]
-pub(crate) struct PublishingArgs {
-    /// The file to write. Left out: stdout
-    #[arg(long, value_name = "FILE")]
-    out: Option<PathBuf>,
-
-    #[command(flatten)]
-    connection: ConnectionArgs,
-}
-
 #[derive(Debug, Serialize)]
 struct Keys {
     epoch: u64,
@@ -170,7 +158,7 @@ pub(crate) async fn run(command: KeyCommand, output: Output) -> Result<(), Failu
         KeyCommand::Compromise(args) => compromise(args, output).await,
         KeyCommand::Drill(args) => drill::run(args, output).await,
         KeyCommand::Users(args) => users::run(args, output).await,
-        KeyCommand::Publishing(args) => publishing(args, output).await,
+        KeyCommand::Publishing(args) => publishing::run(args, output).await,
     }
 }
 
@@ -294,19 +282,6 @@ async fn compromise(args: CompromiseArgs, output: Output) -> Result<(), Failure>
         key: answer.signing_key.map(Key::read),
     };
     reach::tell(&connection, &done, &told, answer.reach, args.wait, output).await
-}
-
-async fn publishing(args: PublishingArgs, output: Output) -> Result<(), Failure> {
-    let connection = Connection::operator(&args.connection).await?;
-    let jwks = publishing_keys(&connection).await?;
-    match args.out {
-        None => output.raw(&jwks),
-        Some(path) => {
-            files::write(&path, format!("{jwks}\n").as_bytes(), Audience::Everybody)?;
-            output.note(&format!("wrote `{}`", path.display()));
-            Ok(())
-        }
-    }
 }
 
 /// The keys that sign trust updates, as a JWK Set.
