@@ -29,7 +29,7 @@ use crate::progress::Waiting;
 /// What to do. Left out: show them.
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
-pub(super) struct PublishingArgs {
+pub(crate) struct PublishingArgs {
     #[command(subcommand)]
     command: Option<PublishingCommand>,
 
