@@ -33,6 +33,9 @@ pub const MAX_LINKS: usize = 64;
 /// Links that a verifier keeps behind what it has pinned: it may run for longer than an authority keeps them.
 const MAX_HELD: usize = 1024;
 
+/// The farthest that one link may move the generation. A higher number is taken for an attempt to make every later link look old.
+const MAX_STEP: Generation = 1 << 16;
+
 /// The algorithm of publishing keys.
 pub const ALGORITHM: Algorithm = Algorithm::EdDsa;
 
@@ -99,6 +102,9 @@ pub enum LinkRefused {
     /// Another set was signed for the same generation: two authorities publish in one name.
     #[error("the link contradicts one that was signed before")]
     Fork,
+    /// Its generation is impossibly far ahead.
+    #[error("the link jumps too far ahead")]
+    Jump,
     /// There are more links behind the pinned set than are held: the pin has to be renewed.
     #[error("the pinned publishing keys are too old")]
     TooMany,
@@ -106,12 +112,13 @@ pub enum LinkRefused {
 
 impl LinkRefused {
     /// Every reason there is.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Signer,
         Self::Signature,
         Self::Malformed,
         Self::Issuer,
         Self::Fork,
+        Self::Jump,
         Self::TooMany,
     ];
 
@@ -124,6 +131,7 @@ impl LinkRefused {
             Self::Malformed => "link_malformed",
             Self::Issuer => "link_issuer",
             Self::Fork => "link_fork",
+            Self::Jump => "link_jump",
             Self::TooMany => "link_limit",
         }
     }
@@ -255,6 +263,9 @@ impl<K, S: Clone> Publishers<K, S> {
         self.check_follows(&link)?;
         if link.generation <= self.generation() {
             return Ok(Offered::Repeated);
+        }
+        if link.generation.saturating_sub(self.generation()) > MAX_STEP {
+            return Err(LinkRefused::Jump);
         }
         if self.links.len() >= MAX_HELD {
             return Err(LinkRefused::TooMany);

@@ -82,7 +82,7 @@ async fn rotate(ledger: &Ledger) {
     ledger.retire_publishing_key().await.expect("retires");
 }
 
-/// K11, D17: at every step, before and after a restart, every pin follows that was ever given out.
+/// D17: at every step, before and after a restart, every pin follows that was ever given out.
 #[tokio::test]
 async fn every_pin_follows_at_every_step_and_over_every_restart() {
     let bench = Bench::new();
@@ -116,7 +116,7 @@ async fn every_pin_follows_at_every_step_and_over_every_restart() {
     assert_eq!(states(&opened), [KeyState::Active]);
 }
 
-/// K12: a stream that is open is sent each link before the epoch that names it, and nothing that the retired key signed after it.
+/// K11: a stream that is open is sent each link before the epoch that names it, and nothing that the retired key signed after it.
 #[tokio::test]
 async fn an_open_stream_is_led_on_before_the_epoch_that_names_the_set() {
     let bench = Bench::new();
@@ -154,7 +154,7 @@ async fn an_open_stream_is_led_on_before_the_epoch_that_names_the_set() {
     assert_eq!(told, expected);
 }
 
-/// K12: the new key signs nothing before every verifier that may decide holds it on disk, unless an operator says why.
+/// The new key signs nothing before every verifier that may decide holds it on disk, unless an operator says why.
 #[tokio::test]
 async fn activation_waits_for_who_does_not_hold_the_key() {
     let bench = Bench::new();

@@ -504,7 +504,7 @@ fn a_heartbeat_is_made_once_a_second_and_once_an_epoch() {
     assert_eq!(beat(&mut authority, 5_999), (1004, 2, 5_999));
 }
 
-/// K11, K12: whoever comes is sent the links that he lacks first, and nothing that was signed before the set changed.
+/// K11: whoever comes is sent the links that he lacks first, and nothing that was signed before the set changed.
 #[test]
 fn links_come_first_and_the_log_from_before_is_forgotten() {
     let mut authority = Authority::at(3);

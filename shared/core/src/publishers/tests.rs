@@ -71,7 +71,7 @@ fn two_rotations() -> [Signed; 4] {
     [second, third, fourth, fifth]
 }
 
-/// K11: whoever pins any set of an authority comes to the one in force, from wherever he starts.
+/// Whoever pins any set of an authority comes to the one in force, from wherever he starts.
 #[test]
 fn every_pin_leads_to_the_set_in_force() {
     for pin in [&[1][..], &[1, 2], &[2], &[2, 3], &[3]] {
@@ -90,7 +90,7 @@ fn every_pin_leads_to_the_set_in_force() {
     assert!(believes(&stranger, 9) && stranger.holds(FIRST_GENERATION) && !stranger.holds(2));
 }
 
-/// K12: a key that was retired leads nowhere any more, whatever generation it claims.
+/// K11: a key that was retired leads nowhere any more, whatever generation it claims.
 #[test]
 fn a_retired_key_signs_no_link() {
     let mut machine = pinned(&[1]);
@@ -120,6 +120,18 @@ fn a_twin_is_refused() {
     assert_eq!(offer(&mut machine, &second), Ok(Offered::Repeated));
 }
 
+/// K14: an impossible generation does not keep out those that follow.
+#[test]
+fn an_impossible_generation_is_refused() {
+    let mut machine = pinned(&[1]);
+    for generation in [MAX_STEP + 1, 1 << 63, u64::MAX] {
+        let jump = signed(1, generation, &[1], None);
+        assert_eq!(offer(&mut machine, &jump), Err(LinkRefused::Jump));
+    }
+    let [second, ..] = two_rotations();
+    assert_eq!(offer(&mut machine, &second), Ok(Offered::Adopted));
+}
+
 #[test]
 fn what_is_no_link_of_this_authority_is_refused() {
     let mut machine = pinned(&[1]);
@@ -135,7 +147,7 @@ fn what_is_no_link_of_this_authority_is_refused() {
     assert_eq!(machine.generation(), 0);
 }
 
-/// K14: with the same pin, nothing is believed below what was durable once, but the links that lead back there.
+/// K12: with the same pin, nothing is believed below what was durable once, but the links that lead back there.
 #[test]
 fn below_the_highest_that_was_durable_only_links_are_believed() {
     let mut machine = pinned(&[1]);
@@ -309,7 +321,7 @@ impl Verifier {
 }
 
 proptest! {
-    /// K11, K12, K14: whatever happens in whatever order, what is believed is exactly one of the authority's sets, it never goes
+    /// K11, K12: whatever happens in whatever order, what is believed is exactly one of the authority's sets, it never goes
     /// back, and what is on disk verifies at the next start.
     #[test]
     fn the_set_in_force_is_one_of_the_authority_and_never_an_earlier_one(

@@ -49,7 +49,7 @@ impl Desk {
     }
 }
 
-/// K11: a link is on disk with the epoch that names it, and a restart begins with both or with neither.
+/// A link is on disk with the epoch that names it, and a restart begins with both or with neither.
 #[tokio::test]
 async fn a_link_is_on_disk_with_the_epoch_that_names_it() {
     let mut desk = Desk::filled().await;
@@ -70,7 +70,7 @@ async fn a_link_is_on_disk_with_the_epoch_that_names_it() {
     assert!(opened.cache.close().await);
 }
 
-/// K12: what the second key signs is taken over after a restart, by a sidecar that still pins the first.
+/// What the second key signs is taken over after a restart, by a sidecar that still pins the first.
 #[tokio::test]
 async fn the_new_key_publishes_after_a_restart() {
     let (mut desk, opened) = Desk::rotated().await;
@@ -85,7 +85,7 @@ async fn the_new_key_publishes_after_a_restart() {
     assert!(opened.cache.close().await);
 }
 
-/// K12: a link that drops a key waits for a snapshot, and until then the old set starts with the old log.
+/// K11: a link that drops a key waits for a snapshot, and until then the old set starts with the old log.
 #[tokio::test]
 async fn a_link_that_drops_a_key_goes_to_disk_with_a_snapshot() {
     let (mut desk, opened) = Desk::rotated().await;
@@ -127,7 +127,7 @@ async fn no_heartbeat_of_a_dropped_key_stays_on_disk() {
     assert!(opened.cache.close().await);
 }
 
-/// K12: what a retired key signs is not believed any more, by nobody and from nowhere.
+/// K11: what a retired key signs is not believed any more, by nobody and from nowhere.
 #[tokio::test]
 async fn a_retired_key_signs_nothing_any_more() {
     let (mut desk, opened) = Desk::retired().await;
@@ -150,7 +150,7 @@ async fn a_retired_key_signs_nothing_any_more() {
     );
 }
 
-/// K14: a database from before a rotation, beside the floor from after it, is not used, and nothing is believed until the
+/// K12: a database from before a rotation, beside the floor from after it, is not used, and nothing is believed until the
 /// authority has sent the links again.
 #[tokio::test]
 async fn there_is_no_way_back_to_a_retired_key() {

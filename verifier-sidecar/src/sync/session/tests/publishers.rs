@@ -31,7 +31,7 @@ fn nacks(sent: &[Request]) -> Vec<(&str, bool)> {
     nacks
 }
 
-/// K11: an epoch is taken over only where the link to the set that it names is held; what it takes back is heeded.
+/// An epoch is taken over only where the link to the set that it names is held; what it takes back is heeded.
 #[test]
 fn an_epoch_is_acknowledged_only_with_the_link_that_it_names() {
     let mut stage = Stage::in_force();
@@ -47,7 +47,7 @@ fn an_epoch_is_acknowledged_only_with_the_link_that_it_names() {
     assert_eq!(acks(&stage.update(by_the_new_key)), [(3, true)]);
 }
 
-/// K12: when a key is dropped, what comes is in force at once, and a new log is asked for, once.
+/// K11: when a key is dropped, what comes is in force at once, and a new log is asked for, once.
 #[test]
 fn a_dropped_key_asks_for_a_new_log_on_the_same_stream() {
     let mut stage = Stage::in_force();
@@ -75,7 +75,7 @@ fn a_dropped_key_asks_for_a_new_log_on_the_same_stream() {
     assert_eq!(acks(&stage.update(snapshot)), [(4, true)]);
 }
 
-/// K12: after its retirement nothing that the old key signs is taken for the authority's.
+/// K11: after its retirement nothing that the old key signs is taken for the authority's.
 #[test]
 fn a_retired_key_moves_nothing() {
     let mut stage = Stage::in_force();
