@@ -1,5 +1,6 @@
 //! How far an epoch has come, and what a rotation has to wait for.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -93,14 +94,19 @@ impl Register {
     #[must_use]
     pub fn laggards(&self, epoch: Epoch, elapsed: Duration, most: usize) -> Vec<Laggard> {
         let lacks = |(_, verifier): &(_, &Verifier)| !verifier.holds(epoch, elapsed);
-        let mut laggards: Vec<Laggard> = self
-            .live(elapsed)
-            .filter(lacks)
-            .map(|(key, verifier)| self.laggard(key, verifier, epoch, elapsed))
+        let behind = self.live(elapsed).filter(lacks);
+        let mut behind: Vec<_> = behind
+            .map(|(key, verifier)| (Reverse(end_before(verifier, epoch, elapsed)), key, verifier))
             .collect();
-        laggards.sort_by(|a, b| b.until.cmp(&a.until).then_with(|| a.key.cmp(&b.key)));
-        laggards.truncate(most);
-        laggards
+        let order = |a: &Behind<'_>, b: &Behind<'_>| (a.0, a.1).cmp(&(b.0, b.1));
+        // There may be thousands, of whom a hundred are named.
+        if behind.len() > most {
+            behind.select_nth_unstable_by(most, order);
+            behind.truncate(most);
+        }
+        behind.sort_unstable_by(order);
+        let laggard = |(Reverse(until), key, verifier)| self.laggard(key, verifier, until);
+        behind.into_iter().map(laggard).collect()
     }
 
     /// Whether a key that `epoch` published may sign from now on: whoever may verify a token holds it, or decides nothing.
@@ -128,16 +134,19 @@ impl Register {
             .filter(move |(_, verifier)| verifier.end() > elapsed)
     }
 
-    fn laggard(&self, key: &VerifierKey, verifier: &Verifier, epoch: Epoch, elapsed: Duration) -> Laggard {
+    fn laggard(&self, key: &VerifierKey, verifier: &Verifier, until: Duration) -> Laggard {
         Laggard {
             key: key.clone(),
             connected: verifier.stream.is_some(),
             acknowledged: verifier.acknowledged,
-            until: end_before(verifier, epoch, elapsed),
+            until,
             quarantined: self.is_quarantined(&key.spiffe_id),
         }
     }
 }
+
+/// Who lacks an epoch, and until when it goes on: the longest first.
+type Behind<'a> = (Reverse<Duration>, &'a VerifierKey, &'a Verifier);
 
 /// When the last class has stopped deciding on anything before `epoch`.
 fn end_before(verifier: &Verifier, epoch: Epoch, elapsed: Duration) -> Duration {

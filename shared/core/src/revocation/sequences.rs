@@ -1,6 +1,6 @@
 //! Sets of sequence numbers, compressed (Roaring bitmaps).
 
-use roaring::RoaringTreemap;
+use roaring::{RoaringBitmap, RoaringTreemap};
 
 /// A set of sequence numbers of one shard.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -22,6 +22,28 @@ impl Sequences {
     /// All of them, ascending.
     pub fn iter(&self) -> impl Iterator<Item = u64> {
         self.0.iter()
+    }
+
+    /// Cut into pieces of 2^`bits` sequences: the number of each, and the lower halves of what is in it.
+    pub(super) fn pieces(&self, bits: u32) -> impl Iterator<Item = (u64, RoaringBitmap)> {
+        self.0.bitmaps().flat_map(move |(upper, lows)| {
+            let mut next = lows.min();
+            std::iter::from_fn(move || {
+                let first = next? >> bits << bits;
+                let last = first | ((1 << bits) - 1);
+                let mut piece = RoaringBitmap::new();
+                piece.insert_range(first..=last);
+                piece &= lows;
+                let behind = last.checked_add(1);
+                next = behind.and_then(|behind| lows.range(behind..).next());
+                Some(((u64::from(upper) << 32 | u64::from(first)) >> bits, piece))
+            })
+        })
+    }
+
+    /// Puts in those with this upper half and these lower ones.
+    pub(super) fn insert(&mut self, upper: u32, lows: &RoaringBitmap) {
+        self.0 |= RoaringTreemap::from_bitmaps([(upper, lows.clone())]);
     }
 
     /// In the portable format of 64-bit Roaring bitmaps (RoaringFormatSpec, "extension for 64-bit implementations").

@@ -4,6 +4,7 @@
 //! time, and one more entry copies one chunk, not the list.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -59,21 +60,28 @@ struct Place {
 impl Place {
     const FIRST: Self = Self { shard: 0, chunk: 0 };
 
+    /// Where a token is, and the lower half of its sequence.
     fn of(serial: TokenSerial) -> (Self, u32) {
         let place = Self {
             shard: serial.shard,
             chunk: serial.sequence >> CHUNK_BITS,
         };
-        let low = serial.sequence & ((1 << CHUNK_BITS) - 1);
-        // Twenty bits always fit.
+        let low = serial.sequence & u64::from(u32::MAX);
+        // Thirty-two bits always fit.
         (place, u32::try_from(low).unwrap_or_default())
     }
 
     fn serial(self, low: u32) -> TokenSerial {
         TokenSerial {
             shard: self.shard,
-            sequence: self.chunk << CHUNK_BITS | u64::from(low),
+            sequence: u64::from(self.upper()) << 32 | u64::from(low),
         }
+    }
+
+    /// The upper half of the sequences here.
+    fn upper(self) -> u32 {
+        // Of the 44 bits of a chunk's number 32 are left.
+        u32::try_from(self.chunk >> (32 - CHUNK_BITS)).unwrap_or_default()
     }
 
     const fn name(self, expires_at: Timestamp) -> ChunkName {
@@ -85,6 +93,8 @@ impl Place {
     }
 }
 
+/// What is in a chunk, by the lower halves of the sequences.
+///
 /// INVARIANT: the sets by expiry have nothing in common, none is empty, and together they are `all`.
 #[derive(Clone, Debug, Default)]
 struct Chunk {
@@ -97,11 +107,13 @@ impl Chunk {
     fn add(&mut self, added: &RoaringBitmap, expires_at: Timestamp) -> Added {
         let fresh = added - &self.all;
         let mut prolonged = Vec::new();
-        for (until, held) in self.by_expiry.range_mut(..expires_at) {
-            let moved = &*held & added;
-            if !moved.is_empty() {
-                *held -= &moved;
-                prolonged.push((*until, moved));
+        if fresh.len() < added.len() {
+            for (until, held) in self.by_expiry.range_mut(..expires_at) {
+                let moved = &*held & added;
+                if !moved.is_empty() {
+                    *held -= &moved;
+                    prolonged.push((*until, moved));
+                }
             }
         }
         self.all |= &fresh;
@@ -171,17 +183,9 @@ impl TokenSet {
     }
 
     pub(super) fn add_all(&mut self, tokens: &RevokedTokens) {
-        let places = tokens.sequences.iter().map(|sequence| {
-            Place::of(TokenSerial {
-                shard: tokens.shard,
-                sequence,
-            })
-        });
-        let mut places = places.peekable();
-        while let Some((place, _)) = places.peek().copied() {
-            let here = std::iter::from_fn(|| places.next_if(|(next, _)| *next == place));
-            let here: RoaringBitmap = here.map(|(_, low)| low).collect();
-            self.add_at(place, &here, tokens.expires_at);
+        let shard = tokens.shard;
+        for (chunk, sequences) in tokens.sequences.pieces(CHUNK_BITS) {
+            self.add_at(Place { shard, chunk }, &sequences, tokens.expires_at);
         }
     }
 
@@ -277,7 +281,7 @@ impl TokenSet {
         self.chunks.range(first..).flat_map(move |(place, chunk)| {
             let passed = after.map(Place::of).filter(|(passed, _)| passed == place);
             let rest = match passed {
-                Some((_, low)) => chunk.all.range(low.saturating_add(1)..),
+                Some((_, low)) => chunk.all.range((Bound::Excluded(low), Bound::Unbounded)),
                 None => chunk.all.iter(),
             };
             rest.filter_map(|low| Some((place.serial(low), chunk.expiry(low)?)))
@@ -295,7 +299,7 @@ impl TokenSet {
         let mut groups: BTreeMap<(Timestamp, u64), Sequences> = BTreeMap::new();
         for (place, expires_at, sequences) in self.parts() {
             let group = groups.entry((expires_at, place.shard)).or_default();
-            group.extend(sequences.iter().map(|low| place.serial(low).sequence));
+            group.insert(place.upper(), sequences);
         }
         let groups = groups.into_iter();
         groups
@@ -323,8 +327,11 @@ impl TokenSet {
             for expires_at in expiries {
                 let held = now.by_expiry.get(expires_at);
                 if held != then.by_expiry.get(expires_at) {
-                    let sequences = held.into_iter().flatten().map(|low| place.serial(low).sequence);
-                    changes.push((place.name(*expires_at), sequences.collect()));
+                    let mut sequences = Sequences::default();
+                    if let Some(held) = held {
+                        sequences.insert(place.upper(), held);
+                    }
+                    changes.push((place.name(*expires_at), sequences));
                 }
             }
         }
