@@ -30,6 +30,7 @@ use crate::ledger::LedgerPolicy;
 use crate::limits::Rate;
 use crate::server::ServerLimits;
 use file::{File, Rotation};
+pub use implied::Implied;
 
 /// What an authority is built from.
 #[derive(Clone, Debug)]

@@ -54,6 +54,7 @@ Commands:
   key          Move signing keys through their life
   revoke       Take tokens back
   fleet        Show the verifiers and how far each is; put one out of service
+  trust        Take the trust that verifiers hold along in a file, for starts without the authority
   status       Show whether the parts of an environment run and agree
   completions  Write a completion script for a shell
   help         Print this message or the help of the given subcommand(s)

@@ -2,6 +2,7 @@
 
 use countersign_core::Timestamp;
 use countersign_core::drill::Measured;
+use countersign_core::names::KeyId;
 use countersign_core::rotation::RotationPolicy;
 
 use super::*;
@@ -280,14 +281,9 @@ async fn a_drill_that_nobody_carries_out_is_ended_before_the_next() {
     assert_eq!(stage.published(), 1);
 }
 
-/// I-01, I-02: with a drill at every moment of many rotations and a compromise in between, no shadow ever signs, is prepared or
-/// is waited for, and everything else is as it would be without.
-#[tokio::test(start_paused = true)]
-async fn rotation_and_compromise_go_on_as_if_there_were_no_drill() {
-    let stage = Stage::over(Bench::new()).await;
-    let ledger = &stage.ledger;
-    let rotator = Rotator {
-        ledger: ledger.clone(),
+fn rotator(stage: &Stage) -> Rotator {
+    Rotator {
+        ledger: stage.ledger.clone(),
         fleet: stage.bench.fleet.clone(),
         policy: RotationPolicy {
             lifetime: Some(Duration::from_secs(1000)),
@@ -299,7 +295,34 @@ async fn rotation_and_compromise_go_on_as_if_there_were_no_drill() {
             activation_lead: Duration::from_secs(2),
         },
         metrics: Arc::clone(&stage.bench.metrics),
+    }
+}
+
+/// A shadow is moved by its drill only.
+async fn nobody_else_moves(stage: &Stage, shadow: &KeyId) {
+    let ledger = &stage.ledger;
+    let activation = Activation {
+        lead: Duration::ZERO,
+        forced: true,
     };
+    let activated = ledger.activate_key(Some(shadow.clone()), activation).await;
+    let compromised = ledger.compromise_key(shadow.clone(), Algorithm::Es256).await;
+    for refused in [
+        activated.map(drop),
+        ledger.retire_key(shadow.clone()).await.map(drop),
+        compromised.map(drop),
+    ] {
+        assert!(matches!(refused, Err(LedgerError::Refused(Failure::ShadowKey))));
+    }
+}
+
+/// I-01, I-02: with a drill at every moment of many rotations and a compromise in between, no shadow ever signs, is prepared or
+/// is waited for, and everything else is as it would be without.
+#[tokio::test(start_paused = true)]
+async fn rotation_and_compromise_go_on_as_if_there_were_no_drill() {
+    let stage = Stage::over(Bench::new()).await;
+    let ledger = &stage.ledger;
+    let rotator = rotator(&stage);
     let (mut signed, mut shadows) = (std::collections::BTreeSet::new(), 0);
     for tick in 0..400 {
         let mut drill = ledger.books().drills.running().cloned();
@@ -335,21 +358,7 @@ async fn rotation_and_compromise_go_on_as_if_there_were_no_drill() {
         assert!(books.ring.standby().is_none_or(|standby| !standby.shadow));
         let signing = signing.key_id().clone();
         if tick == 210 {
-            let activation = Activation {
-                lead: Duration::ZERO,
-                forced: true,
-            };
-            let named = ledger.activate_key(Some(drill.key_id.clone()), activation).await;
-            for refused in [
-                named.map(drop),
-                ledger.retire_key(drill.key_id.clone()).await.map(drop),
-                ledger
-                    .compromise_key(drill.key_id.clone(), Algorithm::Es256)
-                    .await
-                    .map(drop),
-            ] {
-                assert!(matches!(refused, Err(LedgerError::Refused(Failure::ShadowKey))));
-            }
+            nobody_else_moves(&stage, &drill.key_id).await;
             let done = ledger.compromise_key(signing, Algorithm::Es256).await;
             let next = done.expect("compromises").answer.signing.expect("another signs");
             assert_ne!(next, drill.key_id);

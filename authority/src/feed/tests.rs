@@ -456,3 +456,31 @@ async fn a_dropped_stream_is_forgotten() {
     drop(stream);
     assert_eq!(authority.feed.streams(), 0);
 }
+
+/// I-08: the answer to a ping and the update to the next epoch come in the order in which they became true. One that was overtaken
+/// would say of an earlier epoch that it is current, with a lease that nobody who published the later one knows of.
+#[tokio::test]
+async fn no_answer_is_overtaken_by_the_update_that_ends_what_it_says() {
+    const EPOCHS: u64 = 400;
+    let mut authority = Authority::new();
+    let mut stream = authority.join(1).await.subscription;
+    let handle = stream.handle();
+    let publisher = std::thread::spawn(move || (0..EPOCHS).for_each(|_| authority.advance()));
+    let (mut latest, mut sequence) = (1, 0);
+    while latest <= EPOCHS {
+        sequence += 1;
+        handle.answer(sequence, false, || None);
+        for seen in waiting(&mut stream) {
+            match seen {
+                Seen::Snapshot(epoch) | Seen::Delta(epoch) => {
+                    latest = epoch;
+                    let digest = [0; 32];
+                    let _unknown = handle.acknowledge(epoch, &digest);
+                }
+                Seen::Pong(_, epoch, _) => assert_eq!(epoch, latest, "an answer was overtaken"),
+                Seen::Link => {}
+            }
+        }
+    }
+    publisher.join().expect("publishes");
+}

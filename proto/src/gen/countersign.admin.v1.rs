@@ -2683,6 +2683,47 @@ pub mod fleet_service_server {
         const NAME: &'static str = SERVICE_NAME;
     }
 }
+/// Where a key is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum KeyState {
+    /// Not a state.
+    Unspecified = 0,
+    /// Published, not signing.
+    Prepared = 1,
+    /// Published, signing.
+    Active = 2,
+    /// Published, no longer signing, until every token under it has expired.
+    Retired = 3,
+    /// Withdrawn: tokens under it are refused.
+    Compromised = 4,
+}
+impl KeyState {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "KEY_STATE_UNSPECIFIED",
+            Self::Prepared => "KEY_STATE_PREPARED",
+            Self::Active => "KEY_STATE_ACTIVE",
+            Self::Retired => "KEY_STATE_RETIRED",
+            Self::Compromised => "KEY_STATE_COMPROMISED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "KEY_STATE_UNSPECIFIED" => Some(Self::Unspecified),
+            "KEY_STATE_PREPARED" => Some(Self::Prepared),
+            "KEY_STATE_ACTIVE" => Some(Self::Active),
+            "KEY_STATE_RETIRED" => Some(Self::Retired),
+            "KEY_STATE_COMPROMISED" => Some(Self::Compromised),
+            _ => None,
+        }
+    }
+}
 /// A signing key's public part.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Key {
@@ -2820,47 +2861,6 @@ pub struct GetPublishingKeysResponse {
     /// An RFC 7517 JWK Set as JSON: the file that a sidecar's `publishing_keys` names.
     #[prost(string, tag = "1")]
     pub jwks: ::prost::alloc::string::String,
-}
-/// Where a key is in its life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
-#[repr(i32)]
-pub enum KeyState {
-    /// Not a state.
-    Unspecified = 0,
-    /// Published, not signing.
-    Prepared = 1,
-    /// Published, signing.
-    Active = 2,
-    /// Published, no longer signing, until every token under it has expired.
-    Retired = 3,
-    /// Withdrawn: tokens under it are refused.
-    Compromised = 4,
-}
-impl KeyState {
-    /// String value of the enum field names used in the ProtoBuf definition.
-    ///
-    /// The values are not transformed in any way and thus are considered stable
-    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
-    pub fn as_str_name(&self) -> &'static str {
-        match self {
-            Self::Unspecified => "KEY_STATE_UNSPECIFIED",
-            Self::Prepared => "KEY_STATE_PREPARED",
-            Self::Active => "KEY_STATE_ACTIVE",
-            Self::Retired => "KEY_STATE_RETIRED",
-            Self::Compromised => "KEY_STATE_COMPROMISED",
-        }
-    }
-    /// Creates an enum from field names used in the ProtoBuf definition.
-    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
-        match value {
-            "KEY_STATE_UNSPECIFIED" => Some(Self::Unspecified),
-            "KEY_STATE_PREPARED" => Some(Self::Prepared),
-            "KEY_STATE_ACTIVE" => Some(Self::Active),
-            "KEY_STATE_RETIRED" => Some(Self::Retired),
-            "KEY_STATE_COMPROMISED" => Some(Self::Compromised),
-            _ => None,
-        }
-    }
 }
 /// Generated client implementations.
 pub mod key_service_client {

@@ -25,7 +25,7 @@ pub const MAX_REQUEST_LENGTH: usize = 64 * 1024;
 pub const MAX_UPDATE_LENGTH: usize = 32 * 1024 * 1024;
 
 /// The most revocations that an update may have, and that anybody keeps. As they are usually spread, single tokens take two
-/// to three bytes each in a snapshot and about six in memory.
+/// to three bytes each in a snapshot and about 25 of a verifier's memory.
 pub const MAX_REVOCATIONS: usize = 2_000_000;
 
 /// The most revocations that are not single tokens. Each takes at most 280 bytes in a snapshot, so that these and all

@@ -299,6 +299,12 @@ impl Dev {
         eventually("it is gone", async || !is_running(pid)).await;
     }
 
+    /// Stops a process of the environment where it is, or lets it go on.
+    pub fn pause(&self, pid: u32, paused: bool) {
+        let signal = if paused { Signal::STOP } else { Signal::CONT };
+        kill_process(process(pid), signal).expect("it runs");
+    }
+
     /// Kills the authority, or the part that was started last by hand, and starts an authority at once. It is left to that
     /// to wait until the other has ended.
     pub fn restart_authority(&mut self) {

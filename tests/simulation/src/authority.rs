@@ -288,6 +288,13 @@ impl Authority {
     }
 }
 
+const fn closed_by(refused: JoinRefused) -> Closed {
+    match refused {
+        JoinRefused::Ahead | JoinRefused::SeenLater | JoinRefused::PublishersAhead => Closed::Disowned,
+        JoinRefused::Draining => Closed::Ended,
+    }
+}
+
 impl Process {
     /// What a stream's first message comes to. The stream that it takes the place of, too.
     pub(crate) fn join(
@@ -330,12 +337,7 @@ impl Process {
             Ok(begun) => begun,
             Err(refused) => {
                 self.register.closed(key, let_in.stream);
-                return Err(match refused {
-                    JoinRefused::Ahead | JoinRefused::SeenLater | JoinRefused::PublishersAhead => {
-                        Closed::Disowned
-                    }
-                    JoinRefused::Draining => Closed::Ended,
-                });
+                return Err(closed_by(refused));
             }
         };
         if begun.holds {

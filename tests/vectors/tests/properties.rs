@@ -97,6 +97,7 @@ fn change((keys, revoked, prune): (Option<u8>, Vec<Revocation>, bool)) -> Change
         key_set: keys.map(published),
         revoked: revoked.into_iter().collect(),
         prune_before: prune.then_some(Timestamp::from_seconds(NOW)),
+        publishers: None,
     }
 }
 

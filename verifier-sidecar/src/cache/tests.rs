@@ -14,6 +14,7 @@ use super::journal::{Journal, LogBound};
 use super::*;
 use crate::sync::scripted::{ISSUER, START, ScriptedAuthority, TestClock, rules, store};
 
+mod catching_up;
 mod damage;
 mod failing;
 mod latest;

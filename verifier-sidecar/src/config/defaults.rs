@@ -21,7 +21,7 @@ pub(super) const MAX_LEEWAY: Duration = Duration::from_secs(60);
 /// good (K22).
 pub(super) const MAX_REVOCATION_LIFE: Duration = Duration::from_secs(25 * 60 * 60);
 
-/// As many as an authority can have: about six bytes for each single token.
+/// As many as an authority can have: up to 25 bytes of memory for each single token.
 pub(super) const MAX_REVOCATIONS: usize = countersign_wire::MAX_REVOCATIONS;
 
 /// About two thousand tokens: more than have valid tokens for one service at most places.

@@ -15,7 +15,7 @@ use crate::connection::{Connection, ConnectionArgs};
 use crate::failure::{Exit, Failure};
 use crate::output::{Output, Paint, Text, Tone};
 use crate::present;
-use drill::DrillArgs;
+use drill::DrillCommand;
 use publishing::PublishingArgs;
 use rotate::RotateArgs;
 use users::UsersArgs;
@@ -36,7 +36,8 @@ pub(crate) enum KeyCommand {
     /// Declare a key compromised: every token under it is refused, and another key signs at once
     Compromise(CompromiseArgs),
     /// Rehearse the compromise of a key, on one that nobody has, and show how long it takes everywhere
-    Drill(DrillArgs),
+    #[command(subcommand)]
+    Drill(DrillCommand),
     /// Show who accepted tokens under a key since the authority started, and whose tokens those were
     Users(UsersArgs),
     /// Show or replace the keys that sign trust updates
@@ -156,7 +157,7 @@ pub(crate) async fn run(command: KeyCommand, output: Output) -> Result<(), Failu
         KeyCommand::Rotate(args) => rotate::run(args, output).await,
         KeyCommand::Retire(args) => retire(args, output).await,
         KeyCommand::Compromise(args) => compromise(args, output).await,
-        KeyCommand::Drill(args) => drill::run(args, output).await,
+        KeyCommand::Drill(command) => drill::run(command, output).await,
         KeyCommand::Users(args) => users::run(args, output).await,
         KeyCommand::Publishing(args) => publishing::run(args, output).await,
     }

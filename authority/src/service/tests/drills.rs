@@ -50,10 +50,8 @@ async fn a_drill_is_told_while_it_runs_and_kept() {
     let (drill, reach) = (first.drill.expect("one"), first.reach.expect("a reach"));
     assert_eq!((drill.id, drill.published_in, reach.epoch), (1, 2, 2));
     assert_eq!(drill.state(), v1::DrillState::Running);
-    assert_eq!(
-        (drill.started_by.as_str(), drill.reason.as_str()),
-        (OPERATOR, "quarterly")
-    );
+    let said = (drill.started_by.as_str(), drill.reason.as_str());
+    assert_eq!(said, (OPERATOR, "quarterly"));
     assert_eq!((reach.live, reach.in_force, reach.laggards.len()), (1, 0, 1));
     let listed = stage.keys().await.list_keys(v1::ListKeysRequest {}).await;
     let keys = listed.expect("lists").into_inner().keys;
@@ -95,14 +93,20 @@ async fn a_drill_is_told_while_it_runs_and_kept() {
         ..last
     };
     assert_eq!(listed, [without]);
-    let text = logs.text();
     for (action, actor) in [("run_drill", OPERATOR), ("end_drill", "authority")] {
-        let written = text.lines().any(|line| {
-            line.contains(&format!(r#""action":"{action}""#))
-                && line.contains(&format!(r#""actor":"{actor}""#))
-        });
-        assert!(written, "{action}: {text}");
+        assert!(
+            is_audited(&logs.text(), action, actor),
+            "{action}: {}",
+            logs.text()
+        );
     }
+}
+
+fn is_audited(text: &str, action: &str, actor: &str) -> bool {
+    let [action, actor] =
+        [("action", action), ("actor", actor)].map(|(key, is)| format!(r#""{key}":"{is}""#));
+    text.lines()
+        .any(|line| line.contains(&action) && line.contains(&actor))
 }
 
 /// The stream's end is not the drill's.

@@ -156,6 +156,19 @@ pub(super) fn policy(bench: &Bench) -> IssuingPolicy {
     }
 }
 
+fn streams(bench: &Bench, opened: &Opened, limits: &Arc<Limits>, roles: Arc<Roles>) -> Streams {
+    Streams::new(StreamParts {
+        roles,
+        feed: opened.feed.clone(),
+        fleet: bench.fleet.clone(),
+        ledger: opened.ledger.clone(),
+        limits: Arc::clone(limits),
+        metrics: Arc::clone(&bench.metrics),
+        timeline: Arc::clone(opened.ledger.timeline()),
+        age: Duration::from_secs(1800),
+    })
+}
+
 fn services(bench: &Bench, opened: &Opened, limits: &Arc<Limits>, stop: &CancellationToken) -> Services {
     let roles = Arc::new(Roles {
         trust_domain: TrustDomain::parse("example.org").expect("valid"),
@@ -187,16 +200,7 @@ fn services(bench: &Bench, opened: &Opened, limits: &Arc<Limits>, stop: &Cancell
             Arc::clone(limits),
             Arc::clone(&bench.metrics),
         ),
-        sync: Streams::new(StreamParts {
-            roles,
-            feed: opened.feed.clone(),
-            fleet: bench.fleet.clone(),
-            ledger: opened.ledger.clone(),
-            limits: Arc::clone(limits),
-            metrics: Arc::clone(&bench.metrics),
-            timeline: Arc::clone(opened.ledger.timeline()),
-            age: Duration::from_secs(1800),
-        }),
+        sync: streams(bench, opened, limits, roles),
         clients: Clients {
             desk: desk.clone(),
             fleet: bench.fleet.clone(),

@@ -4,6 +4,7 @@
 
 mod coming_and_going;
 mod crash;
+mod drill;
 mod publishing;
 mod reach;
 mod recovering;

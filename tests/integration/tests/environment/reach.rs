@@ -16,7 +16,7 @@ use crate::{PROGRAM, start};
 const SIDECAR: &str = "spiffe://dev.countersign.test/countersign/sidecar/demo";
 
 /// A command that runs beside the test.
-fn begin(dev: &Dev, arguments: &[&str]) -> Child {
+pub(crate) fn begin(dev: &Dev, arguments: &[&str]) -> Child {
     let mut command = Command::new(Path::new(PROGRAM));
     command.arg("--json").args(arguments).arg("--dir").arg(dev.dir());
     command

@@ -61,7 +61,12 @@ fn faulty(desk: &Desk, fault: Fault) -> (TrustCache, std::sync::mpsc::Sender<()>
         Ok((journal, None))
     };
     let (worker, _) = Worker::start(load, SECOND).unwrap();
-    let cache = TrustCache::on_disk(worker, directory, Duration::from_millis(50), 0);
+    let patience = match fault {
+        Fault::Stalls => Duration::from_millis(50),
+        // A panic that shows where it came from takes its time.
+        Fault::Fails | Fault::Panics => 30 * SECOND,
+    };
+    let cache = TrustCache::on_disk(worker, directory, patience, 0);
     (cache, resume)
 }
 

@@ -26,17 +26,6 @@ use view::{Drill, Drills};
 /// How much longer than it waits for verifiers a drill takes: for the store, and a restart of the authority.
 const MARGIN: Duration = Duration::from_secs(60);
 
-/// What to do; without a command, a drill is run.
-#[derive(Debug, Args)]
-#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
-pub(crate) struct DrillArgs {
-    #[command(subcommand)]
-    command: Option<DrillCommand>,
-
-    #[command(flatten)]
-    run: Option<RunArgs>,
-}
-
 /// What to do with drills.
 #[derive(Debug, Subcommand)]
 pub(crate) enum DrillCommand {
@@ -84,14 +73,11 @@ pub(crate) struct ShowArgs {
 ///
 /// # Errors
 /// [`Failure`].
-pub(super) async fn run(args: DrillArgs, output: Output) -> Result<(), Failure> {
-    match (args.command, args.run) {
-        (Some(DrillCommand::List(list)), _) => listed(&list.connection, output).await,
-        (Some(DrillCommand::Show(show)), _) => shown(&show, output).await,
-        (Some(DrillCommand::Run(run)), _) | (None, Some(run)) => rehearsed(run, output).await,
-        (None, None) => {
-            Err(Failure::usage("`--reason` is needed").next("say why: `countersign key drill --reason ...`"))
-        }
+pub(super) async fn run(command: DrillCommand, output: Output) -> Result<(), Failure> {
+    match command {
+        DrillCommand::Run(run) => rehearsed(run, output).await,
+        DrillCommand::List(list) => listed(&list.connection, output).await,
+        DrillCommand::Show(show) => shown(&show, output).await,
     }
 }
 
