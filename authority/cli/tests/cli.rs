@@ -116,7 +116,10 @@ fn every_command_explains_itself() {
             &["--reason", "--yes", "--wait [<DURATION>]"],
         ),
         (&["key", "users"], &["<KID>"]),
-        (&["key", "drill"], &["--reason <REASON>", "list", "show"]),
+        (
+            &["key", "drill", "run"],
+            &["--reason <REASON>", "--wait <DURATION>"],
+        ),
         (&["revoke", "token"], &["--id", "--reason", "--wait [<DURATION>]"]),
         (&["client", "disable"], &["--wait [<DURATION>]"]),
         (&["fleet", "watch"], &["[EPOCH]", "--wait <DURATION>"]),
