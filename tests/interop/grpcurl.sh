@@ -15,6 +15,7 @@ printf '\n== reflection\n'
 expect_services 'the authority lists its services' \
   countersign.token.v1.TokenService countersign.sync.v1.SyncService countersign.admin.v1.ClientService \
   countersign.admin.v1.KeyService countersign.admin.v1.RevocationService countersign.admin.v1.FleetService \
+  countersign.admin.v1.PublishingKeyService countersign.admin.v1.DrillService countersign.admin.v1.TrustService \
   -- "${orders[@]}" "$authority"
 expect_services 'the demo lists its services, through the sidecar' "$demo" -- "${orders[@]}" "$proxy"
 expect_services 'the demo lists its services, through the plaintext listener' "$demo" -- -plaintext "$plain"
@@ -140,6 +141,10 @@ bearer "$revoked"
 expect 'before it is revoked' OK - -plaintext "${bearer[@]}" -d "$hello" "$plain" "$echo"
 expect 'the operator revokes it' OK - "${operator[@]}" -d "{\"token\":\"$revoked\",\"reason\":\"interop\"}" "$authority" \
   countersign.admin.v1.RevocationService/Revoke
+expect_answer 'it is in force on the only verifier' '.[0].reach | "\(.live) \(.inForce) \(.complete)"' '1 1 true'
+expect 'the operator watches the epoch' OK - "${operator[@]}" -d '{"tokens_end":"2100-01-01T00:00:00Z"}' "$authority" \
+  countersign.admin.v1.FleetService/WatchEpoch
+expect_answer 'the stream ends when it is complete' '.[-1].reach.complete' true
 within 5 'revoked' UNAUTHENTICATED TOKEN_REVOKED -plaintext "${bearer[@]}" -d "$hello" "$plain" "$echo"
 refused 'revoked' UNAUTHENTICATED TOKEN_REVOKED "$revoked"
 expect 'the Verify API refuses the same' OK - -plaintext -d "{\"token\":\"$revoked\",\"path\":\"/$echo\"}" "$verify" \
@@ -154,6 +159,21 @@ within 5 'the client is revoked' UNAUTHENTICATED CLIENT_REVOKED -plaintext -rpc-
 
 expect 'a method that is not there' UNIMPLEMENTED - -plaintext -rpc-header "authorization: Bearer $unbound" \
   -protoset proto/src/gen/descriptors.bin "$plain" countersign.verify.v1.VerifyService/GetStatus
+
+# ---- A rehearsal, and the key that publishes.
+
+printf '\n== drill and publishing key\n'
+expect 'the operator rehearses a compromise' OK - "${operator[@]}" -d '{"reason":"interop"}' "$authority" \
+  countersign.admin.v1.DrillService/RunDrill
+expect_answer 'every verifier was safe' '.[-1].drill.state' DRILL_STATE_COMPLETE
+publishing=countersign.admin.v1.PublishingKeyService
+expect 'a publishing key is prepared' OK - "${operator[@]}" "$authority" "$publishing/PreparePublishingKey"
+expect 'the sidecar holds it' OK - "${operator[@]}" "$authority" countersign.admin.v1.FleetService/WatchEpoch
+expect 'it signs' OK - "${operator[@]}" "$authority" "$publishing/ActivatePublishingKey"
+expect 'the one before is forgotten' OK - "${operator[@]}" "$authority" "$publishing/RetirePublishingKey"
+expect_answer 'two sets on' '.[0].publishers | "\(.generation) \(.keys | length)"' '3 1'
+expect 'nobody but an operator does that' PERMISSION_DENIED NOT_AN_OPERATOR "${orders[@]}" "$authority" \
+  "$publishing/ListPublishingKeys"
 
 # ---- A rotation while calls go on.
 
