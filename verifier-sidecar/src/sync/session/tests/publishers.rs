@@ -47,9 +47,8 @@ fn an_epoch_is_acknowledged_only_with_the_link_that_it_names() {
     assert_eq!(acks(&stage.update(by_the_new_key)), [(3, true)]);
 }
 
-/// K11: when a key is dropped, what comes is in force at once, and a new log is asked for, once.
-#[test]
-fn a_dropped_key_asks_for_a_new_log_on_the_same_stream() {
+/// A verifier that has followed to a second publishing key, and holds the link that drops the first; and the update that names it.
+fn after_retirement() -> (Stage, Signed) {
     let mut stage = Stage::in_force();
     let (link, delta) = stage.authority.prepare_publisher();
     stage.link(&link);
@@ -57,6 +56,13 @@ fn a_dropped_key_asks_for_a_new_log_on_the_same_stream() {
     stage.authority.activate_publisher();
     let (link, delta) = stage.authority.retire_publisher();
     stage.link(&link);
+    (stage, delta)
+}
+
+/// K11: when a key is dropped, what comes is in force at once, and a new log is asked for, once.
+#[test]
+fn a_dropped_key_asks_for_a_new_log_on_the_same_stream() {
+    let (mut stage, delta) = after_retirement();
     stage.disk = Saved {
         durable: false,
         wants_snapshot: true,
@@ -78,13 +84,7 @@ fn a_dropped_key_asks_for_a_new_log_on_the_same_stream() {
 /// K11: after its retirement nothing that the old key signs is taken for the authority's.
 #[test]
 fn a_retired_key_moves_nothing() {
-    let mut stage = Stage::in_force();
-    let (link, delta) = stage.authority.prepare_publisher();
-    stage.link(&link);
-    stage.update(delta);
-    stage.authority.activate_publisher();
-    let (link, delta) = stage.authority.retire_publisher();
-    stage.link(&link);
+    let (mut stage, delta) = after_retirement();
     stage.update(delta);
     let forged = stage.authority.link(0, 0);
     stage.link(&forged);
