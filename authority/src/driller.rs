@@ -1,7 +1,7 @@
 //! Carries out drills: asks the core what comes next, does it, and asks again, whoever still looks.
 //!
 //! A drill that nobody carries out any more is ended before the next one: by the next start, after a crash, and else by whoever
-//! runs the next drill.
+//! runs the next drill. What the ledger says of a drill is what counts: an operator may end it there.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use countersign_core::fleet::Gate;
 use countersign_core::jose::Algorithm;
 use countersign_runtime::ErrorChain;
 use countersign_wire::status::Failure;
-use tokio::sync::{Mutex, OwnedMutexGuard, watch};
+use tokio::sync::{Mutex, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -30,8 +30,8 @@ pub struct Driller {
     algorithm: Algorithm,
     tasks: TaskTracker,
     stop: CancellationToken,
-    /// Held while a drill is carried out.
-    turn: Arc<Mutex<()>>,
+    /// The last one that was begun here. Whoever carries it out still has the sender. Held while one is begun.
+    last: Arc<Mutex<Option<watch::Receiver<Drill>>>>,
 }
 
 impl Driller {
@@ -50,7 +50,7 @@ impl Driller {
             algorithm,
             tasks,
             stop,
-            turn: Arc::default(),
+            last: Arc::default(),
         }
     }
 
@@ -60,9 +60,11 @@ impl Driller {
     /// # Errors
     /// [`LedgerError`]: `DrillRunning`, `LimitReached`, or the store's.
     pub async fn start(&self, new: NewDrill, wait: Duration) -> Result<watch::Receiver<Drill>, LedgerError> {
-        let turn = Arc::clone(&self.turn).try_lock_owned();
-        let turn = turn.map_err(|_held| LedgerError::Refused(Failure::DrillRunning))?;
+        let mut last = self.last.lock().await;
         if let Some(left) = self.ledger.books().drills.running() {
+            if last.as_ref().is_some_and(|last| is_carried_out(last, left.id)) {
+                return Err(LedgerError::Refused(Failure::DrillRunning));
+            }
             let done = self.ledger.end_drill(left.id, self.interrupted()).await?;
             record_end(&done.answer);
         }
@@ -72,8 +74,8 @@ impl Driller {
             driller: self.clone(),
             wait,
             progress,
-            _turn: turn,
         };
+        *last = Some(watched.clone());
         self.tasks.spawn(run.carry_out());
         Ok(watched)
     }
@@ -83,8 +85,13 @@ impl Driller {
             outcome: DrillOutcome::Interrupted,
             at: self.ledger.timeline().now(),
             measured: None,
+            aborted: None,
         }
     }
+}
+
+fn is_carried_out(last: &watch::Receiver<Drill>, id: DrillId) -> bool {
+    last.borrow().id == id && last.has_changed().is_ok()
 }
 
 /// One drill.
@@ -92,53 +99,40 @@ struct Run {
     driller: Driller,
     wait: Duration,
     progress: watch::Sender<Drill>,
-    _turn: OwnedMutexGuard<()>,
 }
 
 impl Run {
     async fn carry_out(self) {
-        let Some(outcome) = self.rehearse().await else {
+        if let Some(ended) = self.rehearse().await {
+            record_end(&ended);
+            self.progress.send_replace(ended);
+        } else {
             tracing::warn!(
                 drill = self.id(),
                 "the drill goes no further: the next start ends it"
             );
-            return;
-        };
-        let driller = &self.driller;
-        let drill = self.drill();
-        let safe = outcome == DrillOutcome::Complete;
-        let end = DrillEnd {
-            outcome,
-            at: driller.ledger.timeline().now(),
-            measured: drill
-                .withdrawn
-                .and_then(|withdrawn| driller.fleet.timed(withdrawn.epoch, safe)),
-        };
-        if let Some(ended) = self
-            .insist(|| driller.ledger.end_drill(drill.id, end.clone()))
-            .await
-        {
-            record_end(&ended);
-            self.progress.send_replace(ended);
         }
     }
 
-    /// Publishes, withdraws, and waits for both. Nothing when it cannot go on.
-    async fn rehearse(&self) -> Option<DrillOutcome> {
-        let clock = self.driller.ledger.timeline().clock();
+    /// Publishes, withdraws, waits for both, and ends the drill, if nobody else does. Nothing when it cannot go on.
+    async fn rehearse(&self) -> Option<Drill> {
+        let ledger = &self.driller.ledger;
+        let clock = ledger.timeline().clock();
         let published = clock.elapsed();
         let mut ends = Instant::now() + self.wait;
         loop {
-            let drill = self.drill();
+            let drill = ledger.books().drills.find(self.id())?.as_ref().clone();
+            if !drill.is_running() {
+                return Some(drill);
+            }
             let is_everywhere = self.is_everywhere(&drill);
             match drill.next(is_everywhere, ends <= Instant::now()) {
-                Next::End(outcome) => return Some(outcome),
+                Next::End(outcome) => return self.end(&drill, outcome).await,
                 Next::Withdraw => {
                     let held = is_everywhere.then(|| Reached {
                         at: clock.now(),
                         after: clock.elapsed().saturating_sub(published),
                     });
-                    let ledger = &self.driller.ledger;
                     let withdrawn = self.insist(|| ledger.withdraw_shadow(drill.id, held)).await?;
                     self.progress.send_replace(withdrawn);
                     ends = Instant::now() + self.wait;
@@ -147,11 +141,24 @@ impl Run {
                     let further = self.driller.fleet.further(drill.awaited());
                     let looked = tokio::time::timeout_at(ends, further);
                     if self.driller.stop.run_until_cancelled(looked).await.is_none() {
-                        return Some(DrillOutcome::Interrupted);
+                        return self.end(&drill, DrillOutcome::Interrupted).await;
                     }
                 }
             }
         }
+    }
+
+    async fn end(&self, drill: &Drill, outcome: DrillOutcome) -> Option<Drill> {
+        let Driller { ledger, fleet, .. } = &self.driller;
+        let safe = outcome == DrillOutcome::Complete;
+        let withdrawn = drill.withdrawn;
+        let end = DrillEnd {
+            outcome,
+            at: ledger.timeline().now(),
+            measured: withdrawn.and_then(|withdrawn| fleet.timed(withdrawn.epoch, safe)),
+            aborted: None,
+        };
+        self.insist(|| ledger.end_drill(drill.id, end.clone())).await
     }
 
     fn is_everywhere(&self, drill: &Drill) -> bool {
@@ -182,10 +189,6 @@ impl Run {
             let paused = tokio::time::sleep(RETRY);
             self.driller.stop.run_until_cancelled(paused).await?;
         }
-    }
-
-    fn drill(&self) -> Drill {
-        self.progress.borrow().clone()
     }
 
     fn id(&self) -> DrillId {

@@ -1,7 +1,7 @@
 //! Drills over a memory store, with verifiers that a test speaks for.
 
 use countersign_core::Timestamp;
-use countersign_core::drill::Measured;
+use countersign_core::drill::{Aborted, Measured};
 use countersign_core::names::KeyId;
 use countersign_core::rotation::RotationPolicy;
 
@@ -67,6 +67,11 @@ impl Stage {
         self.driller.start(new, WAIT).await
     }
 
+    async fn abort(&self, id: Option<DrillId>) -> Result<Drill, LedgerError> {
+        let done = self.ledger.abort_drill(id, aborted()).await;
+        done.map(|done| done.answer)
+    }
+
     fn published(&self) -> usize {
         self.ledger.books().key_set().keys().len()
     }
@@ -74,6 +79,13 @@ impl Stage {
 
 fn now() -> Timestamp {
     Timestamp::from_seconds(START)
+}
+
+fn aborted() -> Aborted {
+    Aborted {
+        by: "spiffe://example.org/operator/bert".to_owned(),
+        reason: "wrong day".to_owned(),
+    }
 }
 
 async fn until(watched: &mut watch::Receiver<Drill>, what: impl FnMut(&Drill) -> bool) -> Drill {
@@ -234,6 +246,64 @@ async fn a_stop_ends_the_drill_and_says_so() {
         assert_eq!(stage.published(), 1);
         assert!(stage.ledger.books().drills.running().is_none());
     }
+}
+
+/// Before the withdrawal and after it, named or whichever runs: the shadow goes, whoever watches is told, and what was measured is
+/// kept. Nobody waits for it: the next one begins at once.
+#[tokio::test(start_paused = true)]
+async fn an_operator_ends_a_drill_before_its_time() {
+    for (acknowledged, named) in [(1, None), (2, Some(1))] {
+        let stage = Stage::over(Bench::new()).await;
+        let (near, _stopped) = (stage.settled("near"), stage.settled("stopped"));
+        let mut watched = stage.start().await.expect("starts");
+        near.acknowledged(acknowledged, true, now());
+        if acknowledged == 2 {
+            until(&mut watched, |drill| drill.withdrawn.is_some()).await;
+            stage.bench.clock.advance(Duration::from_millis(5));
+            near.acknowledged(3, true, now());
+        }
+        let drill = stage.abort(named).await.expect("is aborted");
+        let end = drill.end.as_ref().expect("has ended");
+        assert_eq!(
+            (end.outcome, &end.aborted),
+            (DrillOutcome::Aborted, &Some(aborted()))
+        );
+        assert_eq!(stage.published(), 1, "the shadow is gone");
+        let after = stage.start().await.expect("nobody is in the way").borrow().id;
+        assert_eq!((drill.id, after), (1, 2));
+        assert_eq!(ended(&mut watched).await, (DrillOutcome::Aborted, drill.clone()));
+        let found = end.measured.as_ref();
+        let found = found.map(|found| (found.verifiers, found.acknowledged, found.safe));
+        assert_eq!(found, (acknowledged == 2).then_some((2, 1, None)));
+        assert!(stage.ledger.books().drills.last_complete().is_none());
+    }
+}
+
+/// None that runs, one that has ended meanwhile, and one that never was.
+#[tokio::test(start_paused = true)]
+async fn only_a_drill_that_runs_is_aborted() {
+    let stage = Stage::over(Bench::new()).await;
+    let refused = |aborted: Result<Drill, LedgerError>| aborted.expect_err("is refused").failure();
+    assert_eq!(refused(stage.abort(None).await), Failure::DrillNotRunning);
+    let mut watched = stage.start().await.expect("starts");
+    let (outcome, complete) = ended(&mut watched).await;
+    assert_eq!(outcome, DrillOutcome::Complete);
+    let epoch = stage.ledger.books().trust.epoch();
+    for (named, expected) in [
+        (None, Failure::DrillNotRunning),
+        (Some(1), Failure::DrillNotRunning),
+        (Some(2), Failure::DrillUnknown),
+    ] {
+        assert_eq!(refused(stage.abort(named).await), expected);
+    }
+    let books = stage.ledger.books();
+    assert_eq!(books.trust.epoch(), epoch);
+    assert_eq!(books.drills.find(1).map(AsRef::as_ref), Some(&complete));
+    // The next one is not meant.
+    let _running = stage.settled("a");
+    let _watched = stage.start().await.expect("starts");
+    assert_eq!(refused(stage.abort(Some(1)).await), Failure::DrillNotRunning);
+    assert!(stage.ledger.books().drills.running().is_some());
 }
 
 /// F27: a store that fails for a while delays a drill and breaks nothing, whether the commit was made or not.

@@ -3,7 +3,7 @@
 //! INVARIANT (nobody signs under a shadow): its private half is dropped before its public half is stored, and rotation does not
 //! know of it. So a drill changes nothing about who signs, and about who has to hold which key before it signs.
 
-use countersign_core::drill::{Change, Drill, DrillEnd, DrillId, DrillOutcome, Reached};
+use countersign_core::drill::{Aborted, Change, Drill, DrillEnd, DrillId, DrillOutcome, Reached};
 use countersign_core::jose::Algorithm;
 use countersign_core::key_set::{KeyTimes, PublishedKey};
 use countersign_core::names::KeyId;
@@ -73,7 +73,7 @@ impl Ledger {
     }
 
     /// Declares the shadow of a drill compromised, as [`Ledger::compromise_key`] does a key, and takes down from then on who has
-    /// heard of it. Everybody `held` it before, or the wait for that was over.
+    /// heard of it. Everybody `held` it before, or the wait for that was over. One that has ended stays as it is.
     ///
     /// # Errors
     /// [`LedgerError`]: `DrillUnknown`, or the store's. It may be tried again.
@@ -84,8 +84,8 @@ impl Ledger {
     ) -> Result<Done<Drill>, LedgerError> {
         let fleet = self.0.fleet.clone();
         self.write(Hold::Nobody, move |books, now| {
-            let drill = running(books, id)?;
-            if drill.withdrawn.is_some() {
+            let drill = known(books, id)?;
+            if drill.withdrawn.is_some() || !drill.is_running() {
                 return Ok(Plan::nothing(drill));
             }
             let epoch = books.next_epoch();
@@ -102,17 +102,46 @@ impl Ledger {
         .await
     }
 
-    /// Ends a drill, and stops publishing its shadow.
+    /// Ends a drill, and stops publishing its shadow. One that has ended stays as it is.
     ///
     /// # Errors
     /// [`LedgerError`]: `DrillUnknown`, or the store's. It may be tried again.
     pub async fn end_drill(&self, id: DrillId, end: DrillEnd) -> Result<Done<Drill>, LedgerError> {
         self.write(Hold::Nobody, move |books, _now| {
-            let found = books.drills.find(id).filter(|drill| !drill.is_running());
-            if let Some(ended) = found {
-                return Ok(Plan::nothing(ended.as_ref().clone()));
+            let drill = known(books, id)?;
+            if !drill.is_running() {
+                return Ok(Plan::nothing(drill));
             }
-            Ok(ended(books, running(books, id)?, end))
+            Ok(ended(books, drill, end))
+        })
+        .await
+    }
+
+    /// Ends the drill that runs, or that one if it does, before its time. Whoever carries it out finds that out.
+    ///
+    /// # Errors
+    /// [`LedgerError`]: `DrillNotRunning`, `DrillUnknown`, or the store's.
+    pub async fn abort_drill(
+        &self,
+        id: Option<DrillId>,
+        aborted: Aborted,
+    ) -> Result<Done<Drill>, LedgerError> {
+        let fleet = self.0.fleet.clone();
+        self.write(Hold::Nobody, move |books, now| {
+            let drill = match id {
+                Some(id) => Some(known(books, id)?),
+                None => books.drills.running().map(|drill| drill.as_ref().clone()),
+            };
+            let drill = drill.filter(Drill::is_running);
+            let drill = drill.ok_or(LedgerError::Refused(Failure::DrillNotRunning))?;
+            let withdrawn = drill.withdrawn;
+            let end = DrillEnd {
+                outcome: DrillOutcome::Aborted,
+                at: now,
+                measured: withdrawn.and_then(|withdrawn| fleet.timed(withdrawn.epoch, false)),
+                aborted: Some(aborted),
+            };
+            Ok(ended(books, drill, end))
         })
         .await
     }
@@ -125,10 +154,9 @@ fn none_runs(books: &Books) -> Result<(), LedgerError> {
     }
 }
 
-fn running(books: &Books, id: DrillId) -> Result<Drill, LedgerError> {
-    let running = books.drills.running().filter(|drill| drill.id == id);
-    let running = running.map(|drill| drill.as_ref().clone());
-    running.ok_or(LedgerError::Refused(Failure::DrillUnknown))
+fn known(books: &Books, id: DrillId) -> Result<Drill, LedgerError> {
+    let known = books.drills.find(id).map(|drill| drill.as_ref().clone());
+    known.ok_or(LedgerError::Refused(Failure::DrillUnknown))
 }
 
 fn ended(books: &Books, drill: Drill, end: DrillEnd) -> Plan<Drill> {
@@ -188,6 +216,7 @@ pub(super) async fn interrupt_drill(
         outcome: DrillOutcome::Interrupted,
         at: opening.clock.now().max(last.at),
         measured: None,
+        aborted: None,
     };
     let plan = ended(before, drill, end);
     // Nothing is signed for clients yet, so the time of the books stays.

@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::time::Duration;
 
-use countersign_core::drill::{Drill, DrillOutcome, Measured, Response as Answer};
+use countersign_core::drill::{Aborted, Drill, DrillOutcome, Measured, Response as Answer};
 use countersign_proto::admin::v1;
 use countersign_proto::admin::v1::drill_service_server::DrillService;
 use countersign_wire::status::{self, Failure};
@@ -70,6 +70,24 @@ impl Drills {
         Ok((id, Box::pin(telling)))
     }
 
+    async fn abort(
+        &self,
+        by: String,
+        request: v1::AbortDrillRequest,
+    ) -> Result<v1::AbortDrillResponse, Status> {
+        required_reason(&request.reason)?;
+        let id = named(&request);
+        let aborted = Aborted {
+            by,
+            reason: request.reason,
+        };
+        let done = self.desk.ledger.abort_drill(id, aborted).await;
+        let drill = done.map_err(ledger_status)?.answer;
+        Ok(v1::AbortDrillResponse {
+            drill: Some(write_drill(&drill, usize::MAX)),
+        })
+    }
+
     fn list(&self) -> v1::ListDrillsResponse {
         let books = self.desk.ledger.books();
         let drills = books.drills.all();
@@ -124,6 +142,11 @@ impl Watch {
     }
 }
 
+/// The drill to abort, if it is not to be whichever runs.
+fn named(request: &v1::AbortDrillRequest) -> Option<u64> {
+    Some(request.id).filter(|id| *id > 0)
+}
+
 fn read_wait(request: &v1::RunDrillRequest) -> Result<Duration, Status> {
     let wait = match &request.wait {
         None => WAIT,
@@ -138,6 +161,7 @@ fn read_wait(request: &v1::RunDrillRequest) -> Result<Duration, Status> {
 /// A drill, with at most so many verifiers by name.
 fn write_drill(drill: &Drill, named: usize) -> v1::Drill {
     let (held, withdrawn, end) = (drill.held, drill.withdrawn, drill.end.as_ref());
+    let aborted = end.and_then(|end| end.aborted.as_ref());
     let told = v1::Drill {
         id: drill.id,
         state: state(end.map(|end| end.outcome)).into(),
@@ -151,6 +175,8 @@ fn write_drill(drill: &Drill, named: usize) -> v1::Drill {
         withdrawn_at: withdrawn.map(|withdrawn| write_time(withdrawn.at)),
         withdrawn_in: withdrawn.map_or(0, |withdrawn| withdrawn.epoch),
         ended_at: end.map(|end| write_time(end.at)),
+        aborted_by: aborted.map(|aborted| aborted.by.clone()).unwrap_or_default(),
+        abort_reason: aborted.map(|aborted| aborted.reason.clone()).unwrap_or_default(),
         ..v1::Drill::default()
     };
     match end.and_then(|end| end.measured.as_ref()) {
@@ -192,6 +218,7 @@ const fn state(outcome: Option<DrillOutcome>) -> v1::DrillState {
         Some(DrillOutcome::Complete) => v1::DrillState::Complete,
         Some(DrillOutcome::GaveUp) => v1::DrillState::GaveUp,
         Some(DrillOutcome::Interrupted) => v1::DrillState::Interrupted,
+        Some(DrillOutcome::Aborted) => v1::DrillState::Aborted,
     }
 }
 
@@ -209,6 +236,25 @@ impl DrillService for Drills {
         self.desk
             .serve(request, action, |request| drills.start(started_by, request))
             .await
+    }
+
+    async fn abort_drill(
+        &self,
+        request: Request<v1::AbortDrillRequest>,
+    ) -> Result<Response<v1::AbortDrillResponse>, Status> {
+        let action = |request: &v1::AbortDrillRequest| {
+            let drill = named(request).map(|id| id.to_string());
+            Action::new("abort_drill", &drill.unwrap_or_default()).because(&request.reason)
+        };
+        let by = actor(request.extensions().get()).to_string();
+        let drills = self.clone();
+        let work = |request| async move {
+            Ended::naming(drills.abort(by, request).await, |answer| {
+                let drill = answer.drill.as_ref();
+                drill.map(|drill| drill.id.to_string()).unwrap_or_default()
+            })
+        };
+        self.desk.serve(request, action, work).await
     }
 
     async fn list_drills(

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use countersign_core::Timestamp;
 use countersign_core::drill::{
-    Change, Drill, DrillEnd, DrillId, DrillOutcome, Measured, Reached, Response, Spread,
+    Aborted, Change, Drill, DrillEnd, DrillId, DrillOutcome, Measured, Reached, Response, Spread,
 };
 use countersign_core::fleet::VerifierKey;
 use countersign_core::names::{KeyId, VerifierId};
@@ -68,6 +68,14 @@ struct StoredEnd {
     outcome: String,
     at: u64,
     measured: Option<StoredMeasured>,
+    aborted: Option<StoredAborted>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StoredAborted {
+    by: String,
+    reason: String,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -130,10 +138,15 @@ fn write_reached(reached: Reached) -> StoredReached {
 }
 
 fn write_end(end: &DrillEnd) -> StoredEnd {
+    let aborted = |aborted: &Aborted| StoredAborted {
+        by: aborted.by.clone(),
+        reason: aborted.reason.clone(),
+    };
     StoredEnd {
         outcome: end.outcome.name().to_owned(),
         at: end.at.as_seconds(),
         measured: end.measured.as_ref().map(write_measured),
+        aborted: end.aborted.as_ref().map(aborted),
     }
 }
 
@@ -174,7 +187,7 @@ pub fn read(record_name: &str, bytes: &[u8]) -> Result<Drill, RecordError> {
 }
 
 fn read_drill(stored: StoredDrill) -> Option<Drill> {
-    let end = stored.end.map(|end| read_end(&end).ok_or(()));
+    let end = stored.end.map(|end| read_end(end).ok_or(()));
     Some(Drill {
         id: stored.id,
         key_id: KeyId::parse(&stored.kid).ok()?,
@@ -201,14 +214,20 @@ const fn read_reached(stored: &StoredReached) -> Reached {
     }
 }
 
-fn read_end(stored: &StoredEnd) -> Option<DrillEnd> {
+fn read_end(stored: StoredEnd) -> Option<DrillEnd> {
     let measured = stored.measured.as_ref();
     let measured = measured.map(|measured| read_measured(measured).ok_or(()));
-    Some(DrillEnd {
-        outcome: DrillOutcome::from_name(&stored.outcome)?,
+    let outcome = DrillOutcome::from_name(&stored.outcome)?;
+    let end = DrillEnd {
+        outcome,
         at: Timestamp::from_seconds(stored.at),
         measured: measured.transpose().ok()?,
-    })
+        aborted: stored.aborted.map(|aborted| Aborted {
+            by: aborted.by,
+            reason: aborted.reason,
+        }),
+    };
+    (end.aborted.is_some() == (outcome == DrillOutcome::Aborted)).then_some(end)
 }
 
 fn read_measured(stored: &StoredMeasured) -> Option<Measured> {
@@ -274,8 +293,20 @@ pub(crate) mod tests {
                 outcome: DrillOutcome::GaveUp,
                 at: at(71),
                 measured: Some(Measured::of(responses, Some(reached(12, 1600)))),
+                aborted: None,
             }),
         }
+    }
+
+    fn aborted(id: DrillId) -> Drill {
+        let mut drill = drill(id);
+        let end = drill.end.as_mut().unwrap();
+        end.outcome = DrillOutcome::Aborted;
+        end.aborted = Some(Aborted {
+            by: "spiffe://test/bert".to_owned(),
+            reason: "wrong day".to_owned(),
+        });
+        drill
     }
 
     #[test]
@@ -292,15 +323,20 @@ pub(crate) mod tests {
                 outcome: DrillOutcome::Interrupted,
                 at: at(20),
                 measured: None,
+                aborted: None,
             }),
             ..drill(4)
         };
-        for drill in [ended, running, interrupted] {
+        for drill in [ended, running, interrupted, aborted(5)] {
             let bytes = write(&drill).unwrap();
             assert_eq!(read(&name(drill.id), &bytes), Ok(drill.clone()));
             assert!(read(&name(drill.id + 1), &bytes).is_err(), "another's");
             let odd = String::from_utf8(bytes).unwrap();
-            let odd = odd.replace("gave_up", "won").replace("interrupted", "won");
+            // One that nobody aborted, and one that somebody did and that came to its end.
+            let odd = odd
+                .replace("aborted\",", "complete\",")
+                .replace("gave_up", "aborted");
+            let odd = odd.replace("interrupted", "won");
             assert_eq!(
                 read(&name(drill.id), odd.as_bytes()).is_err(),
                 drill.end.is_some()

@@ -1312,6 +1312,12 @@ pub struct Drill {
     /// How many more verifiers there were.
     #[prost(uint64, tag = "21")]
     pub unnamed: u64,
+    /// Who aborted it, as in the audit record. Empty when nobody has.
+    #[prost(string, tag = "22")]
+    pub aborted_by: ::prost::alloc::string::String,
+    /// Why.
+    #[prost(string, tag = "23")]
+    pub abort_reason: ::prost::alloc::string::String,
 }
 /// How a verifier answered to the withdrawal.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1351,6 +1357,23 @@ pub struct RunDrillResponse {
     #[prost(message, optional, tag = "2")]
     pub reach: ::core::option::Option<EpochReach>,
 }
+/// Request of AbortDrill.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AbortDrillRequest {
+    /// Which. 0: the one that runs.
+    #[prost(uint64, tag = "1")]
+    pub id: u64,
+    /// Why; goes into the audit record and the history. Required, at most 256 bytes.
+    #[prost(string, tag = "2")]
+    pub reason: ::prost::alloc::string::String,
+}
+/// Response of AbortDrill.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct AbortDrillResponse {
+    /// The drill, which has ended.
+    #[prost(message, optional, tag = "1")]
+    pub drill: ::core::option::Option<Drill>,
+}
 /// Request of ListDrills.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ListDrillsRequest {}
@@ -1389,6 +1412,8 @@ pub enum DrillState {
     GaveUp = 3,
     /// The authority was stopped in the middle, or crashed.
     Interrupted = 4,
+    /// An operator has ended it.
+    Aborted = 5,
 }
 impl DrillState {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -1402,6 +1427,7 @@ impl DrillState {
             Self::Complete => "DRILL_STATE_COMPLETE",
             Self::GaveUp => "DRILL_STATE_GAVE_UP",
             Self::Interrupted => "DRILL_STATE_INTERRUPTED",
+            Self::Aborted => "DRILL_STATE_ABORTED",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -1412,6 +1438,7 @@ impl DrillState {
             "DRILL_STATE_COMPLETE" => Some(Self::Complete),
             "DRILL_STATE_GAVE_UP" => Some(Self::GaveUp),
             "DRILL_STATE_INTERRUPTED" => Some(Self::Interrupted),
+            "DRILL_STATE_ABORTED" => Some(Self::Aborted),
             _ => None,
         }
     }
@@ -1532,6 +1559,35 @@ pub mod drill_service_client {
                 );
             self.inner.server_streaming(req, path, codec).await
         }
+        /// Ends the drill that runs before its time: the shadow goes, as at every end, and what was measured until then is kept.
+        /// FAILED_PRECONDITION (`DRILL_NOT_RUNNING`) when none runs, or the one that is named has ended; NOT_FOUND (`DRILL_UNKNOWN`);
+        /// UNAVAILABLE (`STORE_UNAVAILABLE`).
+        pub async fn abort_drill(
+            &mut self,
+            request: impl tonic::IntoRequest<super::AbortDrillRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::AbortDrillResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/countersign.admin.v1.DrillService/AbortDrill",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("countersign.admin.v1.DrillService", "AbortDrill"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
         /// The last hundred drills, the last one first. Without the verifiers of each: `GetDrill` names them.
         pub async fn list_drills(
             &mut self,
@@ -1615,6 +1671,16 @@ pub mod drill_service_server {
             &self,
             request: tonic::Request<super::RunDrillRequest>,
         ) -> std::result::Result<tonic::Response<Self::RunDrillStream>, tonic::Status>;
+        /// Ends the drill that runs before its time: the shadow goes, as at every end, and what was measured until then is kept.
+        /// FAILED_PRECONDITION (`DRILL_NOT_RUNNING`) when none runs, or the one that is named has ended; NOT_FOUND (`DRILL_UNKNOWN`);
+        /// UNAVAILABLE (`STORE_UNAVAILABLE`).
+        async fn abort_drill(
+            &self,
+            request: tonic::Request<super::AbortDrillRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::AbortDrillResponse>,
+            tonic::Status,
+        >;
         /// The last hundred drills, the last one first. Without the verifiers of each: `GetDrill` names them.
         async fn list_drills(
             &self,
@@ -1756,6 +1822,51 @@ pub mod drill_service_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/countersign.admin.v1.DrillService/AbortDrill" => {
+                    #[allow(non_camel_case_types)]
+                    struct AbortDrillSvc<T: DrillService>(pub Arc<T>);
+                    impl<
+                        T: DrillService,
+                    > tonic::server::UnaryService<super::AbortDrillRequest>
+                    for AbortDrillSvc<T> {
+                        type Response = super::AbortDrillResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::AbortDrillRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as DrillService>::abort_drill(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = AbortDrillSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)

@@ -5,6 +5,8 @@
 //!           ---(nobody decides on anything before that, or the wait is over)---> ended, and gone
 //! ```
 //!
+//! A stop of the authority, and an operator who aborts it, lead to the same end from either.
+//!
 //! What is rehearsed is what a compromise does to verifiers: they are told to refuse a key that they hold. How long that takes
 //! until the last of them does is the *time to safe*. No token is ever under a shadow, so none is refused because of a drill.
 
@@ -71,6 +73,17 @@ pub struct DrillEnd {
     pub at: Timestamp,
     /// What was found out. Nothing when the shadow was not withdrawn, or the authority has crashed since.
     pub measured: Option<Measured>,
+    /// Who aborted it. There if, and only if, that is its outcome.
+    pub aborted: Option<Aborted>,
+}
+
+/// An operator has ended a drill before its time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Aborted {
+    /// Who.
+    pub by: String,
+    /// Why, in that operator's words.
+    pub reason: String,
 }
 
 /// What came of a drill.
@@ -82,11 +95,13 @@ pub enum DrillOutcome {
     GaveUp,
     /// The authority was stopped, or crashed.
     Interrupted,
+    /// An operator has ended it.
+    Aborted,
 }
 
 impl DrillOutcome {
     /// Every outcome.
-    pub const ALL: [Self; 3] = [Self::Complete, Self::GaveUp, Self::Interrupted];
+    pub const ALL: [Self; 4] = [Self::Complete, Self::GaveUp, Self::Interrupted, Self::Aborted];
 
     /// Its name in records and for people.
     #[must_use]
@@ -95,6 +110,7 @@ impl DrillOutcome {
             Self::Complete => "complete",
             Self::GaveUp => "gave_up",
             Self::Interrupted => "interrupted",
+            Self::Aborted => "aborted",
         }
     }
 

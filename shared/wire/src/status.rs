@@ -59,6 +59,8 @@ pub enum Failure {
     ShadowKey,
     /// A drill runs.
     DrillRunning,
+    /// No drill runs, or not that one any more.
+    DrillNotRunning,
     /// No such drill.
     DrillUnknown,
     /// The token to revoke was not signed here.
@@ -99,7 +101,7 @@ pub enum Failure {
 
 impl Failure {
     /// Every failure.
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 34] = [
         Self::NoIdentity,
         Self::NotAnOperator,
         Self::NotAVerifier,
@@ -115,6 +117,7 @@ impl Failure {
         Self::KeyCompromised,
         Self::ShadowKey,
         Self::DrillRunning,
+        Self::DrillNotRunning,
         Self::DrillUnknown,
         Self::TokenNotOurs,
         Self::VersionMoved,
@@ -154,6 +157,7 @@ impl Failure {
             Self::KeyCompromised => "key_compromised",
             Self::ShadowKey => "shadow_key",
             Self::DrillRunning => "drill_running",
+            Self::DrillNotRunning => "drill_not_running",
             Self::DrillUnknown => "drill_unknown",
             Self::TokenNotOurs => "token_not_ours",
             Self::VersionMoved => "version_moved",
@@ -192,6 +196,7 @@ impl Failure {
             | Self::KeyCompromised
             | Self::ShadowKey
             | Self::DrillRunning
+            | Self::DrillNotRunning
             | Self::VerifierConnected
             | Self::VerifiersBehind => Code::FailedPrecondition,
             Self::TokenNotOurs => Code::InvalidArgument,
@@ -225,6 +230,7 @@ impl Failure {
             Self::KeyCompromised => "the key is compromised",
             Self::ShadowKey => "the key is a drill's: it goes when the drill ends",
             Self::DrillRunning => "a drill runs already",
+            Self::DrillNotRunning => "no drill runs, or not that one any more",
             Self::DrillUnknown => "there is no such drill",
             Self::TokenNotOurs => "the token was not signed by this authority",
             Self::VersionMoved => "the object has changed: read it again and repeat",

@@ -1,6 +1,6 @@
 //! Drills across crashes, and in a store that somebody changed.
 
-use countersign_core::drill::{Drill, DrillEnd, DrillOutcome};
+use countersign_core::drill::{Aborted, Drill, DrillEnd, DrillOutcome};
 use countersign_core::jose::Algorithm;
 use countersign_core::names::KeyId;
 use countersign_wire::status::Failure;
@@ -27,6 +27,14 @@ fn complete() -> DrillEnd {
         outcome: DrillOutcome::Complete,
         at: Timestamp::from_seconds(START),
         measured: None,
+        aborted: None,
+    }
+}
+
+fn aborted() -> Aborted {
+    Aborted {
+        by: "spiffe://example.org/operator/bert".to_owned(),
+        reason: "wrong day".to_owned(),
     }
 }
 
@@ -96,6 +104,39 @@ async fn a_crash_at_any_step_ends_the_drill_at_the_next_start() {
         assert_eq!(third.books().trust.epoch(), books.trust.epoch(), "{step}: once");
         assert_eq!(begin(&third).await.id, 2, "{step}: another one can begin");
     }
+}
+
+/// The next start has ended it already; and what an operator has ended stays so.
+#[tokio::test]
+async fn a_drill_is_aborted_by_an_operator_or_interrupted_by_a_crash_and_never_both() {
+    let bench = Bench::new();
+    let ledger = bench.open().await.ledger;
+    let lost = begin(&ledger).await;
+    drop(ledger);
+    let ledger = bench.open().await.ledger;
+    for named in [None, Some(lost.id)] {
+        let aborted = ledger.abort_drill(named, aborted()).await;
+        assert_eq!(refused(aborted), Failure::DrillNotRunning);
+    }
+    let running = begin(&ledger).await;
+    let done = ledger.abort_drill(Some(running.id), aborted()).await;
+    let ended = done.expect("is aborted").answer;
+    let epoch = ledger.books().trust.epoch();
+    // Whoever carries it out comes too late.
+    for late in [
+        ledger.withdraw_shadow(running.id, None).await,
+        ledger.end_drill(running.id, complete()).await,
+    ] {
+        assert_eq!(late.expect("finds it ended").answer, ended);
+    }
+    drop(ledger);
+    let books = bench.open().await.ledger.books();
+    assert_eq!(books.trust.epoch(), epoch, "nothing was left to do");
+    assert_eq!(books.drills.find(running.id).map(AsRef::as_ref), Some(&ended));
+    let outcome = |id| books.drills.find(id).and_then(|drill| drill.end.clone());
+    let outcome = |id| outcome(id).map(|end| (end.outcome, end.aborted));
+    assert_eq!(outcome(1), Some((DrillOutcome::Interrupted, None)));
+    assert_eq!(outcome(2), Some((DrillOutcome::Aborted, Some(aborted()))));
 }
 
 /// F27: whether a commit in doubt was made or not, no shadow is left behind.

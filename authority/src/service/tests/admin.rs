@@ -72,6 +72,7 @@ async fn refusals_of_all_else(channel: Channel) -> Vec<Status> {
         fleet.release_verifier(v1::ReleaseVerifierRequest);
         fleet.forget_verifier(v1::ForgetVerifierRequest);
         drills.run_drill(v1::RunDrillRequest);
+        drills.abort_drill(v1::AbortDrillRequest);
         drills.list_drills(v1::ListDrillsRequest);
         drills.get_drill(v1::GetDrillRequest);
         exports.export_trust(v1::ExportTrustRequest);

@@ -102,6 +102,47 @@ async fn a_drill_is_told_while_it_runs_and_kept() {
     }
 }
 
+/// Who and why are in the answer, in what whoever watches is told, in the history and in the audit trail.
+#[tokio::test]
+async fn an_operator_aborts_a_drill_and_says_why() {
+    let logs = Logs::default();
+    let _capturing = logs.capture();
+    let stage = Stage::new().await;
+    let _settled = settled(&stage, "verifier/a");
+    let mut drills = stage.drills().await;
+    let abort = |id, reason: &str| v1::AbortDrillRequest {
+        id,
+        reason: reason.to_owned(),
+    };
+    let none = (Code::FailedPrecondition, "DRILL_NOT_RUNNING".to_owned());
+    assert_eq!(refusal(drills.abort_drill(abort(0, "wrong day")).await), none);
+    let stream = drills.run_drill(run("quarterly", None)).await.expect("begins");
+    let unsaid = refusal(drills.abort_drill(abort(1, "")).await);
+    assert_eq!(unsaid.0, Code::InvalidArgument);
+    let unknown = refusal(drills.abort_drill(abort(2, "wrong day")).await);
+    assert_eq!(unknown, (Code::NotFound, "DRILL_UNKNOWN".to_owned()));
+    let answer = drills.abort_drill(abort(0, "wrong day")).await.expect("aborts");
+    let aborted = answer.into_inner().drill.expect("one");
+    assert_eq!((aborted.id, aborted.state()), (1, v1::DrillState::Aborted));
+    let said = (aborted.aborted_by.as_str(), aborted.abort_reason.as_str());
+    assert_eq!(said, (OPERATOR, "wrong day"));
+    assert!(aborted.ended_at.is_some() && aborted.withdrawn_at.is_none());
+
+    let (mut stream, mut last) = (stream.into_inner(), None);
+    while let Some(told) = stream.message().await.expect("goes on") {
+        last = told.drill;
+    }
+    assert_eq!(last.as_ref(), Some(&aborted));
+    assert_eq!(refusal(drills.abort_drill(abort(1, "again")).await), none);
+    let got = drills.get_drill(v1::GetDrillRequest { id: 1 }).await;
+    assert_eq!(got.expect("is kept").into_inner().drill, Some(aborted));
+    assert_eq!(stage.opened.ledger.books().ring.keys().len(), 1);
+    for (action, actor) in [("abort_drill", OPERATOR), ("end_drill", "authority")] {
+        assert!(is_audited(&logs.text(), action, actor), "{}", logs.text());
+    }
+    assert!(logs.text().contains("wrong day"), "{}", logs.text());
+}
+
 fn is_audited(text: &str, action: &str, actor: &str) -> bool {
     let [action, actor] =
         [("action", action), ("actor", actor)].map(|(key, is)| format!(r#""{key}":"{is}""#));

@@ -1,4 +1,4 @@
-//! `countersign key drill`: rehearses the compromise of a key, and shows how earlier rehearsals went.
+//! `countersign key drill`: rehearses the compromise of a key, ends a rehearsal before its time, and shows how earlier ones went.
 //!
 //! The authority carries a drill out. Here it is watched; when the connection breaks off, its record is asked for until it has
 //! ended.
@@ -31,6 +31,8 @@ const MARGIN: Duration = Duration::from_secs(60);
 pub(crate) enum DrillCommand {
     /// Publish a key that nobody has, withdraw it as if it were compromised, and measure how long that takes everywhere
     Run(RunArgs),
+    /// End the drill that runs, before its time
+    Abort(AbortArgs),
     /// Show the drills that were run
     List(ListArgs),
     /// Show one, with the verifiers that were slowest or did not follow
@@ -47,6 +49,21 @@ pub(crate) struct RunArgs {
     /// How long to wait until every verifier holds the key, and again until every one refuses it; an hour at most
     #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = duration)]
     wait: Duration,
+
+    #[command(flatten)]
+    connection: ConnectionArgs,
+}
+
+/// Which, and why.
+#[derive(Debug, Args)]
+pub(crate) struct AbortArgs {
+    /// The drill's number; without it, whichever runs
+    #[arg(value_parser = clap::value_parser!(u64).range(1..))]
+    id: Option<u64>,
+
+    /// Why; goes into the audit record and the history
+    #[arg(long)]
+    reason: String,
 
     #[command(flatten)]
     connection: ConnectionArgs,
@@ -69,16 +86,30 @@ pub(crate) struct ShowArgs {
     connection: ConnectionArgs,
 }
 
-/// Runs a drill, or shows some.
+/// Runs a drill, aborts it, or shows some.
 ///
 /// # Errors
 /// [`Failure`].
 pub(super) async fn run(command: DrillCommand, output: Output) -> Result<(), Failure> {
     match command {
         DrillCommand::Run(run) => rehearsed(run, output).await,
+        DrillCommand::Abort(abort) => aborted(abort, output).await,
         DrillCommand::List(list) => listed(&list.connection, output).await,
         DrillCommand::Show(show) => shown(&show, output).await,
     }
+}
+
+async fn aborted(args: AbortArgs, output: Output) -> Result<(), Failure> {
+    let connection = Connection::operator(&args.connection).await?;
+    let request = v1::AbortDrillRequest {
+        id: args.id.unwrap_or_default(),
+        reason: args.reason,
+    };
+    let doing = "cannot abort the drill";
+    let answered = connection.drills().abort_drill(request).await;
+    let answered = answered.map_err(|status| Failure::answered(doing, &status))?;
+    let drill = Drill::read(named(answered.into_inner().drill, doing)?);
+    output.data(&drill, |_| drill.lines(SystemClock.now()))
 }
 
 async fn listed(args: &ConnectionArgs, output: Output) -> Result<(), Failure> {
@@ -99,13 +130,17 @@ async fn found(connection: &Connection, id: u64) -> Result<v1::Drill, Failure> {
     let doing = format!("cannot show drill {id}");
     let got = connection.drills().get_drill(v1::GetDrillRequest { id }).await;
     let got = got.map_err(|status| Failure::answered(&doing, &status))?;
+    named(got.into_inner().drill, &doing)
+}
+
+fn named(drill: Option<v1::Drill>, doing: &str) -> Result<v1::Drill, Failure> {
     let nothing = || {
         Failure::new(
             Exit::Failure,
             format!("{doing}: the authority answered without it"),
         )
     };
-    got.into_inner().drill.ok_or_else(nothing)
+    drill.ok_or_else(nothing)
 }
 
 async fn rehearsed(args: RunArgs, output: Output) -> Result<(), Failure> {

@@ -135,6 +135,35 @@ fn whoever_did_not_follow_is_named_with_its_bound_and_the_exit_code_says_so() {
 }
 
 #[test]
+fn one_that_was_aborted_says_by_whom_and_why() {
+    let aborted = v1::Drill {
+        state: v1::DrillState::Aborted.into(),
+        ended_at: at(9),
+        aborted_by: "spiffe://dev.test/bert".to_owned(),
+        abort_reason: "wrong day".to_owned(),
+        ..running()
+    };
+    let expected = "\
+drill 7: aborted by spiffe://dev.test/bert, because: wrong day (quarterly, by spiffe://dev.test/anna)
+  published at 14:00:00 UTC, epoch 41; not held by every verifier yet
+  ended at 14:00:09 UTC; the key is gone";
+    assert_eq!(lines(aborted.clone()), expected);
+    let json = serde_json::to_value(Drill::read(aborted.clone())).expect("JSON");
+    assert_eq!(
+        (&json["state"], &json["aborted_by"], &json["abort_reason"]),
+        (
+            &"aborted".into(),
+            &"spiffe://dev.test/bert".into(),
+            &"wrong day".into()
+        )
+    );
+    let json = serde_json::to_value(Drill::read(complete())).expect("JSON");
+    assert!(json["aborted_by"].is_null() && json["abort_reason"].is_null());
+    let failure = Drill::read(aborted).complete().expect_err("is not");
+    assert_eq!(failure.exit, Exit::Unavailable);
+}
+
+#[test]
 fn drills_are_listed_the_last_one_first() {
     let listed = v1::ListDrillsResponse {
         drills: vec![gave_up(), complete()],
@@ -173,6 +202,13 @@ impl DrillService for Breaking {
         };
         let broken = Err(status::failed(Reason::Draining));
         Ok(Response::new(tokio_stream::iter(vec![Ok(first), broken])))
+    }
+
+    async fn abort_drill(
+        &self,
+        _: Request<v1::AbortDrillRequest>,
+    ) -> Result<Response<v1::AbortDrillResponse>, Status> {
+        Err(status::failed(Reason::DrillNotRunning))
     }
 
     async fn list_drills(

@@ -38,6 +38,8 @@ pub(super) struct Drill {
     safe_at: Option<At>,
     time_to_safe_ms: Option<f64>,
     ended_at: Option<At>,
+    aborted_by: Option<String>,
+    abort_reason: Option<String>,
     verifiers: u64,
     acknowledged: u64,
     p50_ms: Option<f64>,
@@ -61,6 +63,10 @@ fn millis(duration: Option<&prost_types::Duration>) -> Option<f64> {
     // To the microsecond: what is finer is the scheduler's.
     let micros = Duration::from_micros(u64::try_from(duration.as_micros()).ok()?);
     Some(micros.as_secs_f64() * 1000.0)
+}
+
+fn said(text: String) -> Option<String> {
+    Some(text).filter(|text| !text.is_empty())
 }
 
 impl Drills {
@@ -130,6 +136,7 @@ impl Drill {
                 v1::DrillState::Complete => "complete",
                 v1::DrillState::GaveUp => "gave_up",
                 v1::DrillState::Interrupted => "interrupted",
+                v1::DrillState::Aborted => "aborted",
             },
             published_at: At::read(drill.published_at.as_ref()),
             held_at: At::read(drill.held_at.as_ref()),
@@ -139,6 +146,8 @@ impl Drill {
             safe_at: At::read(drill.safe_at.as_ref()),
             time_to_safe_ms: millis(drill.safe_after.as_ref()),
             ended_at: At::read(drill.ended_at.as_ref()),
+            aborted_by: said(drill.aborted_by),
+            abort_reason: said(drill.abort_reason),
             p50_ms: millis(drill.p50.as_ref()),
             p99_ms: millis(drill.p99.as_ref()),
             max_ms: millis(drill.max.as_ref()),
@@ -172,6 +181,11 @@ impl Drill {
         match (self.state, self.time_to_safe_ms) {
             ("complete", Some(safe)) => format!("complete, safe everywhere after {}", length(safe)),
             ("gave_up", _) => "gave up waiting".to_owned(),
+            ("aborted", _) => format!(
+                "aborted by {}, because: {}",
+                self.aborted_by.as_deref().unwrap_or("-"),
+                self.abort_reason.as_deref().unwrap_or("-")
+            ),
             (state, _) => state.to_owned(),
         }
     }
@@ -238,6 +252,7 @@ impl Drill {
         let message = match self.state {
             "complete" => return Ok(()),
             "gave_up" => "a verifier did not refuse the key in time",
+            "aborted" => "an operator has ended it",
             _ => "the drill was broken off: the authority was stopped",
         };
         let message = format!("drill {} is not complete: {message}", self.id);
