@@ -1,6 +1,7 @@
 //! Revocations at their boundaries. Against a model: `model`.
 
 mod model;
+mod prolonging;
 
 use super::*;
 use crate::test_util::{NOW, after};
