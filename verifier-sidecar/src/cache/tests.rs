@@ -18,6 +18,7 @@ mod catching_up;
 mod damage;
 mod failing;
 mod latest;
+mod prolonging;
 mod publishers;
 mod warm_start;
 
