@@ -96,11 +96,23 @@ pub enum Bug {
     FailedCheckPasses,
     /// An operator is told before what he did is in the store.
     AnsweredBeforeCommitted,
+    /// A link is followed that the publisher set in force did not sign.
+    LinkSignerUnchecked,
+    /// A publisher set counts as durable before the link to it is saved.
+    LinkAcknowledgedBeforeSaving,
+    /// A start on an earlier publisher set than was durable goes on with that.
+    GenerationStepsBack,
+    /// What a publishing key signed that is not in the set any more is believed.
+    DroppedPublisherBelieved,
+    /// A publishing key signs before verifiers hold it.
+    PublisherGateSkipped,
+    /// A prepared publishing key takes the place of the one that signs.
+    PublisherReplacedAtOnce,
 }
 
 impl Bug {
     /// Every one.
-    pub const ALL: [Self; 45] = [
+    pub const ALL: [Self; 51] = [
         Self::GateSkipped,
         Self::GateOnAcknowledged,
         Self::AcknowledgedBeforeSaving,
@@ -146,6 +158,12 @@ impl Bug {
         Self::WithdrawnKeyVerifies,
         Self::FailedCheckPasses,
         Self::AnsweredBeforeCommitted,
+        Self::LinkSignerUnchecked,
+        Self::LinkAcknowledgedBeforeSaving,
+        Self::GenerationStepsBack,
+        Self::DroppedPublisherBelieved,
+        Self::PublisherGateSkipped,
+        Self::PublisherReplacedAtOnce,
     ];
 }
 

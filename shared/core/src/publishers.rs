@@ -19,6 +19,7 @@ use std::sync::Arc;
 use crate::jose::Algorithm;
 use crate::jwk::{KeySetError, read_set};
 use crate::names::{Issuer, KeyId};
+use crate::planted::{Bug, planted};
 use crate::ports::{KeyReader, PublicKey};
 
 /// The number of a publisher set. Grows by one.
@@ -213,7 +214,9 @@ impl<K, S: Clone> Publishers<K, S> {
     /// Takes note that `generation` was durable here behind the same pinned set. Until it is in force again, nothing is
     /// believed but links.
     pub fn require(&mut self, generation: Generation) {
-        self.required = self.required.max(generation);
+        if !planted(Bug::GenerationStepsBack) {
+            self.required = self.required.max(generation);
+        }
     }
 
     /// Whether links are missing that were here before.
@@ -225,7 +228,12 @@ impl<K, S: Clone> Publishers<K, S> {
     /// The key `key_id`, if what it signed is believed.
     #[must_use]
     pub fn key(&self, key_id: &str) -> Option<&K> {
-        self.link_key(key_id).filter(|_| !self.lacks_links())
+        let key = if planted(Bug::DroppedPublisherBelieved) {
+            self.dropped_key(key_id)
+        } else {
+            self.link_key(key_id)
+        };
+        key.filter(|_| !self.lacks_links())
     }
 
     /// The key `key_id`, if a link that it signed is taken over.
@@ -251,7 +259,7 @@ impl<K, S: Clone> Publishers<K, S> {
         if self.has_link(&link.digest) {
             return Ok(Offered::Repeated);
         }
-        if self.link_key(signer).is_none() {
+        if self.link_key(signer).is_none() && !planted(Bug::LinkSignerUnchecked) {
             return Err(LinkRefused::Signer);
         }
         if link.issuer != self.issuer {
@@ -269,6 +277,9 @@ impl<K, S: Clone> Publishers<K, S> {
         }
         if self.links.len() >= MAX_HELD {
             return Err(LinkRefused::TooMany);
+        }
+        if planted(Bug::LinkAcknowledgedBeforeSaving) {
+            self.durable = link.generation;
         }
         self.links.push(Held {
             generation: link.generation,
@@ -302,6 +313,16 @@ impl<K, S: Clone> Publishers<K, S> {
         let on_disk = on_disk.map_or(&self.pinned, |held| &held.keys);
         let in_force = self.in_force();
         on_disk.keys().any(|key_id| !in_force.contains_key(key_id))
+    }
+
+    /// What a bug believes: the key of any set that there was.
+    fn dropped_key(&self, key_id: &str) -> Option<&K> {
+        let sets = [&self.pinned]
+            .into_iter()
+            .chain(self.links.iter().map(|held| &held.keys));
+        let mut keys = sets.flatten();
+        keys.find(|(known, _)| known.as_str() == key_id)
+            .map(|(_, key)| key)
     }
 
     fn in_force(&self) -> &Keys<K> {

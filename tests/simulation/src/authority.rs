@@ -4,6 +4,7 @@
 //! being committed leaves it made or not made, and nobody knows which before the next start.
 
 mod plans;
+mod publishing;
 mod recovering;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,14 +20,15 @@ use countersign_core::names::KeyId;
 use countersign_core::rotation::{self, RotationPolicy};
 use countersign_core::spiffe::SpiffeId;
 use countersign_core::staleness::ClassBudget;
-use countersign_core::trust::{Epoch, Heartbeat, TrustState};
-use countersign_core::verifier::{Ack, Hello, Message, Pong};
+use countersign_core::trust::{Epoch, TrustState};
+use countersign_core::verifier::{Ack, Message, Pong};
 
 use crate::clock::Clock;
-use crate::network::{Closed, Down, StreamId};
-use crate::toy::{Body, Signed, Stated, ToyKey};
+use crate::network::{Closed, Down, Greeting, StreamId};
+use crate::toy::{Signed, Stated, ToyKey};
 
 pub(crate) use plans::{Mutation, Outcome};
+pub(crate) use publishing::{Publishing, link};
 
 /// A verifier that says nothing for so long is gone.
 const SILENCE: Duration = Duration::from_secs(60);
@@ -47,6 +49,7 @@ pub(crate) struct RingKey {
 pub(crate) struct Books {
     pub(crate) trust: TrustState,
     pub(crate) ring: Vec<RingKey>,
+    pub(crate) publishing: Publishing,
     pub(crate) roster: BTreeMap<VerifierKey, Arc<[ClassBudget]>>,
     pub(crate) quarantined: BTreeSet<SpiffeId>,
     committed_at: Timestamp,
@@ -61,6 +64,7 @@ impl Books {
         Self {
             trust,
             ring: Vec::new(),
+            publishing: Publishing::new(),
             roster: BTreeMap::new(),
             quarantined: BTreeSet::new(),
             committed_at: Timestamp::default(),
@@ -139,6 +143,8 @@ pub(crate) struct Process {
     untold: BTreeMap<VerifierKey, Arc<[ClassBudget]>>,
     latest: Timestamp,
     heartbeat: Option<Signed>,
+    /// The publishing key that signs.
+    publisher: KeyId,
     /// Nobody is granted a lease.
     suspended: bool,
     pub(crate) tokens: u64,
@@ -160,13 +166,18 @@ impl Authority {
         for spiffe_id in &self.stored.quarantined {
             register.quarantine(spiffe_id.clone(), true);
         }
+        let mut feed = Feed::new(self.stored.trust.clone(), self.stored.starts << 42);
+        for (generation, link) in self.stored.publishing.links() {
+            let _no_streams = feed.introduce(generation, link.clone());
+        }
         self.process = Some(Process {
-            feed: Feed::new(self.stored.trust.clone(), self.stored.starts << 42),
+            feed,
             register,
             members: BTreeMap::new(),
             untold: BTreeMap::new(),
             latest: self.stored.committed_at,
             heartbeat: None,
+            publisher: self.stored.publishing.signs.clone(),
             suspended: self.stored.recovery.is_some(),
             tokens: 0,
         });
@@ -215,7 +226,7 @@ impl Authority {
         self.stored = outcome.books.clone();
         let process = self.process.as_mut()?;
         process.suspended |= outcome.books.recovery.is_some();
-        let (mut outbox, mut ended) = (Outbox::new(), Vec::new());
+        let (mut outbox, mut ended) = (process.lead(&outcome.books.publishing), Vec::new());
         if let Some((spiffe_id, on)) = &outcome.quarantine {
             process.register.quarantine(spiffe_id.clone(), *on);
         }
@@ -229,7 +240,7 @@ impl Authority {
             process.register.forget(key);
         }
         if let Some(update) = &outcome.update {
-            let signed = Signed::update(Arc::clone(update), at);
+            let signed = Signed::update(Arc::clone(update), at, process.publisher.clone());
             let frame = Frame::new(update, signed, 100);
             let published = process
                 .feed
@@ -301,11 +312,12 @@ impl Process {
         &mut self,
         stream: StreamId,
         key: &VerifierKey,
-        hello: &Hello,
+        greeting: &Greeting,
         elapsed: Duration,
         now: Timestamp,
         at: Duration,
     ) -> Result<(Outbox, Option<StreamId>), Closed> {
+        let hello = &greeting.hello;
         let introduction = Introduction {
             version: String::new(),
             instance_id: String::new(),
@@ -331,7 +343,7 @@ impl Process {
             epoch: hello.in_force.epoch,
             digest: hello.in_force.digest,
             highest_epoch: hello.highest_epoch,
-            publishers: 0,
+            publishers: greeting.publishers,
         };
         let begun = match self.join_feed(&held, now, at) {
             Ok(begun) => begun,
@@ -355,12 +367,7 @@ impl Process {
             },
         );
         let mut outbox = vec![(stream, Down::Opened)];
-        outbox.extend(
-            begun
-                .backlog
-                .into_iter()
-                .map(|update| (stream, Down::Update(update))),
-        );
+        outbox.extend(publishing::backlog(stream, begun));
         Ok((outbox, superseded))
     }
 
@@ -376,14 +383,6 @@ impl Process {
                 Join::NeedsSnapshot => self.make_snapshot(now, at),
                 Join::Refused(refused) => return Err(refused),
             }
-        }
-    }
-
-    fn make_snapshot(&mut self, now: Timestamp, at: Duration) {
-        if let Some(trust) = self.feed.wanted_snapshot() {
-            let update = feed::snapshot(&trust, now);
-            let signed = Signed::update(Arc::new(update.clone()), at);
-            self.feed.keep_snapshot(Frame::new(&update, signed, 1000));
         }
     }
 
@@ -464,18 +463,6 @@ impl Process {
             lease: lease.unwrap_or_default(),
             quarantined,
         }
-    }
-
-    /// `heartbeat`, signed now or before.
-    fn sign(&mut self, heartbeat: Heartbeat, at: Duration) -> Signed {
-        let signed = self.heartbeat.as_ref();
-        let same = signed.filter(|signed| signed.as_heartbeat() == Some(&heartbeat));
-        let signed = same.cloned().unwrap_or_else(|| Signed {
-            body: Body::Heartbeat(heartbeat),
-            at,
-        });
-        self.heartbeat = Some(signed.clone());
-        signed
     }
 
     /// The stream is over; its verifier takes leave if `leaves`.

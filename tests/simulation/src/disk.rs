@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use countersign_core::names::KeyId;
 use countersign_core::planted::{Bug, planted};
+use countersign_core::publishers::{FIRST_GENERATION, Generation, LinkRefused, Publishers, Unsaved};
 use countersign_core::trust::{Epoch, TrustState, UpdateRules};
 use countersign_core::verifier::{
     Accepted, BootId, ClockMark, Kept, Manifest, Moment, Replay, Saved, Signing, StateId, VerifierClock,
@@ -30,13 +32,22 @@ struct Heard {
     void: bool,
 }
 
+/// What was made durable: the highest state, and the highest generation of publisher sets.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Floor {
+    pub(crate) state: StateId,
+    pub(crate) publishers: Generation,
+}
+
 /// What is in the directory.
 #[derive(Clone, Debug, Default)]
 struct Content {
     snapshot: Option<Signed>,
     deltas: BTreeMap<Epoch, Signed>,
     heartbeat: Option<Heard>,
-    floor: Option<StateId>,
+    /// The links that lead from the pinned publisher set to the one that signed.
+    links: Vec<Signed>,
+    floor: Option<Floor>,
     /// A record cannot be read.
     torn: bool,
 }
@@ -51,11 +62,14 @@ pub(crate) struct Writing {
 
 #[derive(Debug)]
 enum Step {
-    Snapshot(Signed, Vec<(Epoch, Signed)>, StateId),
-    Delta(Epoch, Signed),
+    Snapshot(Signed, Vec<(Epoch, Signed)>, StateId, Option<Links>),
+    Delta(Epoch, Signed, Option<Links>),
     Heartbeat(Box<Heard>),
-    Floor(StateId),
+    Floor(Floor),
 }
+
+/// Links to publisher sets that are not on disk yet.
+pub(crate) type Links = Unsaved<Signed>;
 
 /// What a start finds.
 #[derive(Debug, Default)]
@@ -81,15 +95,20 @@ impl Found {
 #[derive(Debug, Default)]
 pub(crate) struct Disk {
     content: Content,
-    copies: Vec<(Content, StateId)>,
+    copies: Vec<(Content, Floor)>,
     /// Nothing is written any more, until the next start.
     pub(crate) failed: bool,
-    /// The highest state that has to be there at the next start, if anything is.
-    pub(crate) sealed: StateId,
+    /// The highest state that has to be there at the next start, if anything is, and the publisher set that has to be known
+    /// before anything else is believed.
+    pub(crate) sealed: Floor,
     /// Whether a start may find nothing though something was durable.
     pub(crate) damaged: bool,
     tip: Epoch,
     heartbeat_epoch: Epoch,
+    /// The generation of the publisher set that is on disk.
+    generation: Generation,
+    /// Whether what is in the log was signed by keys that publish no longer.
+    outdated: bool,
 }
 
 impl Disk {
@@ -112,19 +131,28 @@ impl Disk {
         !self.failed && self.content.deltas.len() >= LOG_BOUND
     }
 
-    /// How `accepted` will be saved.
-    pub(crate) fn write(&self, accepted: &Accepted<Signed>) -> Writing {
+    /// How `accepted` will be saved, with links that are not on disk yet. Those that drop a key go with a snapshot only: that
+    /// key may have signed what is in the log.
+    pub(crate) fn write(&mut self, accepted: &Accepted<Signed>, links: Option<Links>) -> Writing {
         let to = accepted.leads_to;
+        let links = links.filter(|links| links.generation > self.generation);
+        let publishers = links.as_ref().map_or(self.generation, |links| links.generation);
+        let is_delta = matches!(accepted.signed, Signing::Delta(_));
+        self.outdated |= is_delta && links.as_ref().is_some_and(|links| links.drops_keys);
         let first = match &accepted.signed {
-            Signing::Snapshot(signed, deltas) => Step::Snapshot(signed.clone(), deltas.clone(), to),
-            Signing::Delta(signed) if self.follows(to.epoch) => Step::Delta(to.epoch, signed.clone()),
+            Signing::Snapshot(signed, deltas) => Step::Snapshot(signed.clone(), deltas.clone(), to, links),
+            Signing::Delta(signed) if self.follows(to.epoch) => Step::Delta(to.epoch, signed.clone(), links),
             Signing::Delta(_) => return self.nothing(),
         };
         if self.failed {
             return self.nothing();
         }
         let stays = planted(Bug::FloorNotRaised) && self.content.floor.is_some();
-        let floor = (!stays).then_some(Step::Floor(to));
+        let floor = Floor {
+            state: to,
+            publishers,
+        };
+        let floor = (!stays).then_some(Step::Floor(floor));
         Writing {
             steps: [first].into_iter().chain(floor).collect(),
             saved: Saved {
@@ -150,13 +178,14 @@ impl Disk {
             saved: Saved {
                 durable: true,
                 wants_snapshot: self.wants_snapshot(),
-                log_outdated: false,
+                log_outdated: self.outdated,
             },
         }
     }
 
     fn follows(&self, epoch: Epoch) -> bool {
-        self.tip != 0 && self.tip + 1 == epoch && self.content.deltas.len() < 2 * LOG_BOUND
+        let has_room = self.content.deltas.len() < 2 * LOG_BOUND && !self.outdated;
+        self.tip != 0 && self.tip + 1 == epoch && has_room
     }
 
     const fn nothing(&self) -> Writing {
@@ -166,7 +195,7 @@ impl Disk {
                 durable: false,
                 // A log with a gap wants to be replaced; a disk that failed wants nothing.
                 wants_snapshot: !self.failed,
-                log_outdated: false,
+                log_outdated: self.outdated && !self.failed,
             },
         }
     }
@@ -199,17 +228,20 @@ impl Disk {
 
     fn take(&mut self, step: Step) {
         match step {
-            Step::Snapshot(signed, deltas, to) => {
+            Step::Snapshot(signed, deltas, to, links) => {
                 self.content.snapshot = Some(signed);
                 self.content.deltas = deltas.into_iter().collect();
-                if self.heartbeat_epoch != to.epoch {
+                if self.heartbeat_epoch != to.epoch || links.is_some() {
                     self.content.heartbeat = None;
                 }
+                self.lead(links);
+                self.outdated = false;
                 self.content.torn = false;
                 self.tip = to.epoch;
             }
-            Step::Delta(epoch, signed) => {
+            Step::Delta(epoch, signed, links) => {
                 self.content.deltas.insert(epoch, signed);
+                self.lead(links);
                 self.tip = epoch;
             }
             Step::Heartbeat(heard) => {
@@ -217,6 +249,13 @@ impl Disk {
                 self.content.heartbeat = Some(*heard);
             }
             Step::Floor(floor) => self.content.floor = Some(floor),
+        }
+    }
+
+    fn lead(&mut self, links: Option<Links>) {
+        if let Some(links) = links {
+            self.generation = links.generation;
+            self.content.links = links.links;
         }
     }
 
@@ -267,34 +306,58 @@ impl Disk {
     /// A start has seen what is left.
     pub(crate) const fn settle(&mut self, found: bool) {
         if self.content.floor.is_none() {
-            self.sealed = StateId {
-                epoch: 0,
-                digest: [0; 32],
+            self.sealed = Floor {
+                state: StateId {
+                    epoch: 0,
+                    digest: [0; 32],
+                },
+                publishers: 0,
             };
         }
         self.damaged = !found;
     }
 
-    /// The authority is told that `state` is on disk.
-    pub(crate) const fn seal(&mut self, state: StateId) {
-        if state.epoch > self.sealed.epoch {
-            self.sealed = state;
+    /// The authority is told that `state` is on disk, and with it the publisher set of the generation that it names.
+    pub(crate) const fn seal(&mut self, state: StateId, publishers: Generation) {
+        if state.epoch > self.sealed.state.epoch {
+            self.sealed.state = state;
         }
+        self.seal_publishers(publishers);
         self.damaged = false;
     }
 
+    /// The authority is told that the publisher set of `generation` is on disk.
+    pub(crate) const fn seal_publishers(&mut self, generation: Generation) {
+        if generation > FIRST_GENERATION && generation > self.sealed.publishers {
+            self.sealed.publishers = generation;
+        }
+    }
+
     /// Opens the directory, and verifies what is in it. What cannot be used is set aside.
-    pub(crate) fn open(&mut self, rules: &UpdateRules, boot: &BootId, now: Moment) -> Found {
+    pub(crate) fn open(
+        &mut self,
+        rules: &UpdateRules,
+        publishers: &mut Publishers<(), Signed>,
+        boot: &BootId,
+        now: Moment,
+    ) -> Found {
         self.failed = false;
+        (self.generation, self.outdated) = (0, false);
         let floor = self.content.floor;
-        let found = self.read(rules, boot, now);
+        publishers.require(floor.map_or(0, |floor| floor.publishers));
+        let found = self.read(rules, publishers, boot, now);
         match found {
             Ok(found) => {
                 self.tip = 0;
                 if let Some((state, _)) = &found.trust {
                     // A crash between records and floor left it behind.
                     self.tip = state.epoch();
-                    self.content.floor = Some(StateId::of(state));
+                    self.generation = publishers.generation();
+                    publishers.saved(self.generation);
+                    self.content.floor = Some(Floor {
+                        state: StateId::of(state),
+                        publishers: self.generation,
+                    });
                 }
                 let heartbeat = self.content.heartbeat.as_ref();
                 let heartbeat = heartbeat.and_then(|heard| heard.signed.as_heartbeat());
@@ -307,7 +370,8 @@ impl Disk {
                     ..Content::default()
                 };
                 (self.tip, self.heartbeat_epoch) = (0, 0);
-                let known = floor.into_iter().chain(highest).max_by_key(|floor| floor.epoch);
+                let floor = floor.map(|floor| floor.state);
+                let known = floor.into_iter().chain(highest).max_by_key(|state| state.epoch);
                 Found {
                     floor: known,
                     ..Found::default()
@@ -316,7 +380,13 @@ impl Disk {
         }
     }
 
-    fn read(&self, rules: &UpdateRules, boot: &BootId, now: Moment) -> Result<Found, Option<StateId>> {
+    fn read(
+        &self,
+        rules: &UpdateRules,
+        publishers: &mut Publishers<(), Signed>,
+        boot: &BootId,
+        now: Moment,
+    ) -> Result<Found, Option<StateId>> {
         let content = &self.content;
         let Some(snapshot) = &content.snapshot else {
             return if content.floor.is_none() {
@@ -328,7 +398,12 @@ impl Disk {
         if content.torn {
             return Err(None);
         }
+        follow_links(&content.links, publishers)?;
+        let believed = |signed: &Signed| publishers.key(signed.by.as_str()).is_some();
         let heard = content.heartbeat.as_ref();
+        if heard.is_some_and(|heard| !believed(&heard.signed)) {
+            return Err(None);
+        }
         let manifest = heard.filter(|heard| !heard.void).and_then(|heard| {
             let heartbeat = heard.signed.as_heartbeat()?.clone();
             let sent = heard.sent.clone();
@@ -339,25 +414,50 @@ impl Disk {
             clock.resume(&heard.sent, now);
         }
         let time = clock.best(now.elapsed);
-        let snapshot = snapshot.as_update().ok_or(None)?;
+        let snapshot = snapshot.as_update().filter(|_| believed(snapshot)).ok_or(None)?;
         let mut replay =
             Replay::begin(rules, &ToyHash, time, manifest, snapshot).map_err(|rejected| rejected.highest)?;
         for (epoch, delta) in &content.deltas {
-            let delta = delta.as_update().ok_or(None)?;
+            let believed = delta.as_update().filter(|_| believed(delta));
+            let delta = believed.ok_or_else(|| Some(replay.highest()))?;
             replay
                 .follow(*epoch, delta)
                 .map_err(|rejected| rejected.highest)?;
         }
         let restored = replay
-            .finish(content.floor)
+            .finish(content.floor.map(|floor| floor.state))
             .map_err(|rejected| rejected.highest)?;
+        if !publishers.holds(restored.state.publishers()) {
+            return Err(None);
+        }
         let manifest = restored.manifest.as_ref();
         let age = manifest.and_then(|manifest| manifest.age(Some(boot), now));
         Ok(Found {
             trust: Some((restored.state, age)),
             mark: heard.map(|heard| heard.sent.clone()),
-            floor: content.floor,
+            floor: content.floor.map(|floor| floor.state),
             anchor: heard.filter(|_| age.is_some()).map(|heard| heard.anchor),
         })
     }
+}
+
+/// Goes from the pinned set to the one that was in force.
+fn follow_links(links: &[Signed], publishers: &mut Publishers<(), Signed>) -> Result<(), Option<StateId>> {
+    for signed in links {
+        let link = signed.as_link().ok_or(None)?;
+        match publishers.offer(link.as_ref().clone(), signed.by.as_str(), signed.clone()) {
+            Ok(_) | Err(LinkRefused::Signer) => {}
+            Err(_) => return Err(None),
+        }
+    }
+    if publishers.lacks_links() {
+        Err(None)
+    } else {
+        Ok(())
+    }
+}
+
+/// The publishers that every verifier has pinned.
+pub(crate) fn pinned(first: &KeyId) -> Publishers<(), Signed> {
+    Publishers::new(crate::setting::issuer(), [(first.clone(), ())].into())
 }

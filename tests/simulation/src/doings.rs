@@ -9,7 +9,8 @@ use countersign_core::verifier::{Ending, Event as Told, Ignored, Message};
 
 use crate::authority::Mutation;
 use crate::model::{Anchor, Receipt};
-use crate::network::{StreamId, Up, Way};
+use crate::network::{Greeting, StreamId, Up, Way};
+use crate::setting::first_publisher;
 use crate::verifier::Wish;
 use crate::world::{Event, World};
 
@@ -97,8 +98,14 @@ impl World {
                     if let Some(stream) = self.live_stream(verifier) {
                         let said = match message {
                             Message::Hello(hello) => {
-                                let latest = self.verifiers[verifier].disk.latest();
-                                Up::Hello(hello, latest.cloned())
+                                let latest = self.verifiers[verifier].disk.latest().cloned();
+                                let process = self.verifiers[verifier].process.as_ref();
+                                let publishers = process.map_or(0, |process| process.publishers.durable());
+                                Up::Hello(Greeting {
+                                    hello,
+                                    publishers,
+                                    latest,
+                                })
                             }
                             message @ (Message::Ack(_) | Message::Nack(_) | Message::Ping(_)) => {
                                 Up::Said(message)
@@ -181,6 +188,7 @@ impl World {
         known.refused.clear();
         let anchor = known.anchor;
         (known.epoch, known.digest) = Default::default();
+        (known.publishers, known.generation) = ([first_publisher()].into(), 0);
         self.say(|world| {
             let disk = &world.verifiers[verifier].disk;
             format!("verifier {verifier} starts, {anchor:?}, {:?}", disk)

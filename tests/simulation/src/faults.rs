@@ -146,7 +146,7 @@ impl World {
     }
 
     /// The process dies, with the machine if `silently`: then nobody says so.
-    fn crash(&mut self, verifier: usize, silently: bool) -> bool {
+    pub(crate) fn crash(&mut self, verifier: usize, silently: bool) -> bool {
         if self.verifiers[verifier].process.is_none() {
             return false;
         }

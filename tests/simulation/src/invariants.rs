@@ -224,6 +224,7 @@ impl World {
             process.told = now;
         }
         self.check_id(verifier, id);
+        self.check_publishers(verifier);
     }
 
     fn check_id(&mut self, verifier: usize, id: StateId) {
@@ -232,7 +233,7 @@ impl World {
             return;
         }
         let before = known.epoch;
-        let sealed = self.verifiers[verifier].disk.sealed.epoch;
+        let sealed = self.verifiers[verifier].disk.sealed.state.epoch;
         let forward = id.epoch > before && (id.epoch >= sealed || known.epoch != 0 || id.epoch == 0);
         let name = self.name(verifier);
         self.check(forward, "I-07", |_| {
@@ -262,7 +263,7 @@ impl World {
         let process = self.verifiers[verifier].process.as_ref();
         let epoch = process.map_or(0, |process| process.held.epoch());
         let disk = &mut self.verifiers[verifier].disk;
-        let (sealed, damaged) = (disk.sealed.epoch, disk.damaged);
+        let (sealed, damaged) = (disk.sealed.state.epoch, disk.damaged);
         disk.settle(epoch != 0);
         let name = self.name(verifier);
         let what = |_: &Self| format!("{name} starts at epoch {epoch}, with {sealed} sealed");

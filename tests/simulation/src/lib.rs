@@ -1,9 +1,10 @@
 //! The machines of the product in a world that is made to fail, with a model beside it that knows what is true.
 //!
 //! Authorities and verifiers here are production's: [`countersign_core::feed`], [`fleet`](countersign_core::fleet),
-//! [`rotation`](countersign_core::rotation), [`verifier`](countersign_core::verifier) and
-//! [`verifying`](countersign_core::verifying), in thin shells. Time, network, disks, clocks and chance are events in one queue,
-//! so a run is a function of its seed. What goes wrong is drawn from the seed, too.
+//! [`publishers`](countersign_core::publishers), [`rotation`](countersign_core::rotation),
+//! [`verifier`](countersign_core::verifier) and [`verifying`](countersign_core::verifying), in thin shells. Time, network,
+//! disks, clocks and chance are events in one queue, so a run is a function of its seed. What goes wrong is drawn from the seed,
+//! too.
 //!
 //! ```text
 //! plan -> world -> clients, operators, faults -> network -> verifiers -> verdicts
@@ -29,6 +30,7 @@ mod network;
 mod notes;
 mod people;
 mod plan;
+mod publishing;
 mod random;
 mod recovering;
 mod setting;

@@ -117,6 +117,7 @@ fn totals(outcomes: &[Outcome], took: Duration) -> String {
         "{runs} seeds in {took:.1?}, {} a second; {} hours of their time\n\
          {} events, {} checks of invariants, {} decisions, {} of them accepted\n\
          {} streams, {} states put in force, {} keys activated\n\
+         {} publishing keys activated, {} links followed, {} links and updates forged\n\
          {} authorities stopped, {} recoveries\nfaults:\n{}\n",
         runs / seconds,
         lasted.as_secs() / 3600,
@@ -127,6 +128,9 @@ fn totals(outcomes: &[Outcome], took: Duration) -> String {
         sum(|counts| counts.streams),
         sum(|counts| counts.installed),
         sum(|counts| counts.activated),
+        sum(|counts| counts.publishers),
+        sum(|counts| counts.followed),
+        sum(|counts| counts.forged),
         sum(|counts| counts.stopped),
         sum(|counts| counts.recovered),
         faults.join("\n"),

@@ -11,6 +11,7 @@ use countersign_core::claims::Claims;
 use countersign_core::jwk::Jwk;
 use countersign_core::key_set::KeyTimes;
 use countersign_core::names::{ClassName, KeyId};
+use countersign_core::publishers::Generation;
 use countersign_core::revocation::{EXPIRY_STEP, Revocation, RevokedSubject};
 use countersign_core::trust::{Epoch, StateDigest};
 
@@ -103,6 +104,9 @@ pub(crate) struct Known {
     pub(crate) lost: bool,
     /// How far its wall clock is wrong where nothing but that says what time it is.
     pub(crate) wall_error: Duration,
+    /// The publisher set that it has in force, by the links that it followed, and its generation. Zero: what it has pinned.
+    pub(crate) publishers: BTreeSet<KeyId>,
+    pub(crate) generation: Generation,
 }
 
 /// All that is true.
@@ -114,6 +118,12 @@ pub(crate) struct Model {
     pub(crate) verifiers: Vec<Known>,
     /// Keys that signed without being waited for, and the epoch in which they were told to.
     pub(crate) ungated: BTreeMap<KeyId, Epoch>,
+    /// The publishing keys that the authority has.
+    pub(crate) publishers: BTreeSet<KeyId>,
+    /// Publishing keys that signed without being waited for, and the epoch that named the set with them first.
+    pub(crate) ungated_publishers: BTreeMap<KeyId, Epoch>,
+    /// Publishing keys that were dropped, and may have fallen into the hands of somebody else.
+    pub(crate) dropped_publishers: Vec<KeyId>,
     /// Keys that have signed something, and until when that may be good.
     pub(crate) signed: BTreeMap<KeyId, Timestamp>,
     /// Every key that was published, by its name.

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use countersign_core::publishers::Generation;
 use countersign_core::verifier::{Hello, Message, Pong};
 
 use crate::random::Random;
@@ -21,11 +22,20 @@ pub(crate) enum Way {
     Down,
 }
 
+/// How a stream begins.
+#[derive(Clone, Debug)]
+pub(crate) struct Greeting {
+    pub(crate) hello: Hello,
+    /// The generation of the publisher set that the verifier has on disk.
+    pub(crate) publishers: Generation,
+    /// The latest that it keeps with the authority's signature.
+    pub(crate) latest: Option<Signed>,
+}
+
 /// What goes to the authority.
 #[derive(Clone, Debug)]
 pub(crate) enum Up {
-    /// A stream begins; and the latest that the verifier keeps with the authority's signature.
-    Hello(Hello, Option<Signed>),
+    Hello(Greeting),
     Said(Message),
     /// It takes leave.
     Leave,
@@ -36,6 +46,7 @@ pub(crate) enum Up {
 #[derive(Clone, Debug)]
 pub(crate) enum Down {
     Opened,
+    Link(Signed),
     Update(Signed),
     Pong(Pong<Signed>),
     Closed(Closed),

@@ -72,9 +72,11 @@ impl World {
         if matches!(outcome.mutation, Mutation::Stop(_)) {
             self.note_stopped(authority);
         }
+        self.note_publishing(outcome);
         if let Some(update) = &outcome.update {
+            let signs = outcome.books.publishing.signs.clone();
             self.memory
-                .note_update(Signed::update(Arc::clone(update), self.now));
+                .note_update(Signed::update(Arc::clone(update), self.now, signs));
             self.memory.note_commit(self.now, update.epoch);
             self.note_published(before, outcome);
         }

@@ -127,6 +127,8 @@ pub(crate) struct Plan {
     pub(crate) issue_every: Duration,
     pub(crate) show_every: Duration,
     pub(crate) operate_every: Duration,
+    /// How often publishing keys are looked after, in a run that is also about those.
+    pub(crate) publish_every: Option<Duration>,
 }
 
 impl Plan {
@@ -166,7 +168,19 @@ impl Plan {
             issue_every: Duration::from_millis(random.within(400, 4000)),
             show_every: Duration::from_millis(random.within(150, 800)),
             operate_every: Duration::from_millis(random.within(operators_rest, 20_000)),
+            publish_every: None,
         }
+    }
+
+    /// The same with publishing keys that are replaced, in half of the runs. Not where a store is put back or copied: to an
+    /// authority whose links are others than those that verifiers followed, the way back is a new pin, which nobody hands out here.
+    pub(crate) fn with_publishing(mut self, random: &mut Random) -> Self {
+        let has = |unwanted: Fault| self.faults.iter().any(|(fault, _)| *fault == unwanted);
+        // Not more links than an authority keeps, in the longest of runs.
+        let every = Duration::from_secs(*random.pick(&[6, 12, 24]));
+        let takes_part = random.chance(500) && !has(Fault::StorePutBack) && !has(Fault::Twin);
+        self.publish_every = takes_part.then_some(every);
+        self
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use countersign_core::fleet::VerifierKey;
 use countersign_core::key_set::KeySet;
-use countersign_core::names::{Audience, ClassName, Issuer, VerifierId};
+use countersign_core::names::{Audience, ClassName, Issuer, KeyId, VerifierId};
 use countersign_core::requirements::Requirements;
 use countersign_core::revocation::RevocationList;
 use countersign_core::rotation::RotationPolicy;
@@ -20,7 +20,7 @@ use crate::disk::Disk;
 use crate::network::Link;
 use crate::plan::Plan;
 use crate::random::Random;
-use crate::toy::ToyHash;
+use crate::toy::{ToyHash, ToyKey};
 use crate::verifier::Verifier;
 
 /// The names of clients.
@@ -36,6 +36,11 @@ pub(crate) fn trust_domain() -> TrustDomain {
 
 pub(crate) fn audience() -> Audience {
     Audience::parse("service").expect("an audience")
+}
+
+/// The publishing key that every verifier has pinned.
+pub(crate) fn first_publisher() -> KeyId {
+    ToyKey::numbered(0).key_id().clone()
 }
 
 fn budgets(plan: &Plan) -> Arc<[ClassBudget]> {
@@ -109,6 +114,7 @@ fn verifier(plan: &Plan, index: usize, random: &mut Random) -> Verifier {
             spiffe_id: SpiffeId::parse(&format!("spiffe://example.org/verifier-{index}")).expect("an id"),
             verifier_id: VerifierId::parse("one").expect("an id"),
         },
+        pinned: first_publisher(),
         clock: Clock::new(drift(plan, random), ahead),
         disk: Disk::default(),
         process: None,

@@ -12,6 +12,7 @@ use countersign_core::jose::Algorithm;
 use countersign_core::jwk::{Jwk, KeySetError, PublicNumbers};
 use countersign_core::names::KeyId;
 use countersign_core::ports::{KeyReader, PublicKey, Sha256, Signer, SigningFailed};
+use countersign_core::publishers::Link;
 use countersign_core::trust::{Epoch, Heartbeat, StateDigest, Update};
 
 /// A statement of an authority.
@@ -20,6 +21,8 @@ pub(crate) struct Signed {
     pub(crate) body: Body,
     /// When it was signed, in true time.
     pub(crate) at: Duration,
+    /// The publishing key that signed it.
+    pub(crate) by: KeyId,
 }
 
 /// What it says.
@@ -27,10 +30,12 @@ pub(crate) struct Signed {
 pub(crate) enum Body {
     Update(Arc<Update>),
     Heartbeat(Heartbeat),
+    /// The way to the next publisher set.
+    Link(Arc<Link<()>>),
 }
 
 /// What it says of the authority that signed it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Stated {
     pub(crate) epoch: Epoch,
     pub(crate) digest: StateDigest,
@@ -38,7 +43,7 @@ pub(crate) struct Stated {
 }
 
 impl Signed {
-    /// The state that it names.
+    /// The state that it names: none for a link.
     pub(crate) fn stated(&self) -> Stated {
         match &self.body {
             Body::Update(update) => Stated {
@@ -51,13 +56,16 @@ impl Signed {
                 digest: heartbeat.state_digest,
                 signed_at: Timestamp::from_seconds(heartbeat.authority_time_millis / 1000),
             },
+            Body::Link(_) => Stated::default(),
         }
     }
 
-    pub(crate) const fn update(update: Arc<Update>, at: Duration) -> Self {
+    /// `update`, signed by `by` at that time.
+    pub(crate) const fn update(update: Arc<Update>, at: Duration, by: KeyId) -> Self {
         Self {
             body: Body::Update(update),
             at,
+            by,
         }
     }
 
@@ -65,7 +73,7 @@ impl Signed {
     pub(crate) const fn as_update(&self) -> Option<&Arc<Update>> {
         match &self.body {
             Body::Update(update) => Some(update),
-            Body::Heartbeat(_) => None,
+            Body::Heartbeat(_) | Body::Link(_) => None,
         }
     }
 
@@ -73,7 +81,15 @@ impl Signed {
     pub(crate) const fn as_heartbeat(&self) -> Option<&Heartbeat> {
         match &self.body {
             Body::Heartbeat(heartbeat) => Some(heartbeat),
-            Body::Update(_) => None,
+            Body::Update(_) | Body::Link(_) => None,
+        }
+    }
+
+    /// The link, if it is one.
+    pub(crate) const fn as_link(&self) -> Option<&Arc<Link<()>>> {
+        match &self.body {
+            Body::Link(link) => Some(link),
+            Body::Update(_) | Body::Heartbeat(_) => None,
         }
     }
 }

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use countersign_core::verifier::{Hello, Message};
+use countersign_core::verifier::Message;
 
 use crate::authority::Outbox;
-use crate::network::{Closed, Down, StreamId, Up, Way};
+use crate::network::{Closed, Down, Greeting, StreamId, Up, Way};
 use crate::world::{Event, World};
 
 impl World {
@@ -90,10 +90,11 @@ impl World {
             return;
         }
         match message {
-            Up::Hello(hello, latest) => {
-                let is_heard = latest.is_none_or(|latest| self.proof(authority, &latest));
+            Up::Hello(greeting) => {
+                let latest = greeting.latest.as_ref();
+                let is_heard = latest.is_none_or(|latest| self.proof(authority, latest));
                 if is_heard {
-                    self.hello(authority, verifier, stream, &hello);
+                    self.hello(authority, verifier, stream, &greeting);
                 } else {
                     // It will come again.
                     self.end_at_authority(authority, stream, false);
@@ -105,13 +106,13 @@ impl World {
         }
     }
 
-    pub(crate) fn hello(&mut self, index: usize, verifier: usize, stream: StreamId, hello: &Hello) {
+    pub(crate) fn hello(&mut self, index: usize, verifier: usize, stream: StreamId, greeting: &Greeting) {
         let at = self.now;
         let key = self.verifiers[verifier].key.clone();
         let authority = &mut self.authorities[index];
         let (now, elapsed) = (authority.now(at), authority.clock.elapsed(at));
         let joined = match authority.process.as_mut() {
-            Some(process) => process.join(stream, &key, hello, elapsed, now, at),
+            Some(process) => process.join(stream, &key, greeting, elapsed, now, at),
             None => Err(Closed::Ended),
         };
         match joined {
@@ -193,16 +194,18 @@ impl World {
                 }
                 self.end_at_verifier(verifier, None);
             }
-            message @ (Down::Update(_) | Down::Pong(_)) => {
+            message @ (Down::Link(_) | Down::Update(_) | Down::Pong(_)) => {
+                let belief = self.believed(verifier, &message);
                 let lease = match &message {
                     Down::Pong(pong) => pong.lease,
-                    Down::Update(_) | Down::Opened | Down::Closed(_) => Duration::ZERO,
+                    Down::Link(_) | Down::Update(_) | Down::Opened | Down::Closed(_) => Duration::ZERO,
                 };
                 let told = match &message {
                     Down::Update(signed) => signed.as_update().cloned(),
-                    Down::Pong(_) | Down::Opened | Down::Closed(_) => None,
+                    Down::Link(_) | Down::Pong(_) | Down::Opened | Down::Closed(_) => None,
                 };
                 let wishes = self.verifiers[verifier].receive(message, at, &mut self.random);
+                self.check_believed(verifier, belief, &wishes);
                 self.perform(verifier, wishes, lease, told);
             }
         }

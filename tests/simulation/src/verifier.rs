@@ -10,9 +10,11 @@ use std::time::Duration;
 
 use countersign_core::Timestamp;
 use countersign_core::fleet::VerifierKey;
+use countersign_core::names::KeyId;
+use countersign_core::publishers::{FIRST_GENERATION, Generation, LinkRefused, Publishers};
 use countersign_core::requirements::Requirements;
 use countersign_core::staleness::ClassBudget;
-use countersign_core::trust::{Epoch, UpdateRules};
+use countersign_core::trust::{Epoch, UpdateRefused, UpdateRules};
 use countersign_core::verifier::{
     Accepted, Ack, Beginning, Effect, Ending, Event, HeldTrust, Kept, Message, Received, Saved, Session,
     SessionSettings, VerifierClock,
@@ -20,7 +22,7 @@ use countersign_core::verifier::{
 use countersign_core::verifying::{AuthenticToken, Expectations};
 
 use crate::clock::Clock;
-use crate::disk::{Disk, Writing};
+use crate::disk::{self, Disk, Writing};
 use crate::network::{Down, StreamId};
 use crate::random::Random;
 use crate::toy::{Signed, ToyHash};
@@ -46,6 +48,8 @@ const SAVE_PATIENCE: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(crate) struct Verifier {
     pub(crate) key: VerifierKey,
+    /// The publishing key that it has pinned.
+    pub(crate) pinned: KeyId,
     pub(crate) clock: Clock,
     pub(crate) disk: Disk,
     pub(crate) process: Option<Process>,
@@ -69,6 +73,7 @@ pub(crate) struct Verifier {
 #[derive(Debug)]
 pub(crate) struct Process {
     pub(crate) held: HeldTrust,
+    pub(crate) publishers: Publishers<(), Signed>,
     pub(crate) live: Option<Live>,
     pub(crate) saving: Option<Saving>,
     known: BTreeMap<String, AuthenticToken>,
@@ -104,7 +109,8 @@ pub(crate) struct Saving {
 
 #[derive(Debug)]
 enum Saves {
-    Trust(Box<Accepted<Signed>>),
+    /// With the generation of publisher sets that is on disk then.
+    Trust(Box<Accepted<Signed>>, Option<Generation>),
     Heartbeat,
 }
 
@@ -130,7 +136,8 @@ impl Verifier {
         let boot = self.clock.boot();
         let clock = VerifierClock::start(Some(Arc::clone(&boot)), now);
         let mut held = HeldTrust::new(self.rules.clone(), clock);
-        let found = self.disk.open(&self.rules, &boot, now);
+        let mut publishers = disk::pinned(&self.pinned);
+        let found = self.disk.open(&self.rules, &mut publishers, &boot, now);
         let goes_on = found.goes_on(&boot);
         if let Some(floor) = found.floor {
             held.raise_floor(floor);
@@ -148,6 +155,7 @@ impl Verifier {
         }
         self.process = Some(Process {
             held,
+            publishers,
             live: None,
             saving: None,
             known: BTreeMap::new(),
@@ -189,7 +197,7 @@ impl Verifier {
         let epoch = process.held.epoch();
         let beginning = Beginning {
             durable: epoch != 0 && process.durable_epoch == epoch,
-            replaces_log: process.wants_snapshot,
+            replaces_log: process.wants_snapshot || process.publishers.drops_keys(),
             may_end_for_log_from: process.may_end_for_log_from,
         };
         let mut machine = Session::new(settings, Arc::new(ToyHash), beginning, now);
@@ -215,15 +223,22 @@ impl Verifier {
         let now = self.clock.moment(at);
         match message {
             Down::Update(signed) => {
-                let Some(update) = signed.as_update() else {
+                let Some(received) = self.read(&signed) else {
                     return Vec::new();
                 };
-                let received = self.read(update);
-                let effects =
-                    self.with_session(|machine, held| machine.update(held, now, signed, Ok(received)));
+                let effects = self.with_session(|machine, held| machine.update(held, now, signed, received));
                 self.perform(effects, at, None, random)
             }
-            Down::Pong(pong) => {
+            Down::Link(signed) => {
+                self.follow(&signed);
+                Vec::new()
+            }
+            Down::Pong(mut pong) => {
+                if let Some((signed, read)) = &mut pong.heartbeat
+                    && !self.believes(signed)
+                {
+                    *read = Err(UpdateRefused::PublisherUnknown);
+                }
                 let anchor = self.anchor(&pong);
                 let effects = self.with_session(|machine, held| machine.pong(held, now, pong));
                 self.perform(effects, at, anchor, random)
@@ -244,16 +259,40 @@ impl Verifier {
         (current && !pong.lease.is_zero()).then(|| (*sent).min(signed.at + Duration::from_secs(1)))
     }
 
-    fn read(&self, update: &countersign_core::trust::Update) -> Received {
-        let update = update.clone();
+    /// Whether what is signed like this is believed.
+    pub(crate) fn believes(&self, signed: &Signed) -> bool {
+        let process = self.process.as_ref();
+        process.is_some_and(|process| process.publishers.key(signed.by.as_str()).is_some())
+    }
+
+    /// A link came to the next publisher set.
+    fn follow(&mut self, signed: &Signed) {
+        if let (Some(process), Some(link)) = (&mut self.process, signed.as_link()) {
+            let link = link.as_ref().clone();
+            let offered = process.publishers.offer(link, signed.by.as_str(), signed.clone());
+            if offered == Err(LinkRefused::Fork) {
+                process.held.contradicted();
+            }
+        }
+    }
+
+    fn read(&self, signed: &Signed) -> Option<Result<Received, UpdateRefused>> {
+        if !self.believes(signed) {
+            return Some(Err(UpdateRefused::PublisherUnknown));
+        }
+        let update = signed.as_update()?.as_ref().clone();
         // A revocation of a kind that this version does not know.
         let left_out = usize::from(self.half_reads && update.revocations().others_len() > 0);
-        Received {
+        let generation = self
+            .process
+            .as_ref()
+            .map_or(0, |process| process.publishers.generation());
+        Some(Ok(Received {
             update,
             left_out,
             length: 100,
-            publishers: countersign_core::publishers::FIRST_GENERATION,
-        }
+            publishers: generation.max(FIRST_GENERATION),
+        }))
     }
 
     fn with_session(
@@ -283,8 +322,14 @@ impl Verifier {
                     wishes.push(Wish::Send(message));
                 }
                 Effect::Save(accepted) => {
-                    let writing = self.disk.write(&accepted);
-                    wishes.push(self.save(writing, Saves::Trust(accepted), effects, at, random));
+                    let links = self
+                        .process
+                        .as_ref()
+                        .and_then(|process| process.publishers.unsaved());
+                    let generation = links.as_ref().map(|links| links.generation);
+                    let writing = self.disk.write(&accepted, links);
+                    let what = Saves::Trust(accepted, generation);
+                    wishes.push(self.save(writing, what, effects, at, random));
                     return wishes;
                 }
                 Effect::Keep(kept) => {
@@ -313,14 +358,21 @@ impl Verifier {
     }
 
     fn note(&mut self, message: &Message, at: Duration) {
+        let Some(process) = self.process.as_mut() else {
+            return;
+        };
+        if let Message::Hello(_) = message {
+            self.disk.seal_publishers(process.publishers.durable());
+        }
         if let Message::Ack(Ack {
             in_force,
             durable: true,
         }) = message
         {
-            self.disk.seal(*in_force);
+            let named = process.held.in_force().map(|trust| trust.state.publishers());
+            self.disk.seal(*in_force, named.unwrap_or_default());
         }
-        let live = self.process.as_mut().and_then(|process| process.live.as_mut());
+        let live = process.live.as_mut();
         if let (Some(live), Message::Ping(ping)) = (live, message) {
             live.pings.insert(ping.sequence, at);
         }
@@ -374,11 +426,14 @@ impl Verifier {
             process.wants_snapshot = saved.wants_snapshot;
             if saved.durable {
                 process.durable_epoch = tip;
+                if let Saves::Trust(_, Some(generation)) = &saving.what {
+                    process.publishers.saved(*generation);
+                }
             }
         }
         let mut rest = saving.rest;
         rest.extend(match saving.what {
-            Saves::Trust(accepted) => {
+            Saves::Trust(accepted, _) => {
                 self.with_session(|machine, held| machine.saved(held, now, *accepted, saved))
             }
             Saves::Heartbeat => self.with_session(|machine, held| machine.kept(held, now, saved)),

@@ -63,6 +63,8 @@ pub(crate) enum Event {
     Show,
     Judge(Box<Judging>),
     Operate,
+    /// An operator looks after publishing keys, or somebody uses one that is none any more.
+    Publish,
     Fail(Fault, Duration),
     /// The wall clock of an authority is set back by so much.
     SetBack {
@@ -138,6 +140,12 @@ pub struct Counts {
     pub installed: u64,
     /// Keys that were activated.
     pub activated: u64,
+    /// Publishing keys that were activated.
+    pub publishers: u64,
+    /// Links to publisher sets that verifiers followed.
+    pub followed: u64,
+    /// Links and updates that were signed by keys that publish no more, or never did.
+    pub forged: u64,
     /// Authorities that stopped because their store was shown to be old.
     pub stopped: u64,
     /// Times that an operator had one go on.
@@ -153,6 +161,8 @@ pub(crate) struct World {
     sequence: u64,
     queue: BinaryHeap<Reverse<Scheduled>>,
     pub(crate) random: Random,
+    /// For what concerns publishing keys: a run without those is the one that it was before there were any.
+    pub(crate) publishing: Random,
     pub(crate) plan: Plan,
     pub(crate) network: Network,
     pub(crate) authorities: Vec<Authority>,
@@ -173,13 +183,15 @@ impl World {
     /// The world of `seed`.
     pub(crate) fn new(seed: u64) -> Self {
         let mut random = Random::new(seed);
-        let plan = Plan::draw(&mut random);
+        let mut publishing = Random::new(!seed);
+        let plan = Plan::draw(&mut random).with_publishing(&mut publishing);
         let (authority, verifiers, links) = crate::setting::people(&plan, &mut random);
         let mut world = Self {
             now: Duration::ZERO,
             sequence: 0,
             queue: BinaryHeap::new(),
             random,
+            publishing,
             network: Network::new(links),
             opened_in_calm: vec![0; plan.verifiers],
             plan,
@@ -215,6 +227,9 @@ impl World {
         }
         if let Some(calm) = self.plan.calm_from {
             self.at(calm, Event::Calm);
+        }
+        if let Some(every) = self.plan.publish_every {
+            self.after(every, Event::Publish);
         }
     }
 
@@ -286,6 +301,7 @@ impl World {
             Event::Show => self.show(),
             Event::Judge(judging) => self.judge_late(*judging),
             Event::Operate => self.operate(),
+            Event::Publish => self.publish(),
             Event::Fail(fault, every) => self.fail(fault, every),
             Event::SetBack { authority, millis } => self.authorities[authority].clock.step(self.now, -millis),
             Event::Ask { fact } => self.ask(fact),
@@ -319,6 +335,7 @@ impl Event {
             Self::Probe { .. } => 18,
             Self::Calm => 19,
             Self::Recover => 20,
+            Self::Publish => 21,
         }
     }
 }

@@ -19,10 +19,10 @@ const CLEAN: u64 = 300;
 const BUDGET: u64 = 1500;
 
 /// The invariants that concern trust, each of which has to catch something, with the lines of the catalogue on a store that was
-/// put back (D17) and on an authority that nobody may stop without reason (F30).
-const CHECKED: [&str; 20] = [
+/// put back (D17) and on an authority that nobody may stop without reason (F30), and those of publishing keys (P-1 to P-4).
+const CHECKED: [&str; 24] = [
     "I-01", "I-02", "I-03", "I-04", "I-05", "I-06", "I-07", "I-08", "I-09", "I-10", "I-11", "I-12", "I-13",
-    "I-14", "I-15", "I-16", "I-17", "I-18", "I-19", "D17",
+    "I-14", "I-15", "I-16", "I-17", "I-18", "I-19", "D17", "P-1", "P-2", "P-3", "P-4",
 ];
 
 fn kept() -> Vec<u64> {
@@ -57,7 +57,7 @@ fn find(bug: Bug) -> Option<Outcome> {
     found
 }
 
-/// I-01 to I-19, and I-36 to I-39.
+/// I-01 to I-19, I-36 to I-39, and P-1 to P-4.
 #[test]
 fn no_bug_is_found_without_one() {
     let mut seeds = kept();

@@ -15,6 +15,7 @@ use countersign_core::spiffe::SpiffeId;
 use countersign_core::staleness::ClassBudget;
 use countersign_core::trust::{Change, Update, UpdateContent};
 
+use super::publishing::retire_publisher;
 use super::{Authority, Books, RingKey};
 use crate::toy::{Stated, ToyHash, ToyKey};
 
@@ -43,6 +44,11 @@ pub(crate) enum Mutation {
     Drop(KeyId),
     Prune,
     Quarantine(SpiffeId, bool),
+    PreparePublisher,
+    ActivatePublisher {
+        forced: bool,
+    },
+    RetirePublisher,
     /// Nothing is signed or changed any more, because of this.
     Stop(Stated),
     /// An operator has it go on.
@@ -63,6 +69,8 @@ pub(crate) struct Outcome {
     pub(crate) revoked: Option<Revocation>,
     /// Keys that verifiers may not hold when they sign.
     pub(crate) ungated: Vec<KeyId>,
+    /// A publishing key that verifiers may not hold when it signs.
+    pub(crate) ungated_publisher: Option<KeyId>,
     /// The time before which entries were dropped.
     pub(crate) pruned: Option<Timestamp>,
     pub(super) quarantine: Option<(SpiffeId, bool)>,
@@ -78,6 +86,7 @@ impl Outcome {
             update: None,
             revoked: None,
             ungated: Vec::new(),
+            ungated_publisher: None,
             pruned: None,
             quarantine: None,
             known: BTreeMap::new(),
@@ -90,6 +99,8 @@ impl Outcome {
         if self.books.ring.len() != before.ring.len() || self.books.times() != before.times() {
             change.key_set = Some(Arc::new(self.books.key_set()));
         }
+        let generation = self.books.publishing.generation();
+        change.publishers = (generation != before.publishing.generation()).then_some(generation);
         self.books.trust = before.trust.next(&change, &ToyHash);
         self.update = Some(Arc::new(Update {
             issuer: before.trust.issuer().clone(),
@@ -156,6 +167,9 @@ impl Authority {
             }
             Mutation::Prune => prune(outcome, &before, now.min(self.wall(at)), now),
             Mutation::Quarantine(spiffe_id, on) => Some(quarantine(outcome, spiffe_id, on)),
+            Mutation::PreparePublisher => self.prepare_publisher(outcome, &before, now, at),
+            Mutation::ActivatePublisher { forced } => self.activate_publisher(outcome, &before, forced, at),
+            Mutation::RetirePublisher => retire_publisher(outcome, &before, now, at),
             Mutation::Stop(shown) => {
                 let mut outcome = outcome;
                 outcome.books.recovery = Some(shown);

@@ -82,7 +82,8 @@ impl Authority {
             Arc::clone(trust.keys()),
             trust.revocations().clone(),
             &ToyHash,
-        );
+        )
+        .published_under(before.trust.publishers(), &ToyHash);
         outcome.books.recovery = None;
         outcome.books.committed_at = now;
         // Nobody was told of it: there is no update to it, only what those who come are sent.
