@@ -47,19 +47,16 @@ impl Ledger {
         .await
     }
 
-    /// Revokes the token with this `jti`, whenever it ends.
+    /// Revokes the token with this `jti`, whenever it ends. Done again, it is revoked for longer: the token may have been issued
+    /// since.
     ///
     /// # Errors
     /// [`LedgerError`]: `LimitReached`, or the store's.
     pub async fn revoke_token_id(&self, token_id: TokenId) -> Result<Done<Revoked>, LedgerError> {
         let life = self.policy().revocation_life;
         self.write(Hold::Nobody, move |books, now| {
-            let subject = RevokedSubject::Token(token_id);
-            if books.trust.revocations().find(&subject).is_some() {
-                return Ok(Plan::nothing(Revoked::Already));
-            }
             let revocation = Revocation {
-                subject,
+                subject: RevokedSubject::Token(token_id),
                 issued_before: Timestamp::default(),
                 expires_at: now.saturating_add(life),
             };

@@ -27,6 +27,7 @@ use crate::test_util::{Bench, START, client_id, in_turn, registration, said};
 mod clocks;
 mod drills;
 mod keys;
+mod prolonging;
 mod publishing;
 mod recovering;
 mod tampering;
