@@ -13,3 +13,4 @@ mod revocations;
 mod stage;
 mod sync;
 mod trust;
+mod whole_client;
