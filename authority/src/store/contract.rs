@@ -1,5 +1,7 @@
 //! What every store must do, as a suite: one call per backend.
 
+mod histories;
+
 use std::sync::Arc;
 
 use super::faulty::{Fault, FaultyStore};
@@ -191,6 +193,8 @@ async fn check_use(store: &Arc<dyn Store>) {
     a_deleted_record_has_version_zero_again(store.as_ref()).await;
     a_range_is_paged_in_order_and_stays_in_its_prefix(store.as_ref()).await;
     limits_are_refused_before_anything_is_written(store.as_ref()).await;
+    histories::the_last_drills_are_kept_and_read_in_their_order(store.as_ref()).await;
+    histories::the_last_links_are_kept_and_read_in_their_order(store.as_ref()).await;
 }
 
 /// The suite.
@@ -212,11 +216,13 @@ pub(crate) async fn check(place: &dyn Place) {
 #[tokio::test]
 async fn the_memory_store_keeps_the_promises() {
     check(&InMemory(MemoryStore::default())).await;
+    histories::the_next_process_finds_both_histories(&InMemory(MemoryStore::default())).await;
 }
 
 #[tokio::test]
 async fn the_redb_store_keeps_the_promises_also_when_opened_again() {
     check(&OnDisk(tempfile::tempdir().expect("a folder"))).await;
+    histories::the_next_process_finds_both_histories(&OnDisk(tempfile::tempdir().expect("a folder"))).await;
 }
 
 #[tokio::test]
