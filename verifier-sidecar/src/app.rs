@@ -30,7 +30,7 @@ use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
 
 use crate::api::{ApiService, VerifyApi, report_health};
-use crate::cache::{self, CacheError, CacheIdentity, CacheSettings, TrustCache};
+use crate::cache::{self, CacheError, CacheIdentity, CacheSettings, Opened, TrustCache};
 use crate::config::Config;
 use crate::metrics::{self, ConnectionMetrics, DecisionMetrics, ProxyMetrics};
 use crate::proxy::{Proxy, ProxySettings, Upstream};
@@ -234,11 +234,13 @@ impl TrustSource {
         let dial = dial(&authority, &config.authority.uri)?;
         let pinned = &config.authority.publishers;
         let publishers = Publishers::new(config.rules.issuer.clone(), pinned, Arc::new(AwsLc));
-        let (cache, verifier_id) = open_cache(config, &trust, publishers.clone(), Arc::clone(clock)).await?;
+        let opened = open_cache(config, &trust, publishers.clone(), Arc::clone(clock)).await?;
+        metrics::register_warm_start(registry, opened.warm_start);
+        let cache = Arc::new(opened.cache);
         let settings = SyncSettings {
             heartbeat_period: config.heartbeat,
             on_stop: config.on_stop,
-            ..SyncSettings::new(random_name()?, verifier_id)
+            ..SyncSettings::new(random_name()?, opened.verifier_id)
         };
         let supervisor = Supervisor::new(
             settings,
@@ -283,7 +285,7 @@ async fn open_cache(
     trust: &TrustStore,
     publishers: Publishers,
     clock: Arc<dyn Clock>,
-) -> Result<(Arc<TrustCache>, VerifierId), StartError> {
+) -> Result<Opened, StartError> {
     let identity = CacheIdentity {
         issuer: config.expectations.issuer.as_str().to_owned(),
         trust_domain: config.expectations.trust_domain.as_str().to_owned(),
@@ -305,7 +307,7 @@ async fn open_cache(
     if let Err(refused) = opened.restore(trust) {
         tracing::warn!(reason = refused.reason(), "the trust on disk is not used");
     }
-    Ok((Arc::new(opened.cache), opened.verifier_id))
+    Ok(opened)
 }
 
 /// The largest certificate file that is read, as for TLS.

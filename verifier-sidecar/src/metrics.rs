@@ -17,7 +17,7 @@ use prometheus_client::registry::Registry;
 
 use crate::verifier::{Admission, Denied};
 
-pub use state::{TlsParts, register_sync, register_tls, register_trust};
+pub use state::{TlsParts, register_sync, register_tls, register_trust, register_warm_start};
 
 /// Decisions, their reasons, and what the memory of tokens saved.
 #[derive(Clone, Debug)]

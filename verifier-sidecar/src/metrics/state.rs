@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use countersign_mtls::{ClientTls, ListenerStats, ServerTls, TlsHealth};
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
-use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::Registry;
 
+use crate::cache::WarmStart;
 use crate::sync::SyncMetrics;
 use crate::trust::{TrustAlarm, TrustStatus, TrustStore};
 
@@ -95,6 +97,38 @@ where
 
 fn whole(number: impl TryInto<i64>) -> i64 {
     number.try_into().unwrap_or(i64::MAX)
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WarmStartLabels {
+    outcome: &'static str,
+}
+
+/// What can become of the file for a warm start.
+const WARM_STARTS: [&str; 5] = ["not_named", "missing", "no_further", "used", "refused"];
+
+const fn outcome(warm_start: WarmStart) -> &'static str {
+    match warm_start {
+        WarmStart::NotNamed => "not_named",
+        WarmStart::Missing => "missing",
+        WarmStart::NoFurther(_) => "no_further",
+        WarmStart::Used(_) => "used",
+        WarmStart::Refused(_) => "refused",
+    }
+}
+
+/// Shows in `registry` what became of the file for a warm start, which is looked at once.
+pub fn register_warm_start(registry: &mut Registry, warm_start: WarmStart) {
+    let outcomes = Family::<WarmStartLabels, Gauge>::default();
+    for each in WARM_STARTS {
+        let became = outcomes.get_or_create_owned(&WarmStartLabels { outcome: each });
+        became.set(i64::from(each == outcome(warm_start)));
+    }
+    registry.register(
+        "warm_start",
+        "1 for what became of the file for a warm start, at the last start",
+        outcomes,
+    );
 }
 
 /// What there is to ask about TLS.
@@ -242,4 +276,33 @@ fn register_streams(registry: &mut Registry, sync: &SyncMetrics) {
         "1 while the trust in force is on disk, 0 while it is in memory only",
         cache.cache_durable,
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::Unusable;
+
+    /// Every outcome has its series, and the one that came has 1.
+    #[test]
+    fn what_became_of_the_file_for_a_warm_start_is_shown() {
+        for (warm_start, came) in [
+            (WarmStart::NotNamed, "not_named"),
+            (WarmStart::Missing, "missing"),
+            (WarmStart::NoFurther(7), "no_further"),
+            (WarmStart::Used(7), "used"),
+            (WarmStart::Refused(Unusable::BelowFloor), "refused"),
+            (WarmStart::Refused(Unusable::Malformed), "refused"),
+        ] {
+            let mut registry = countersign_runtime::metrics::registry("test", "1");
+            register_warm_start(&mut registry, warm_start);
+            let mut shown = String::new();
+            prometheus_client::encoding::text::encode(&mut shown, &registry).expect("encodes");
+            for outcome in WARM_STARTS {
+                let value = i64::from(outcome == came);
+                let line = format!("countersign_warm_start{{outcome=\"{outcome}\"}} {value}");
+                assert!(shown.lines().any(|has| has == line), "{line} is not in\n{shown}");
+            }
+        }
+    }
 }
