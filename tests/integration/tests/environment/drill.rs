@@ -145,6 +145,33 @@ async fn a_drill_in_whose_middle_the_authority_is_killed_is_interrupted() {
     let drill = dev.json(&["key", "drill", "show", "1"]);
     assert_eq!(drill["state"], "interrupted", "{drill}");
     assert_eq!(keys(&dev), 1);
+    let late = ["key", "drill", "abort", "1", "--reason", "a test"];
+    assert_eq!(dev.failed(&late).reason, "drill_not_running");
+    dev.pause(dev.environment.processes.sidecar.pid, false);
+    followed_by(&dev, 1).await;
+    dev.stop().await;
+}
+
+/// The one who runs it is told by whom it was aborted and why, and so is everybody later.
+#[tokio::test]
+async fn a_drill_that_waits_is_aborted_by_an_operator() {
+    let dev = start().await;
+    dev.pause(dev.environment.processes.sidecar.pid, true);
+    let mut running = begin(
+        &dev,
+        &["key", "drill", "run", "--reason", "a test", "--wait", "5m"],
+    );
+    eventually("the shadow is published", async || keys(&dev) == 2).await;
+    let aborted = dev.json(&["key", "drill", "abort", "--reason", "wrong day"]);
+    assert_eq!(
+        (&aborted["id"], &aborted["state"], &aborted["abort_reason"]),
+        (&json!(1), &json!("aborted"), &json!("wrong day")),
+        "{aborted}"
+    );
+    assert_eq!(keys(&dev), 1, "the shadow is gone");
+    let ended = tokio::task::spawn_blocking(move || running.wait()).await;
+    assert_eq!(ended.expect("runs").expect("ends").code(), Some(4));
+    assert_eq!(dev.json(&["key", "drill", "show", "1"]), aborted);
     dev.pause(dev.environment.processes.sidecar.pid, false);
     followed_by(&dev, 1).await;
     dev.stop().await;
