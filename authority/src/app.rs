@@ -335,7 +335,7 @@ impl App {
                 fleet: self.fleet.clone(),
                 keys: self.key_policy(),
             },
-            exports: Exports::new(desk.clone(), self.opened.feed.clone()),
+            exports: Exports::new(desk.clone(), self.opened.feed.clone(), self.fleet.clone()),
             verifiers: Verifiers {
                 desk: desk.clone(),
                 fleet: self.fleet.clone(),

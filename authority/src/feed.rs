@@ -249,16 +249,22 @@ impl Feed {
         {
             return Ok(signed.clone());
         }
-        let signed = state
-            .publishing
-            .publisher()
-            .sign(Context::Heartbeat, write_heartbeat(heartbeat))
-            .inspect_err(|_failed| {
-                Alarm::PublishingFailed.raise(&self.0.metrics, &heartbeat.epoch);
-            })?;
+        let signed = self.signed_heartbeat(state.publishing.publisher(), heartbeat)?;
         self.0.metrics.count_heartbeat();
         state.heartbeat = Some((heartbeat.sequence, signed.clone()));
         Ok(signed)
+    }
+
+    fn signed_heartbeat(
+        &self,
+        publisher: &Publisher,
+        heartbeat: &Heartbeat,
+    ) -> Result<trust::Signed, SigningFailed> {
+        publisher
+            .sign(Context::Heartbeat, write_heartbeat(heartbeat))
+            .inspect_err(|_failed| {
+                Alarm::PublishingFailed.raise(&self.0.metrics, &heartbeat.epoch);
+            })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -79,6 +79,16 @@ pub struct Untold {
     pub known: Vec<Known>,
     /// Who holds none any more.
     pub gone: Vec<VerifierKey>,
+    /// The epochs of trust files that nobody decides on any more.
+    pub expired: Vec<Epoch>,
+}
+
+impl Untold {
+    /// Whether there is nothing to tell.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.known.is_empty() && self.gone.is_empty() && self.expired.is_empty()
+    }
 }
 
 /// The fleet. Clones share it.
@@ -144,6 +154,19 @@ impl Fleet {
         for quarantine in roster.quarantined() {
             state.register.quarantine(quarantine.spiffe_id.clone(), true);
         }
+        for export in roster.exports() {
+            state
+                .register
+                .exported(export.epoch, self.elapsed_at(export.until));
+        }
+    }
+
+    /// A trust file of `epoch` or later is about to be given out, which nobody decides on from `until` on. The store has it.
+    pub fn exported(&self, epoch: Epoch, until: Timestamp) {
+        let end = self.elapsed_at(until);
+        let mut state = self.lock();
+        state.register.exported(epoch, end);
+        self.announce(state);
     }
 
     /// Grants nobody a lease any more: the authority has to be recovered first.
@@ -297,6 +320,13 @@ impl Fleet {
         Timestamp::from_seconds(at.as_secs().saturating_add(u64::from(at.subsec_nanos() > 0)))
     }
 
+    /// Elapsed time when the clock will say `time`; now, if it has.
+    fn elapsed_at(&self, time: Timestamp) -> Duration {
+        let left = Duration::from_secs(time.as_seconds())
+            .saturating_sub(Duration::from_millis(self.0.clock.now_millis()));
+        self.0.clock.elapsed().saturating_add(left)
+    }
+
     /// Told of everything that may change how far an epoch has come, but the passing of time.
     #[must_use]
     pub fn changes(&self) -> watch::Receiver<()> {
@@ -358,12 +388,17 @@ impl Fleet {
         Untold {
             known: known.collect(),
             gone,
+            expired: state.register.expired_files(elapsed, BATCH),
         }
     }
 
     /// The store has taken `untold` in. True when there is more.
     pub fn told(&self, untold: &Untold) -> bool {
+        let elapsed = self.0.clock.elapsed();
         let mut state = self.lock();
+        for epoch in &untold.expired {
+            state.register.strike_files(*epoch, elapsed);
+        }
         for Known { key, budgets } in &untold.known {
             state.register.stored(key, budgets);
             if state.to_be_stored.get(key) == Some(budgets) {

@@ -31,11 +31,10 @@ pub async fn run(fleet: Fleet, ledger: Ledger, stop: CancellationToken) {
 async fn tell(fleet: &Fleet, ledger: &Ledger, again: bool) -> bool {
     loop {
         let untold = fleet.to_tell();
-        if untold.known.is_empty() && untold.gone.is_empty() {
+        if untold.is_empty() {
             return true;
         }
-        let (known, gone) = (untold.known.clone(), untold.gone.clone());
-        match ledger.enrol(known, gone).await {
+        match ledger.enrol(untold.clone()).await {
             Ok(_) => {
                 if !fleet.told(&untold) {
                     return true;

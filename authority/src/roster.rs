@@ -1,15 +1,17 @@
-//! What the store knows of verifiers: who may hold a lease, and who is granted none. A value, like the registry of clients.
+//! What the store knows of verifiers: who may hold a lease, who is granted none, and until when somebody may decide on a trust file. A value, like the registry of clients.
 
 use countersign_core::fleet::VerifierKey;
 use countersign_core::revocation::DigestSum;
 use countersign_core::spiffe::SpiffeId;
+use countersign_core::trust::Epoch;
 use countersign_crypto::AwsLc;
 use rpds::HashTrieMapSync;
 
 use crate::store::Commit;
 use crate::store::record::RecordError;
 use crate::store::verifiers::{
-    Known, Quarantine, digest, known_name, quarantine_name, write_known, write_quarantine,
+    Export, Known, Quarantine, digest, export_name, known_name, quarantine_name, write_export, write_known,
+    write_quarantine,
 };
 
 /// A change of the roster.
@@ -23,6 +25,10 @@ pub enum RosterChange {
     Quarantined(Quarantine),
     /// It is granted leases again.
     Released(SpiffeId),
+    /// A trust file may be decided on.
+    Exported(Export),
+    /// Nobody decides on those of this epoch any more.
+    Expired(Epoch),
 }
 
 /// A record as the store has it.
@@ -36,6 +42,7 @@ struct Entry {
 enum Content {
     Known(Known),
     Quarantine(Quarantine),
+    Export(Export),
 }
 
 /// Every record about verifiers. Cloning is cheap.
@@ -50,7 +57,7 @@ impl Roster {
     pub fn known(&self) -> impl Iterator<Item = &Known> {
         self.entries.values().filter_map(|entry| match &entry.content {
             Content::Known(known) => Some(known),
-            Content::Quarantine(_) => None,
+            Content::Quarantine(_) | Content::Export(_) => None,
         })
     }
 
@@ -58,7 +65,15 @@ impl Roster {
     pub fn quarantined(&self) -> impl Iterator<Item = &Quarantine> {
         self.entries.values().filter_map(|entry| match &entry.content {
             Content::Quarantine(quarantine) => Some(quarantine),
-            Content::Known(_) => None,
+            Content::Known(_) | Content::Export(_) => None,
+        })
+    }
+
+    /// The trust files that somebody may decide on.
+    pub fn exports(&self) -> impl Iterator<Item = &Export> {
+        self.entries.values().filter_map(|entry| match &entry.content {
+            Content::Export(export) => Some(export),
+            Content::Known(_) | Content::Quarantine(_) => None,
         })
     }
 
@@ -75,8 +90,11 @@ impl Roster {
         match (change, entry) {
             (RosterChange::Known(wanted), Some(Content::Known(known))) => wanted == known,
             (RosterChange::Quarantined(_), Some(Content::Quarantine(_))) => true,
-            (RosterChange::Forgotten(_) | RosterChange::Released(_), entry) => entry.is_none(),
-            (RosterChange::Known(_) | RosterChange::Quarantined(_), _) => false,
+            (RosterChange::Exported(wanted), Some(Content::Export(export))) => wanted.until <= export.until,
+            (RosterChange::Forgotten(_) | RosterChange::Released(_) | RosterChange::Expired(_), entry) => {
+                entry.is_none()
+            }
+            (RosterChange::Known(_) | RosterChange::Quarantined(_) | RosterChange::Exported(_), _) => false,
         }
     }
 
@@ -95,7 +113,13 @@ impl Roster {
                 let bytes = write_quarantine(&name, quarantine)?;
                 self.enter(name, bytes, Content::Quarantine(quarantine.clone()));
             }
-            RosterChange::Forgotten(_) | RosterChange::Released(_) => self.strike(&name),
+            RosterChange::Exported(export) => {
+                let bytes = write_export(&name, export)?;
+                self.enter(name, bytes, Content::Export(*export));
+            }
+            RosterChange::Forgotten(_) | RosterChange::Released(_) | RosterChange::Expired(_) => {
+                self.strike(&name);
+            }
         }
         Ok(())
     }
@@ -119,6 +143,11 @@ impl Roster {
         self.enter(name, bytes, Content::Quarantine(quarantine));
     }
 
+    /// Takes in a trust file's record that the store has.
+    pub fn found_export(&mut self, name: String, bytes: Vec<u8>, export: Export) {
+        self.enter(name, bytes, Content::Export(export));
+    }
+
     fn enter(&mut self, name: String, bytes: Vec<u8>, content: Content) {
         self.strike(&name);
         self.sum.add(&digest(&name, &bytes, &AwsLc));
@@ -139,6 +168,8 @@ fn name(change: &RosterChange) -> String {
         RosterChange::Forgotten(key) => known_name(key, &AwsLc),
         RosterChange::Quarantined(quarantine) => quarantine_name(&quarantine.spiffe_id, &AwsLc),
         RosterChange::Released(spiffe_id) => quarantine_name(spiffe_id, &AwsLc),
+        RosterChange::Exported(export) => export_name(export.epoch),
+        RosterChange::Expired(epoch) => export_name(*epoch),
     }
 }
 
@@ -165,9 +196,14 @@ mod tests {
             since: Timestamp::from_seconds(1),
         };
         let mut roster = Roster::default();
+        let export = Export {
+            epoch: 3,
+            until: Timestamp::from_seconds(60),
+        };
         for change in [
             RosterChange::Known(known.clone()),
             RosterChange::Quarantined(quarantine),
+            RosterChange::Exported(export),
         ] {
             assert!(!roster.has(&change));
             roster.change(&change).unwrap();
@@ -179,10 +215,20 @@ mod tests {
         });
         assert!(!roster.has(&shorter), "other budgets are a change");
         roster.change(&shorter).unwrap();
-        assert_eq!((roster.known().count(), roster.quarantined().count()), (1, 1));
+        let until = |seconds| {
+            RosterChange::Exported(Export {
+                until: Timestamp::from_seconds(seconds),
+                ..export
+            })
+        };
+        assert!(roster.has(&until(59)), "an earlier end is no change");
+        assert!(!roster.has(&until(61)));
+        let counts = (roster.known().count(), roster.quarantined().count());
+        assert_eq!((counts, roster.exports().count()), ((1, 1), 1));
         for change in [
             RosterChange::Forgotten(known.key),
             RosterChange::Released(spiffe_id),
+            RosterChange::Expired(3),
         ] {
             assert!(!roster.has(&change));
             roster.change(&change).unwrap();

@@ -33,7 +33,7 @@ use countersign_core::names::VerifierId;
 use countersign_core::ports::Clock;
 use countersign_core::publishers::Unsaved;
 use countersign_core::trust::{Epoch, TrustState, UpdateRefused, UpdateRules};
-use countersign_core::verifier::{ClockMark, Saved};
+use countersign_core::verifier::{Age, ClockMark, Saved};
 use countersign_proto::sync::v1::hello::Proof;
 use countersign_proto::trust::v1::Signed;
 use prost::Message as _;
@@ -123,8 +123,8 @@ pub enum Found {
     Trust {
         /// The state.
         state: Box<TrustState>,
-        /// How long ago the authority confirmed it. Nothing when that is not known.
-        age: Option<Duration>,
+        /// How old the authority's confirmations of it are, as far as that is known: on disk, and in the file for a warm start.
+        ages: Vec<Age>,
     },
     /// Something that is not used: a cold start.
     Unusable(Unusable),
@@ -160,7 +160,9 @@ impl Opened {
             trust.resume_clock(mark);
         }
         match &self.found {
-            Found::Trust { state, age } => trust.install_cached((**state).clone(), *age).map(drop),
+            Found::Trust { state, ages } => trust
+                .install_cached((**state).clone(), ages.iter().copied())
+                .map(drop),
             Found::Nothing | Found::Unusable(_) => Ok(()),
         }
     }
@@ -226,9 +228,17 @@ impl TrustCache {
             .await
             .unwrap_or(Err(CacheError::ShuttingDown))?;
         let (warm_start, import) = outcome.warm_start;
+        let mut confirmed_too = None;
         if let Some(import) = import {
-            outcome.cache.keep(&import, &publishers).await;
-            outcome.found = Ok(Some(import.replayed));
+            let held = outcome.found.as_ref().ok().and_then(Option::as_ref);
+            let is_held = held.is_some_and(|held| held.state.epoch() == import.replayed.state.epoch());
+            if is_held {
+                confirmed_too = import.replayed.manifest;
+            } else {
+                confirmed_too = held.and_then(|held| held.manifest.clone());
+                outcome.cache.keep(&import, &publishers).await;
+                outcome.found = Ok(Some(import.replayed));
+            }
         }
         warm_start.tell();
         let mut mark = None;
@@ -239,9 +249,11 @@ impl TrustCache {
                 mark = replayed.mark;
                 // Opening took time, too.
                 let (boot, now) = (clock.boot(), moment(clock.as_ref()));
-                let manifest = replayed.manifest.as_ref();
+                let manifests = replayed.manifest.iter().chain(&confirmed_too);
                 Found::Trust {
-                    age: manifest.and_then(|manifest| manifest.age(boot.as_ref(), now)),
+                    ages: manifests
+                        .filter_map(|manifest| manifest.age(boot.as_ref(), now))
+                        .collect(),
                     state: Box::new(replayed.state),
                 }
             }

@@ -240,7 +240,7 @@ pub fn empty_store(clock: Arc<dyn Clock>) -> Arc<TrustStore> {
 
 /// Puts `state` in `store`, confirmed at this moment, without a lease.
 pub fn trust(store: &TrustStore, state: TrustState) {
-    store.install_cached(state, Some(Duration::ZERO)).unwrap();
+    store.install_cached(state, Some(Duration::ZERO.into())).unwrap();
 }
 
 /// The authority confirms what `store` has in force, and grants a lease of this length from this moment on.

@@ -14,7 +14,9 @@ use countersign_core::Timestamp;
 use countersign_core::freshness::StalenessRules;
 use countersign_core::ports::{Clock, Sha256};
 use countersign_core::trust::{Epoch, StateDigest, TrustState, Update, UpdateRefused, UpdateRules};
-use countersign_core::verifier::{ClockInDoubt, ClockMark, Grant, HeldTrust, InForce, Moment, VerifierClock};
+use countersign_core::verifier::{
+    Age, ClockInDoubt, ClockMark, Grant, HeldTrust, InForce, Moment, VerifierClock,
+};
 use countersign_core::verifying::TrustView;
 use tokio::sync::watch;
 
@@ -183,9 +185,13 @@ impl TrustStore {
     ///
     /// # Errors
     /// [`UpdateRefused`].
-    pub fn install_cached(&self, state: TrustState, age: Option<Duration>) -> Result<Offered, UpdateRefused> {
+    pub fn install_cached(
+        &self,
+        state: TrustState,
+        ages: impl IntoIterator<Item = Age>,
+    ) -> Result<Offered, UpdateRefused> {
         let now = self.moment();
-        self.write(|held| held.restore(state, age, now))
+        self.write(|held| held.restore(state, ages, now))
     }
 
     /// [`HeldTrust::resume_clock`], now.

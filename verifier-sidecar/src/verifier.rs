@@ -138,9 +138,7 @@ impl Look {
 
     fn refuses_in(&self, budget: &StalenessBudget) -> Duration {
         let trust = self.current.in_force();
-        trust.map_or(Duration::ZERO, |trust| {
-            budget.refuses_in(trust.lease_left(self.elapsed), trust.overdue(self.elapsed))
-        })
+        trust.map_or(Duration::ZERO, |trust| trust.refuses_in(budget, self.elapsed))
     }
 
     /// What there is to say to a request of `class` that is refused.

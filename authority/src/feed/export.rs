@@ -19,23 +19,25 @@ pub struct Exported {
 }
 
 impl Feed {
-    /// The current state, with a heartbeat that names exactly it.
+    /// The current state, with a heartbeat that names exactly it and expires at `expires_at_millis`. That it may be decided on until
+    /// then is already written down.
     ///
     /// # Errors
     /// [`SigningFailed`].
-    pub async fn export(&self) -> Result<Exported, SigningFailed> {
+    pub async fn export(&self, expires_at_millis: u64) -> Result<Exported, SigningFailed> {
         let _one_at_a_time = self.0.making.lock().await;
         let feed = self.clone();
         // As long a work as making a snapshot.
-        let made = tokio::task::spawn_blocking(move || feed.make_file());
+        let made = tokio::task::spawn_blocking(move || feed.make_file(expires_at_millis));
         made.await.unwrap_or(Err(SigningFailed))
     }
 
-    fn make_file(&self) -> Result<Exported, SigningFailed> {
+    fn make_file(&self, expires_at_millis: u64) -> Result<Exported, SigningFailed> {
         let (trust, heartbeat, publishing) = {
             let mut state = self.lock();
-            let heartbeat = state.machine.heartbeat(self.0.clock.now_millis());
-            let signed = self.sign_heartbeat(&mut state, &heartbeat)?;
+            let now_millis = self.0.clock.now_millis();
+            let heartbeat = state.machine.exported(now_millis, expires_at_millis);
+            let signed = self.signed_heartbeat(state.publishing.publisher(), &heartbeat)?;
             (state.machine.trust().clone(), signed, state.publishing.clone())
         };
         let snapshot = self.signed_update(publishing.publisher(), &snapshot(&trust, self.0.clock.now()))?;

@@ -190,11 +190,7 @@ async fn after_a_restart_who_was_known_is_waited_for() {
     let opened = bench.open().await;
     let member = bench.fleet.join(verifier_key("a"), introduction("1"), at(10));
     let untold = bench.fleet.to_tell();
-    opened
-        .ledger
-        .enrol(untold.known.clone(), vec![])
-        .await
-        .expect("stores");
+    opened.ledger.enrol(untold.clone()).await.expect("stores");
     drop(member);
     let again = Bench {
         fleet: Bench::over(Arc::clone(&bench.store)).fleet,
@@ -205,7 +201,10 @@ async fn after_a_restart_who_was_known_is_waited_for() {
     assert_eq!((reach.live, reach.in_force, reach.bounds.len()), (1, 0, 3));
     opened
         .ledger
-        .enrol(vec![], vec![verifier_key("a")])
+        .enrol(Untold {
+            gone: vec![verifier_key("a")],
+            ..Untold::default()
+        })
         .await
         .expect("stores");
     let third = Bench {

@@ -409,6 +409,10 @@ async fn read_roster(opening: &Opening, sum: &DigestSum) -> Result<Roster, Start
         let quarantine = verifiers::read_quarantine(&record.name, &record.value)?;
         roster.found_quarantine(record.name, record.value, quarantine);
     }
+    for record in read_all(store, verifiers::EXPORTED).await? {
+        let export = verifiers::read_export(&record.name, &record.value)?;
+        roster.found_export(record.name, record.value, export);
+    }
     // Whoever is missing may hold a lease that nobody would wait for.
     if roster.sum() == *sum {
         Ok(roster)

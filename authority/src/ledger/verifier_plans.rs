@@ -1,24 +1,53 @@
 //! What becomes of the roster of verifiers. None of it is an epoch: verifiers need not know of each other.
 
-use countersign_core::fleet::VerifierKey;
+use countersign_core::Timestamp;
 use countersign_core::spiffe::SpiffeId;
+use countersign_core::trust::Epoch;
 use countersign_wire::status::Failure;
 
 use super::{Done, Hold, Ledger, LedgerError, Plan};
+use crate::fleet::Untold;
 use crate::roster::RosterChange;
-use crate::store::verifiers::{Known, Quarantine};
+use crate::store::verifiers::{Export, Quarantine};
+
+/// The most epochs of which trust files may be decided on at one time.
+const MAX_EXPORTS: usize = 1000;
 
 impl Ledger {
-    /// Takes down verifiers that may hold a lease, and strikes those that hold none any more.
+    /// Takes down what the fleet has to have taken down before anything is granted, and strikes what is over.
     ///
     /// # Errors
     /// [`LedgerError`]: the store's.
-    pub async fn enrol(&self, known: Vec<Known>, gone: Vec<VerifierKey>) -> Result<Done<()>, LedgerError> {
-        let known = known.into_iter().map(RosterChange::Known);
-        let changes: Vec<_> = known
-            .chain(gone.into_iter().map(RosterChange::Forgotten))
-            .collect();
-        self.change_roster(changes).await
+    pub async fn enrol(&self, untold: Untold) -> Result<Done<()>, LedgerError> {
+        let Untold { known, gone, expired } = untold;
+        let gone = gone.into_iter().map(RosterChange::Forgotten);
+        let mut changes: Vec<_> = known.into_iter().map(RosterChange::Known).collect();
+        changes.extend(gone.chain(expired.into_iter().map(RosterChange::Expired)));
+        self.write_down(Hold::Nobody, move |books, _now| {
+            changes.retain(|change| !books.roster.has(change));
+            Ok(Plan::roster(changes, ()))
+        })
+        .await
+    }
+
+    /// Takes down that a trust file of the current epoch or later may be decided on until `until`: before it is given out. The
+    /// epoch.
+    ///
+    /// # Errors
+    /// [`LedgerError`]: `LimitReached`, or the store's.
+    pub async fn export(&self, until: Timestamp) -> Result<Done<Epoch>, LedgerError> {
+        self.write(Hold::Nobody, move |books, _now| {
+            let epoch = books.trust.epoch();
+            let change = RosterChange::Exported(Export { epoch, until });
+            if books.roster.has(&change) {
+                return Ok(Plan::nothing(epoch));
+            }
+            if books.roster.exports().count() >= MAX_EXPORTS {
+                return Err(LedgerError::Refused(Failure::LimitReached));
+            }
+            Ok(Plan::roster(vec![change], epoch))
+        })
+        .await
     }
 
     /// Grants an identity no more leases.
@@ -52,14 +81,6 @@ impl Ledger {
                 return Err(LedgerError::Refused(Failure::VerifierUnknown));
             }
             Ok(Plan::roster(vec![change], ()))
-        })
-        .await
-    }
-
-    async fn change_roster(&self, mut changes: Vec<RosterChange>) -> Result<Done<()>, LedgerError> {
-        self.write_down(Hold::Nobody, move |books, _now| {
-            changes.retain(|change| !books.roster.has(change));
-            Ok(Plan::roster(changes, ()))
         })
         .await
     }

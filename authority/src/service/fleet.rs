@@ -18,7 +18,7 @@ use tonic::{Request, Response, Status};
 
 use super::reach::{write_bounds, write_reach};
 use super::{Action, Desk, ledger_status, page_size, required_reason};
-use crate::fleet::{Fleet, KeyUsage, Listed};
+use crate::fleet::{Fleet, KeyUsage, Listed, Untold};
 
 /// How long a watcher waits between two answers, at least.
 const PAUSE: Duration = Duration::from_millis(250);
@@ -119,7 +119,11 @@ impl Verifiers {
         }
         // In memory first: should it come back meanwhile, it is taken down anew.
         self.fleet.forget(&key);
-        let done = self.desk.ledger.enrol(Vec::new(), vec![key]).await;
+        let untold = Untold {
+            gone: vec![key],
+            ..Untold::default()
+        };
+        let done = self.desk.ledger.enrol(untold).await;
         done.map_err(ledger_status)?;
         Ok(v1::ForgetVerifierResponse {})
     }

@@ -46,12 +46,14 @@ pub(super) fn write_reach(
 ) -> v1::EpochReach {
     let laggards = fleet.laggards(epoch, MAX_NAMED);
     let bounds = write_bounds(fleet, &reach.bounds, ends);
+    let files_until = reach.files_until.and_then(|end| capped(fleet, end, ends));
     v1::EpochReach {
         epoch,
         live: count(reach.live),
         in_force: count(reach.in_force),
         durable: count(reach.durable),
-        complete: bounds.is_empty(),
+        complete: bounds.is_empty() && files_until.is_none(),
+        trust_files_until: files_until.map(write_time),
         bounds,
         laggards: laggards
             .iter()
@@ -67,17 +69,23 @@ pub(super) fn write_bounds(
     bounds: &BTreeMap<ClassName, Duration>,
     ends: Option<Timestamp>,
 ) -> Vec<v1::ClassBound> {
-    if ends.is_some_and(|ends| ends <= fleet.now()) {
-        return Vec::new();
-    }
     let write = |(class, end): (&ClassName, &Duration)| {
-        let by = fleet.time_of(*end);
-        v1::ClassBound {
+        Some(v1::ClassBound {
             class: class.as_str().to_owned(),
-            by: Some(write_time(ends.map_or(by, |ends| by.min(ends)))),
-        }
+            by: Some(write_time(capped(fleet, *end, ends)?)),
+        })
     };
-    bounds.iter().map(write).collect()
+    bounds.iter().filter_map(write).collect()
+}
+
+/// When `end` is, but no later than `ends`. Nothing once that has come.
+fn capped(fleet: &Fleet, end: Duration, ends: Option<Timestamp>) -> Option<Timestamp> {
+    let by = fleet.time_of(end);
+    match ends {
+        Some(ends) if ends <= fleet.now() => None,
+        Some(ends) => Some(by.min(ends)),
+        None => Some(by),
+    }
 }
 
 fn write_laggard(fleet: &Fleet, laggard: &Laggard) -> v1::Laggard {

@@ -1,4 +1,4 @@
-//! Records of verifiers: who may hold a lease, and who is granted none. They lie open; the head record holds the digest over
+//! Records of verifiers: who may hold a lease, who is granted none, and until when somebody may decide on a trust file. They lie open; the head record holds the digest over
 //! them all, so that one that is missing or changed is noticed at start.
 
 use std::sync::Arc;
@@ -11,6 +11,7 @@ use countersign_core::names::{ClassName, VerifierId};
 use countersign_core::ports::Sha256;
 use countersign_core::spiffe::SpiffeId;
 use countersign_core::staleness::{ClassBudget, StalenessBudget};
+use countersign_core::trust::Epoch;
 use serde::{Deserialize, Serialize};
 
 use super::record::{self, RecordError, Stored};
@@ -19,6 +20,9 @@ use super::record::{self, RecordError, Stored};
 pub const KNOWN: &str = "verifiers/";
 /// What the names of quarantines' records begin with.
 pub const QUARANTINED: &str = "quarantine/";
+
+/// What the names of trust files' records begin with.
+pub const EXPORTED: &str = "exports/";
 
 /// A verifier that may hold a lease.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +42,15 @@ pub struct Quarantine {
     pub since: Timestamp,
 }
 
+/// Trust files that were given out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Export {
+    /// They are of this epoch or later.
+    pub epoch: Epoch,
+    /// From then on nobody decides on them.
+    pub until: Timestamp,
+}
+
 /// The name of a verifier's record. Identities are longer than names may be.
 #[must_use]
 pub fn known_name(key: &VerifierKey, sha256: &dyn Sha256) -> String {
@@ -54,6 +67,12 @@ pub fn known_name(key: &VerifierKey, sha256: &dyn Sha256) -> String {
 pub fn quarantine_name(spiffe_id: &SpiffeId, sha256: &dyn Sha256) -> String {
     let digest = sha256.sha256(&[spiffe_id.as_str().as_bytes()]);
     format!("{QUARANTINED}{}", encode_segment(&digest))
+}
+
+/// The name of the record of the trust files of `epoch`.
+#[must_use]
+pub fn export_name(epoch: Epoch) -> String {
+    format!("{EXPORTED}{epoch:016x}")
 }
 
 /// The digest of a record, which is counted in the head.
@@ -90,6 +109,17 @@ struct StoredQuarantine {
 }
 
 impl Stored for StoredQuarantine {
+    const FORMAT: u32 = 1;
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StoredExport {
+    epoch: u64,
+    until: u64,
+}
+
+impl Stored for StoredExport {
     const FORMAT: u32 = 1;
 }
 
@@ -163,6 +193,30 @@ pub fn read_quarantine(name: &str, bytes: &[u8]) -> Result<Quarantine, RecordErr
     })
 }
 
+/// The record of trust files, under `name`.
+///
+/// # Errors
+/// [`RecordError::Unwritable`].
+pub fn write_export(name: &str, export: &Export) -> Result<Vec<u8>, RecordError> {
+    let stored = StoredExport {
+        epoch: export.epoch,
+        until: export.until.as_seconds(),
+    };
+    record::write(name, &stored)
+}
+
+/// Reads the record called `name`.
+///
+/// # Errors
+/// [`RecordError`].
+pub fn read_export(name: &str, bytes: &[u8]) -> Result<Export, RecordError> {
+    let stored: StoredExport = record::read(name, bytes)?;
+    Ok(Export {
+        epoch: stored.epoch,
+        until: Timestamp::from_seconds(stored.until),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use countersign_core::fleet::assumed_budgets;
@@ -190,5 +244,12 @@ mod tests {
         let bytes = write_quarantine(&name, &quarantine).unwrap();
         assert_eq!(read_quarantine(&name, &bytes), Ok(quarantine));
         assert!(read_known(&name, &bytes).is_err());
+        let export = Export {
+            epoch: 7,
+            until: Timestamp::from_seconds(9),
+        };
+        let name = export_name(export.epoch);
+        let bytes = write_export(&name, &export).unwrap();
+        assert_eq!(read_export(&name, &bytes), Ok(export));
     }
 }

@@ -16,8 +16,7 @@ pub struct EpochReach {
     pub durable: u32,
     /// By when no verifier decides on an earlier epoch any more, for each class of methods that a live verifier has; not after a
     /// crash either, if it has the epoch in force and not on disk. A class in which this is so already, or whose time has come, is
-    /// left out. A verifier that
-    /// is connected is usually there in milliseconds.
+    /// left out. A verifier that is connected is usually there in milliseconds.
     #[prost(message, repeated, tag = "5")]
     pub bounds: ::prost::alloc::vec::Vec<ClassBound>,
     /// Those on which it is not in force, or not on disk: at most 100, the longest bound first.
@@ -26,9 +25,14 @@ pub struct EpochReach {
     /// When the last token that the change concerns has expired, if that is known: no bound is later, whoever has not heard.
     #[prost(message, optional, tag = "7")]
     pub tokens_end: ::core::option::Option<::prost_types::Timestamp>,
-    /// Nobody decides on an earlier epoch any more, or nothing is left that it could be decided wrongly about: no bound is ahead.
+    /// Nobody decides on an earlier epoch any more, or nothing is left that it could be decided wrongly about: no bound is ahead, and
+    /// no trust file's end.
     #[prost(bool, tag = "8")]
     pub complete: bool,
+    /// When the last trust file of an earlier epoch has expired: until then a verifier that nobody knows may decide on it in any class.
+    /// Not set: there is none.
+    #[prost(message, optional, tag = "9")]
+    pub trust_files_until: ::core::option::Option<::prost_types::Timestamp>,
 }
 /// By when a class of methods is decided on an epoch everywhere.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -4848,7 +4852,11 @@ pub mod revocation_service_server {
 }
 /// Request of ExportTrust.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct ExportTrustRequest {}
+pub struct ExportTrustRequest {
+    /// How long from now on a verifier may decide on it, whatever its budgets: a minute to 7 days. Not set: an hour.
+    #[prost(message, optional, tag = "1")]
+    pub lifetime: ::core::option::Option<::prost_types::Duration>,
+}
 /// Response of ExportTrust.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ExportTrustResponse {
@@ -4940,7 +4948,9 @@ pub mod trust_service_client {
         /// The trust of the current epoch as a file, in pieces: what a verifier would be sent, which can start on it while the authority
         /// is away (docs/protocol.md). The heartbeat in it is as good as an answer to a ping without a lease, so there is none while the
         /// authority is not recovered (UNAVAILABLE, `RECOVERY_REQUIRED`). One file is given out at a time (RESOURCE_EXHAUSTED,
-        /// `TOO_MANY_STREAMS`), for five minutes at most.
+        /// `TOO_MANY_STREAMS`), for five minutes at most. Nobody knows who starts from it, so until it expires it counts like a verifier
+        /// that is away: receipts name its end, and a key waits for it before it signs. FAILED_PRECONDITION, `LIMIT_REACHED`: a thousand
+        /// have not expired yet.
         pub async fn export_trust(
             &mut self,
             request: impl tonic::IntoRequest<super::ExportTrustRequest>,
@@ -4991,7 +5001,9 @@ pub mod trust_service_server {
         /// The trust of the current epoch as a file, in pieces: what a verifier would be sent, which can start on it while the authority
         /// is away (docs/protocol.md). The heartbeat in it is as good as an answer to a ping without a lease, so there is none while the
         /// authority is not recovered (UNAVAILABLE, `RECOVERY_REQUIRED`). One file is given out at a time (RESOURCE_EXHAUSTED,
-        /// `TOO_MANY_STREAMS`), for five minutes at most.
+        /// `TOO_MANY_STREAMS`), for five minutes at most. Nobody knows who starts from it, so until it expires it counts like a verifier
+        /// that is away: receipts name its end, and a key waits for it before it signs. FAILED_PRECONDITION, `LIMIT_REACHED`: a thousand
+        /// have not expired yet.
         async fn export_trust(
             &self,
             request: tonic::Request<super::ExportTrustRequest>,

@@ -232,4 +232,8 @@ pub struct Heartbeat {
     /// Revocations in the state at `epoch`.
     #[prost(uint64, tag = "6")]
     pub revocation_count: u64,
+    /// In a trust file: when, by the authority's clock in milliseconds since 1970, nothing is decided on it any more, whatever the
+    /// budgets. Zero in the answer to a ping.
+    #[prost(int64, tag = "7")]
+    pub expires_at_ms: i64,
 }

@@ -12,6 +12,7 @@
 //! Times are elapsed time of the authority's clock. A verifier counts from when it sent its ping, which is before the grant; for
 //! clocks that run apart, half a thousandth is added.
 
+mod files;
 mod reach;
 mod verifier;
 
@@ -27,6 +28,7 @@ use crate::staleness::ClassBudget;
 use crate::time::Timestamp;
 use crate::trust::Epoch;
 
+use files::TrustFiles;
 pub use reach::{Gate, Laggard, Reach};
 pub use verifier::Verifier;
 
@@ -109,6 +111,7 @@ pub struct Register {
     verifiers: BTreeMap<VerifierKey, Verifier>,
     quarantined: BTreeSet<SpiffeId>,
     next_stream: StreamId,
+    files: TrustFiles,
     /// How many streams each identity has open.
     open: BTreeMap<SpiffeId, usize>,
     /// How many verifiers are connected, by the epoch that each acknowledged last: kept up, because with every acknowledgement
@@ -119,13 +122,14 @@ pub struct Register {
 impl Register {
     /// Nobody yet. Leases last `lease`.
     #[must_use]
-    pub const fn new(limits: FleetLimits, lease: Duration) -> Self {
+    pub fn new(limits: FleetLimits, lease: Duration) -> Self {
         Self {
             limits,
             lease,
             verifiers: BTreeMap::new(),
             quarantined: BTreeSet::new(),
             next_stream: 0,
+            files: TrustFiles::default(),
             open: BTreeMap::new(),
             by_epoch: BTreeMap::new(),
         }
@@ -358,6 +362,23 @@ impl Register {
         };
         let ended = self.verifiers.iter().filter(ended);
         ended.take(most).map(|(key, _)| key.clone()).collect()
+    }
+
+    /// A trust file of `epoch` or later is about to be given out, which nobody decides on from `end` on. Who starts from it is not
+    /// known, so it counts like a verifier that is away.
+    pub fn exported(&mut self, epoch: Epoch, end: Duration) {
+        self.files.add(epoch, end);
+    }
+
+    /// The epochs of trust files that nobody decides on any more: at most `most`.
+    #[must_use]
+    pub fn expired_files(&self, elapsed: Duration, most: usize) -> Vec<Epoch> {
+        self.files.ended(elapsed, most)
+    }
+
+    /// The store has struck the trust files of `epoch`, which had expired at `elapsed`.
+    pub fn strike_files(&mut self, epoch: Epoch, elapsed: Duration) {
+        self.files.strike(epoch, elapsed);
     }
 
     /// Puts an identity in quarantine, or ends that.

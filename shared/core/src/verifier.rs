@@ -15,6 +15,7 @@
 //! they ask for, and reads and verifies what comes before they see it. What was signed is carried along as it is, as an `S`.
 
 mod clock;
+mod confirmations;
 mod held;
 mod in_force;
 mod messages;
@@ -31,6 +32,7 @@ use std::time::Duration;
 use crate::trust::{Epoch, StateDigest, TrustState, Update};
 
 pub use clock::{BootId, ClockInDoubt, ClockMark, TimeStated, TooFar, VerifierClock};
+pub use confirmations::{Age, Confirmations};
 pub use held::{Confirmation, Considered, Grant, HeldTrust, Offered, TrustAlarm};
 pub use in_force::InForce;
 pub use messages::{Ack, Hello, Message, Nack, Ping, Pong, Received};

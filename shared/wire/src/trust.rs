@@ -141,6 +141,9 @@ pub fn write_heartbeat(heartbeat: &Heartbeat) -> Vec<u8> {
         authority_time_ms: i64::try_from(heartbeat.authority_time_millis).unwrap_or(i64::MAX),
         sequence: heartbeat.sequence,
         revocation_count: heartbeat.revocation_count,
+        expires_at_ms: heartbeat
+            .expires_at_millis
+            .map_or(0, |millis| i64::try_from(millis).unwrap_or(i64::MAX)),
     }
     .encode_to_vec()
 }
@@ -159,6 +162,10 @@ pub fn read_heartbeat(payload: &[u8]) -> Result<Heartbeat, UpdateRefused> {
             .map_err(|_negative| UpdateRefused::Malformed)?,
         sequence: heartbeat.sequence,
         revocation_count: heartbeat.revocation_count,
+        expires_at_millis: match heartbeat.expires_at_ms {
+            0 => None,
+            millis => Some(u64::try_from(millis).map_err(|_negative| UpdateRefused::Malformed)?),
+        },
     })
 }
 

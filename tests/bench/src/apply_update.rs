@@ -194,7 +194,7 @@ fn verifier(fixture: &Fixture, clock: &Arc<dyn Clock>) -> Result<(Arc<TrustStore
         leeway: fixture.expected.leeway,
     };
     let trust = Arc::new(TrustStore::new(rules, Arc::default(), Arc::clone(clock)));
-    trust.install_cached(fixture.state.clone(), Some(Duration::ZERO))?;
+    trust.install_cached(fixture.state.clone(), Some(Duration::ZERO.into()))?;
     let verifier = Verifier::new(
         Arc::clone(&trust),
         fixture.expected.clone(),

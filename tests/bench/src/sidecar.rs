@@ -49,7 +49,7 @@ pub(crate) fn serve(upstream: SocketAddr) -> Result<(), Failure> {
     std::thread::spawn(move || calls.block_on(std::future::pending::<()>()));
     let app = control.block_on(App::build(config, Arc::new(SystemClock), handle))?;
     app.trust()
-        .install_cached(fixture.state.clone(), Some(Duration::ZERO))?;
+        .install_cached(fixture.state.clone(), Some(Duration::ZERO.into()))?;
     let address = app
         .addresses()
         .listeners

@@ -128,7 +128,7 @@ fn verifier(fixture: &Fixture, clock: &Arc<dyn Clock>) -> Result<Verifier, Failu
         leeway: fixture.expected.leeway,
     };
     let trust = TrustStore::new(rules, Arc::default(), Arc::clone(clock));
-    trust.install_cached(fixture.state.clone(), Some(Duration::ZERO))?;
+    trust.install_cached(fixture.state.clone(), Some(Duration::ZERO.into()))?;
     Ok(Verifier::new(
         Arc::new(trust),
         fixture.expected.clone(),

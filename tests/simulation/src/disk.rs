@@ -12,7 +12,7 @@ use countersign_core::planted::{Bug, planted};
 use countersign_core::publishers::{FIRST_GENERATION, Generation, LinkRefused, Publishers, Unsaved};
 use countersign_core::trust::{Epoch, TrustState, UpdateRules};
 use countersign_core::verifier::{
-    Accepted, BootId, ClockMark, Kept, Manifest, Moment, Replay, Saved, Signing, StateId, VerifierClock,
+    Accepted, Age, BootId, ClockMark, Kept, Manifest, Moment, Replay, Saved, Signing, StateId, VerifierClock,
 };
 
 use crate::random::Random;
@@ -75,7 +75,7 @@ pub(crate) type Links = Unsaved<Signed>;
 #[derive(Debug, Default)]
 pub(crate) struct Found {
     /// The state and its age.
-    pub(crate) trust: Option<(TrustState, Option<Duration>)>,
+    pub(crate) trust: Option<(TrustState, Option<Age>)>,
     pub(crate) mark: Option<ClockMark>,
     pub(crate) floor: Option<StateId>,
     /// The anchor of the heartbeat that the age is from.

@@ -104,6 +104,7 @@ fn a_heartbeat_that_is_changed_is_refused() {
         authority_time_millis: setting.now.as_seconds() * 1000,
         sequence: 12,
         revocation_count: 3,
+        expires_at_millis: None,
     };
     let payload = write_heartbeat(&heartbeat);
     assert_eq!(read_heartbeat(&payload), Ok(heartbeat.clone()));

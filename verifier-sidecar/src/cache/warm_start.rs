@@ -124,6 +124,10 @@ impl Reader<'_> {
         self.replay.follow_links(&records)?;
         let publishers = self.replay.publishers;
         let stated = publishers.heartbeat(&heartbeat).map_err(Unusable::Refused)?;
+        // The authority counts on nobody's deciding on it for longer, and knows of no other file.
+        if stated.lifetime().is_none() {
+            return Err(Unusable::Malformed.into());
+        }
         let unwritten = |_never| Unusable::Malformed;
         let identity = replay::write_identity(self.replay.identity).map_err(unwritten)?;
         let clock = replay::write_clock(&self.stated_at(stated.authority_time_millis)).map_err(unwritten)?;
@@ -193,7 +197,7 @@ impl Reader<'_> {
     fn age(&self, replayed: &Replayed) -> Duration {
         let manifest = replayed.manifest.as_ref();
         let age = manifest.and_then(|manifest| manifest.age(self.replay.boot.as_ref(), self.replay.now));
-        age.unwrap_or(Duration::MAX)
+        age.map_or(Duration::MAX, |age| age.so_far)
     }
 
     /// Whether the file has a later state than the disk, or a later confirmation of the same.

@@ -284,7 +284,18 @@ impl ScriptedAuthority {
             authority_time_millis: now_millis,
             sequence: self.sequence,
             revocation_count: u64::try_from(self.state.revocations().len()).unwrap(),
+            expires_at_millis: None,
         }
+    }
+
+    /// The same in a trust file that may be decided on for `lifetime`.
+    pub(crate) fn exported(&mut self, now_millis: u64, lifetime: Duration) -> Signed {
+        let lifetime = u64::try_from(lifetime.as_millis()).unwrap();
+        let statement = Heartbeat {
+            expires_at_millis: Some(now_millis + lifetime),
+            ..self.statement(now_millis)
+        };
+        self.sign_heartbeat(&statement)
     }
 
     pub(crate) fn sign_heartbeat(&self, heartbeat: &Heartbeat) -> Signed {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use countersign_core::freshness::{Freshness, StalenessRules};
 use countersign_core::staleness::StalenessBudget;
 use countersign_core::trust::{Epoch, StateDigest};
-use countersign_core::verifier::{HeldTrust, Moment, TrustAlarm};
+use countersign_core::verifier::{Confirmations, HeldTrust, InForce, Moment, TrustAlarm};
 
 /// What there is to tell about the trust in force, for status answers and metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,7 +16,7 @@ pub struct TrustStatus {
     pub digest: StateDigest,
     /// Time since the authority confirmed it. Nothing when it never did.
     pub age: Option<Duration>,
-    /// How long ago the lease on it ended: zero while it lasts. Nothing when it was never confirmed.
+    /// How long ago the lease on it ended: zero while it lasts. Nothing when it was never confirmed, or its lifetime has ended.
     pub overdue: Option<Duration>,
     /// How long the lease on it still lasts.
     pub lease_left: Duration,
@@ -27,6 +27,8 @@ pub struct TrustStatus {
     /// How much the wall clock is ahead of the time that decisions go by, in milliseconds; negative when it is behind.
     pub wall_ahead_millis: i64,
     default_budget: StalenessBudget,
+    confirmations: Confirmations,
+    elapsed: Duration,
     /// Keys in force.
     pub keys: usize,
     /// Revocations in force.
@@ -42,18 +44,21 @@ impl TrustStatus {
     pub(super) fn of(held: &HeldTrust, staleness: &StalenessRules, now: Moment) -> Self {
         let elapsed = now.elapsed;
         let trust = held.in_force();
-        let overdue = trust.and_then(|trust| trust.overdue(elapsed));
+        let confirmations = trust.map(InForce::confirmations).unwrap_or_default();
+        let overdue = confirmations.overdue(elapsed);
         let id = held.id();
         Self {
             epoch: id.epoch,
             digest: id.digest,
-            age: trust.and_then(|trust| trust.age(elapsed)),
+            age: confirmations.age(elapsed),
             overdue,
-            lease_left: trust.map_or(Duration::ZERO, |trust| trust.lease_left(elapsed)),
+            lease_left: confirmations.lease_left(elapsed),
             freshness: trust.map(|_| staleness.freshness(overdue)),
             time_known: held.now(elapsed).is_ok(),
             wall_ahead_millis: held.clock().wall_ahead_millis(now),
             default_budget: staleness.default_class.budget,
+            confirmations,
+            elapsed,
             keys: trust.map_or(0, |trust| trust.state.keys().keys().len()),
             revocations: trust.map_or(0, |trust| trust.state.revocations().len()),
             floor: held.floor().epoch,
@@ -89,6 +94,6 @@ impl TrustStatus {
     #[must_use]
     pub fn refuses_within(&self, budget: &StalenessBudget) -> Option<Duration> {
         self.freshness
-            .map(|_| budget.refuses_in(self.lease_left, self.overdue))
+            .map(|_| self.confirmations.refuses_in(budget, self.elapsed))
     }
 }

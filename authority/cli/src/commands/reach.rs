@@ -45,6 +45,8 @@ pub(crate) struct Reach {
     pub(crate) by: Option<At>,
     /// By when, for each class in which it is not so yet.
     pub(crate) bounds: BTreeMap<String, At>,
+    /// When the last trust file of an earlier epoch has expired, if there is one.
+    pub(crate) trust_files_until: Option<At>,
     /// When the last token concerned has expired, if the authority says.
     pub(crate) tokens_end: Option<At>,
     /// Those on which it is not in force, the longest bound first.
@@ -66,14 +68,16 @@ impl Reach {
     #[must_use]
     pub(crate) fn read(reach: v1::EpochReach) -> Self {
         let bounds = read_bounds(&reach.bounds);
+        let trust_files_until = At::read(reach.trust_files_until.as_ref());
         Self {
             epoch: reach.epoch,
             live: reach.live,
             in_force: reach.in_force,
             durable: reach.durable,
             complete: reach.complete,
-            by: latest(&bounds),
+            by: latest(&bounds).max(trust_files_until),
             bounds,
+            trust_files_until,
             tokens_end: At::read(reach.tokens_end.as_ref()),
             laggards: reach.laggards.into_iter().map(Laggard::read).collect(),
         }
@@ -88,7 +92,7 @@ impl Reach {
                 *bound = *promised.min(bound);
             }
         }
-        self.by = latest(&self.bounds);
+        self.by = latest(&self.bounds).max(self.trust_files_until);
         self
     }
 
@@ -112,6 +116,10 @@ impl Reach {
                     by.clock(now),
                     self.classes(now)
                 )
+            }
+            Some(by) if !self.complete && self.bounds.is_empty() => {
+                let by = by.clock(now);
+                format!("{extent} now; wherever one starts from an exported trust file, by {by} UTC")
             }
             // In force, and on a disk that does not take it: it would come back with what is there.
             Some(by) if !self.complete => {
@@ -153,7 +161,7 @@ impl Reach {
         lines.join("\n")
     }
 
-    /// Those on which it is not in force, each with what it is and until when.
+    /// Those on which it is not in force, each with what it is and until when, and the trust files without it.
     #[must_use]
     pub(crate) fn laggards(&self, now: Timestamp) -> Vec<String> {
         let named = self.laggards.iter().take(NAMED);
@@ -163,6 +171,10 @@ impl Reach {
         match all.saturating_sub(lines.len()) {
             0 => {}
             more => lines.push(format!("and {more} more")),
+        }
+        if let Some(until) = self.trust_files_until {
+            let until = until.clock(now);
+            lines.push(format!("exported trust files: the last expires at {until} UTC"));
         }
         lines
     }

@@ -1,6 +1,7 @@
 //! `countersign trust`: what verifiers hold, in a file.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use countersign_core::Timestamp;
@@ -14,6 +15,7 @@ use countersign_sidecar::cache::{TrustFileContent, inspect};
 use countersign_wire::trust_file::MAX_TRUST_FILE;
 use serde::Serialize;
 
+use crate::args::duration;
 use crate::connection::{Connection, ConnectionArgs};
 use crate::failure::{Exit, Failure};
 use crate::files::{self, Audience};
@@ -39,6 +41,10 @@ pub(crate) struct ExportArgs {
     /// Replace the file that is there
     #[arg(long)]
     force: bool,
+
+    /// How long sidecars may decide on it; until then receipts and rotations count on one that does
+    #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "1h")]
+    lifetime: Duration,
 
     #[command(flatten)]
     connection: ConnectionArgs,
@@ -79,7 +85,7 @@ async fn export(args: ExportArgs, output: Output) -> Result<(), Failure> {
         return Err(Failure::new(Exit::Failure, message).next("replace it with `--force`"));
     }
     let connection = Connection::operator(&args.connection).await?;
-    let bytes = received(&connection).await?;
+    let bytes = received(&connection, args.lifetime).await?;
     if args.force {
         files::write(&args.out, &bytes, Audience::Everybody)?;
     } else {
@@ -95,11 +101,14 @@ async fn export(args: ExportArgs, output: Output) -> Result<(), Failure> {
 }
 
 /// The whole file.
-async fn received(connection: &Connection) -> Result<Vec<u8>, Failure> {
+async fn received(connection: &Connection, lifetime: Duration) -> Result<Vec<u8>, Failure> {
     let answered = |status: tonic::Status| Failure::answered("cannot export the trust", &status);
     let late = |_elapsed| Failure::new(Exit::Unavailable, "the authority takes too long to answer");
     let mut trust = connection.trust();
-    let opening = tokio::time::timeout(connection.timeout, trust.export_trust(ExportTrustRequest {}));
+    let request = ExportTrustRequest {
+        lifetime: prost_types::Duration::try_from(lifetime).ok(),
+    };
+    let opening = tokio::time::timeout(connection.timeout, trust.export_trust(request));
     let mut pieces = opening.await.map_err(late)?.map_err(answered)?.into_inner();
     let mut bytes = Vec::new();
     loop {
@@ -125,6 +134,7 @@ struct Shown {
     state_digest: String,
     stated_at: String,
     age_seconds: u64,
+    expires_at: Option<String>,
     signed_by: String,
     revocations: usize,
     deltas: usize,
@@ -173,6 +183,10 @@ impl Shown {
             epoch: content.state.epoch(),
             state_digest: present::hex(content.state.digest()),
             stated_at: present::time(Timestamp::from_seconds(stated / 1000)),
+            expires_at: content
+                .heartbeat
+                .expires_at_millis
+                .map(|millis| present::time(Timestamp::from_seconds(millis / 1000))),
             age_seconds: now_millis.saturating_sub(stated) / 1000,
             signed_by: content.key_id.clone(),
             revocations: content.state.revocations().len(),
@@ -189,11 +203,12 @@ impl Shown {
 
     fn table(&self, paint: Paint) -> String {
         let line = |name: &str, value: String| vec![Text::toned(name, Tone::Faint), value.into()];
-        let age = present::duration(std::time::Duration::from_secs(self.age_seconds));
+        let age = present::duration(Duration::from_secs(self.age_seconds));
         let rows = vec![
             line("issuer", self.issuer.clone()),
             line("epoch", self.epoch.to_string()),
             line("stated at", format!("{}, {age} ago", self.stated_at)),
+            line("expires at", self.expires_at.clone().unwrap_or_default()),
             line("signed by", self.signed_by.clone()),
             line("revocations", self.revocations.to_string()),
         ];

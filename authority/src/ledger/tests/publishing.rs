@@ -9,6 +9,7 @@ use countersign_proto::trust::v1::Signed;
 use countersign_wire::publishers::read_publishers;
 
 use super::*;
+use crate::fleet::Untold;
 use crate::store::verifiers::Known;
 use crate::store::{Commit, publishers};
 use crate::test_util::{Published, introduction, verifier_key};
@@ -165,7 +166,12 @@ async fn activation_waits_for_who_does_not_hold_the_key() {
     let budgets = Arc::clone(&intro.budgets);
     let member = bench.fleet.join(key.clone(), intro, now).expect("joins");
     let known = Known { key, budgets };
-    let enrolled = ledger.enrol(vec![known], Vec::new()).await;
+    let enrolled = ledger
+        .enrol(Untold {
+            known: vec![known],
+            ..Untold::default()
+        })
+        .await;
     enrolled.expect("is taken down");
     bench.fleet.told(&bench.fleet.to_tell());
     member.acknowledged(1, true, now);

@@ -14,7 +14,7 @@ use countersign_proto::trust::v1::Signed;
 
 use super::super::recovering::recover;
 use super::*;
-use crate::fleet::Membership;
+use crate::fleet::{Membership, Untold};
 use crate::store::verifiers::Known;
 use crate::test_util::{Logs, Published, introduction, spiffe_id, verifier_key};
 
@@ -180,7 +180,10 @@ impl Restored {
         let known = Known { key, budgets };
         self.opened
             .ledger
-            .enrol(vec![known], Vec::new())
+            .enrol(Untold {
+                known: vec![known],
+                ..Untold::default()
+            })
             .await
             .expect("is taken down");
         self.bench.fleet.told(&self.bench.fleet.to_tell());

@@ -219,7 +219,7 @@ fn services(bench: &Bench, opened: &Opened, limits: &Arc<Limits>, stop: &Cancell
             fleet: bench.fleet.clone(),
             keys,
         },
-        exports: Exports::new(desk.clone(), opened.feed.clone()),
+        exports: Exports::new(desk.clone(), opened.feed.clone(), bench.fleet.clone()),
         verifiers: Verifiers {
             desk: desk.clone(),
             fleet: bench.fleet.clone(),

@@ -1,12 +1,20 @@
 //! The trust as a file: what a verifier would be sent, to operators only, one at a time.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use countersign_core::names::TokenId;
+use countersign_core::ports::Clock as _;
 use countersign_core::trust::UpdateContent;
+use countersign_core::verifier::MAX_CLOCK_DIFFERENCE;
 use countersign_crypto::AwsLc;
 use countersign_crypto::publishing::{Context, PinnedKeys};
-use countersign_proto::admin::v1::ExportTrustRequest;
+use countersign_proto::admin::v1::revoke_request::Subject;
+use countersign_proto::admin::v1::{
+    ActivateKeyRequest, ExportTrustRequest, PrepareKeyRequest, RevokeRequest,
+};
 use countersign_proto::trust::v1::{Signed, TrustFile};
+use countersign_wire::read_time;
 use countersign_wire::trust::{read_heartbeat, read_update};
 use countersign_wire::trust_file::read_trust_file;
 use futures_util::StreamExt as _;
@@ -17,9 +25,25 @@ use super::stage::{Stage, refusal};
 use crate::service::trust::pieces;
 use crate::test_util::Logs;
 
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn usual() -> ExportTrustRequest {
+    ExportTrustRequest { lifetime: None }
+}
+
+fn lasting(seconds: i64) -> ExportTrustRequest {
+    ExportTrustRequest {
+        lifetime: Some(prost_types::Duration { seconds, nanos: 0 }),
+    }
+}
+
 async fn export(stage: &Stage) -> Result<TrustFile, Status> {
+    exported(stage, usual()).await
+}
+
+async fn exported(stage: &Stage, request: ExportTrustRequest) -> Result<TrustFile, Status> {
     let mut exports = stage.exports().await;
-    let mut pieces = exports.export_trust(ExportTrustRequest {}).await?.into_inner();
+    let mut pieces = exports.export_trust(request).await?.into_inner();
     let mut bytes = Vec::new();
     while let Some(piece) = pieces.message().await? {
         bytes.extend(piece.piece);
@@ -62,12 +86,90 @@ async fn a_file_holds_the_current_state_and_a_heartbeat_for_it() {
             (trust.epoch(), *trust.digest())
         );
         assert_eq!(heartbeat.revocation_count, round + 1);
+        assert_eq!(heartbeat.lifetime(), Some(HOUR));
     }
     let text = logs.text();
     let audited = |line: &&str| line.contains("\"audit\"") && line.contains("export_trust");
     let audited: Vec<_> = text.lines().filter(audited).collect();
     assert_eq!(audited.len(), 2, "{text}");
     assert!(audited[1].contains("epoch 3"), "{}", audited[1]);
+}
+
+fn of_audience() -> RevokeRequest {
+    RevokeRequest {
+        subject: Some(Subject::Audience("billing".to_owned())),
+        reason: "a test".to_owned(),
+    }
+}
+
+/// I-08: nobody knows who starts from a file, so every receipt after it names when that has stopped, with the clock of whoever does
+/// behind by as much as is believed; also after a restart, and no longer than tokens live.
+#[tokio::test]
+async fn receipts_count_on_whoever_starts_from_a_file() {
+    let stage = Stage::new().await;
+    exported(&stage, lasting(7200)).await.expect("is given out");
+    let until = stage
+        .bench
+        .clock
+        .now()
+        .saturating_add(2 * HOUR + MAX_CLOCK_DIFFERENCE);
+    let revoked = stage.revocations().await.revoke(of_audience()).await;
+    let reach = revoked.expect("revokes").into_inner().reach.expect("a receipt");
+    assert_eq!((reach.live, reach.complete), (0, false));
+    let told = reach.trust_files_until.as_ref().and_then(read_time);
+    assert_eq!(
+        told,
+        Some(until.min(reach.tokens_end.as_ref().and_then(read_time).expect("known")))
+    );
+    assert!(reach.bounds.is_empty());
+
+    let watched = |stage: &Stage, epoch| stage.bench.fleet.reach(epoch).files_until;
+    let ends = watched(&stage, 2).expect("counted");
+    assert_eq!(stage.bench.fleet.time_of(ends), until);
+    assert_eq!(watched(&stage, 1), None, "the file has that epoch");
+    let restarted = stage.bench.copied().await;
+    restarted.open().await;
+    let ends = restarted.fleet.reach(2).files_until.expect("counted");
+    assert_eq!(restarted.fleet.time_of(ends), until);
+
+    restarted.clock.advance(2 * HOUR + MAX_CLOCK_DIFFERENCE);
+    assert!(restarted.fleet.reach(2).is_complete());
+    assert_eq!(restarted.fleet.to_tell().expired, [1]);
+}
+
+/// I-01: a key that a file lacks does not sign before the file has expired, unless an operator says so.
+#[tokio::test]
+async fn a_key_waits_for_files_without_it() {
+    let stage = Stage::new().await;
+    exported(&stage, lasting(60)).await.expect("is given out");
+    let mut keys = stage.keys().await;
+    keys.prepare_key(PrepareKeyRequest::default())
+        .await
+        .expect("prepares");
+    let refused = refusal(keys.activate_key(ActivateKeyRequest::default()).await);
+    assert_eq!(refused, (Code::FailedPrecondition, "VERIFIERS_BEHIND".to_owned()));
+    // A file with the key is no hindrance.
+    exported(&stage, lasting(3600)).await.expect("is given out");
+    stage
+        .bench
+        .clock
+        .advance(Duration::from_secs(60) + MAX_CLOCK_DIFFERENCE);
+    keys.activate_key(ActivateKeyRequest::default())
+        .await
+        .expect("activates");
+}
+
+#[tokio::test]
+async fn a_file_that_could_not_be_written_down_is_not_given_out() {
+    let stage = Stage::new().await;
+    for lifetime in [59, 7 * 24 * 3600 + 1, -1, 0] {
+        let refused = exported(&stage, lasting(lifetime)).await.expect_err("is refused");
+        assert_eq!(refused.code(), Code::InvalidArgument, "{lifetime}");
+    }
+    assert_eq!(stage.bench.fleet.reach(2).files_until, None);
+    stage.opened.ledger.close().await;
+    assert!(export(&stage).await.is_err());
+    assert_eq!(stage.bench.fleet.reach(2).files_until, None);
 }
 
 /// D17, F30: what an authority that is behind itself signs must start nobody.
@@ -82,12 +184,12 @@ async fn an_authority_that_is_not_recovered_gives_out_no_file() {
 async fn one_file_is_given_out_at_a_time() {
     let stage = Stage::new().await;
     let exports = stage.giver.clone();
-    let (exported, turn) = exports.clone().export().await.expect("is given out");
+    let (exported, turn) = exports.clone().export(&usual()).await.expect("is given out");
     let giving = pieces(exported.file, turn);
-    let refused = refusal(exports.clone().export().await.map(drop));
+    let refused = refusal(exports.clone().export(&usual()).await.map(drop));
     assert_eq!(refused, (Code::ResourceExhausted, "TOO_MANY_STREAMS".to_owned()));
     drop(giving);
-    drop(exports.export().await.expect("is given out"));
+    drop(exports.export(&usual()).await.expect("is given out"));
 }
 
 /// However large it is, it comes in small messages, and a caller that does not take them is cut.
@@ -111,7 +213,7 @@ async fn a_file_comes_in_pieces_and_not_for_ever() {
 
     let mut slow = Box::pin(pieces(file, turn().await));
     slow.next().await.expect("one").expect("a piece");
-    tokio::time::advance(std::time::Duration::from_secs(301)).await;
+    tokio::time::advance(Duration::from_secs(301)).await;
     assert_eq!(refusal(slow.next().await.expect("one")).0, Code::DeadlineExceeded);
     assert!(slow.next().await.is_none());
 }

@@ -270,6 +270,15 @@ impl<S: Clone> Feed<S> {
         self.heartbeat = Some(heartbeat.clone());
         heartbeat
     }
+
+    /// The heartbeat of a trust file, on which nobody decides from `expires_at_millis` on.
+    pub fn exported(&mut self, now_millis: u64, expires_at_millis: u64) -> Heartbeat {
+        self.sequence += 1;
+        Heartbeat {
+            expires_at_millis: Some(expires_at_millis),
+            ..Heartbeat::of(&self.trust, now_millis, self.sequence)
+        }
+    }
 }
 
 fn messages<S>(frames: Vec<Frame<S>>) -> Vec<S> {

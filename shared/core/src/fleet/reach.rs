@@ -20,13 +20,15 @@ pub struct Reach {
     pub durable: usize,
     /// By when each class is decided on it everywhere, whoever crashes. A class in which it is so already is left out.
     pub bounds: BTreeMap<ClassName, Duration>,
+    /// When the last trust file of an earlier epoch has expired. Nothing: there is none.
+    pub files_until: Option<Duration>,
 }
 
 impl Reach {
-    /// Whether no live verifier decides on anything earlier.
+    /// Whether nobody decides on anything earlier.
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        self.in_force == self.live && self.bounds.is_empty()
+        self.in_force == self.live && self.bounds.is_empty() && self.files_until.is_none()
     }
 }
 
@@ -48,11 +50,11 @@ pub struct Laggard {
 /// Whether a key that an epoch published may sign.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Gate {
-    /// Every live verifier holds the epoch.
+    /// Every live verifier holds the epoch, and every trust file.
     Open,
     /// Not yet.
     Waits {
-        /// How many lack it.
+        /// How many lack it, trust files among them.
         laggards: usize,
         /// When the last of them has stopped deciding, in elapsed time, if it is granted nothing more.
         until: Duration,
@@ -75,7 +77,10 @@ impl Register {
     /// How far `epoch` has come at `elapsed`.
     #[must_use]
     pub fn reach(&self, epoch: Epoch, elapsed: Duration) -> Reach {
-        let mut reach = Reach::default();
+        let mut reach = Reach {
+            files_until: self.files.before(epoch, elapsed).1,
+            ..Reach::default()
+        };
         for (_, verifier) in self.live(elapsed) {
             reach.live += 1;
             reach.durable += usize::from(verifier.durable >= epoch);
@@ -112,7 +117,8 @@ impl Register {
     /// Whether a key that `epoch` published may sign from now on: whoever may verify a token holds it, or decides nothing.
     #[must_use]
     pub fn gate(&self, epoch: Epoch, elapsed: Duration) -> Gate {
-        let (mut laggards, mut until) = (0, elapsed);
+        let (mut laggards, end) = self.files.before(epoch, elapsed);
+        let mut until = end.unwrap_or(elapsed);
         for (_, verifier) in self.live(elapsed) {
             if !verifier.holds(epoch, elapsed) {
                 laggards += 1;

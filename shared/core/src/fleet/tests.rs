@@ -237,6 +237,41 @@ fn what_is_on_a_disk_that_failed_is_bounded_too() {
     assert_eq!(stage.register.gate(2, stage.at), Gate::Open);
 }
 
+/// I-08, I-01: whoever starts from a trust file is not known, so receipts and the gate count the file until it expires; one that
+/// holds the epoch is not waited for.
+#[test]
+fn a_trust_file_counts_until_it_expires() {
+    let mut stage = Stage::new();
+    let (key, stream) = stage.settled("a", 1);
+    let (first, second) = (stage.at + 60 * SECOND, stage.at + 90 * SECOND);
+    stage.register.exported(1, first);
+    stage.register.exported(1, first - SECOND);
+    stage.register.exported(2, second);
+    stage.register.acknowledged(&key, stream, 3, true, NOW);
+    assert_eq!(stage.reach(1).files_until, None);
+    for (epoch, laggards, until) in [(2, 1, first), (3, 2, second)] {
+        let reach = stage.reach(epoch);
+        assert_eq!((reach.in_force, reach.files_until), (1, Some(until)));
+        assert!(!reach.is_complete());
+        let gate = stage.register.gate(epoch, stage.at);
+        assert_eq!(gate, Gate::Waits { laggards, until });
+    }
+    stage.at = first;
+    assert!(stage.reach(2).is_complete());
+    assert_eq!(stage.register.gate(2, stage.at), Gate::Open);
+    assert_eq!(stage.register.expired_files(stage.at, 9), [1]);
+    // Exported again while the store struck it.
+    stage.register.exported(1, second);
+    stage.register.strike_files(1, stage.at);
+    assert_eq!(stage.reach(2).files_until, Some(second));
+    stage.at = second;
+    for epoch in stage.register.expired_files(stage.at, 9) {
+        stage.register.strike_files(epoch, stage.at);
+    }
+    assert!(stage.register.expired_files(stage.at, 9).is_empty());
+    assert_eq!(stage.register.gate(3, stage.at), Gate::Open);
+}
+
 /// F12: a newcomer decides nothing until it has acknowledged the current epoch, so nothing waits for it.
 #[test]
 fn a_newcomer_that_holds_nothing_is_not_live() {

@@ -1,5 +1,7 @@
 //! What the authority says in between: which state is its current one.
 
+use std::time::Duration;
+
 use super::{Epoch, StateDigest, TrustState};
 use crate::names::Issuer;
 
@@ -18,6 +20,9 @@ pub struct Heartbeat {
     pub sequence: u64,
     /// Revocations in the state.
     pub revocation_count: u64,
+    /// When, by the authority's clock in milliseconds since 1970, nothing is decided on it any more, whatever the budgets. In trust
+    /// files only.
+    pub expires_at_millis: Option<u64>,
 }
 
 impl Heartbeat {
@@ -31,6 +36,14 @@ impl Heartbeat {
             authority_time_millis,
             sequence,
             revocation_count: u64::try_from(trust.revocations().len()).unwrap_or(u64::MAX),
+            expires_at_millis: None,
         }
+    }
+
+    /// How old it may become.
+    #[must_use]
+    pub fn lifetime(&self) -> Option<Duration> {
+        let lifetime = self.expires_at_millis?.saturating_sub(self.authority_time_millis);
+        Some(Duration::from_millis(lifetime))
     }
 }

@@ -7,8 +7,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::in_force::Confirmed;
-use super::{ClockInDoubt, ClockMark, InForce, Moment, StateId, TimeStated, TooFar, VerifierClock};
+use super::{
+    Age, ClockInDoubt, ClockMark, Confirmations, InForce, Moment, StateId, TimeStated, TooFar, VerifierClock,
+};
 use crate::planted::{Bug, planted};
 use crate::ports::Sha256;
 use crate::time::Timestamp;
@@ -250,31 +251,27 @@ impl HeldTrust {
     /// # Errors
     /// [`UpdateRefused`] when that would step back or contradict what was in force.
     pub fn install(&mut self, state: TrustState, at: Moment) -> Result<Offered, UpdateRefused> {
-        let confirmed = self.in_force.as_ref().and_then(|trust| trust.confirmed);
-        self.put(state, confirmed, at)
+        let before = self.in_force.as_ref().map(InForce::confirmations);
+        self.put(state, before.unwrap_or_default(), at)
     }
 
-    /// Puts `state` in force as it was found on disk, last confirmed `age` ago, if that is known.
+    /// Puts `state` in force as it was found on disk, with what is known of the ages of its confirmations.
     ///
     /// # Errors
     /// [`UpdateRefused`] when that would step back or contradict what was in force.
     pub fn restore(
         &mut self,
         state: TrustState,
-        age: Option<Duration>,
+        ages: impl IntoIterator<Item = Age>,
         at: Moment,
     ) -> Result<Offered, UpdateRefused> {
         // What was granted to another process is not counted on.
-        let confirmed = age.map(|age_then| Confirmed {
-            at: at.elapsed,
-            age_then,
-            lease: if planted(Bug::LeaseAfterStart) {
-                crate::staleness::MAX_LEASE
-            } else {
-                Duration::ZERO
-            },
-        });
-        self.put(state, confirmed, at)
+        let lease = if planted(Bug::LeaseAfterStart) {
+            crate::staleness::MAX_LEASE
+        } else {
+            Duration::ZERO
+        };
+        self.put(state, Confirmations::found(ages, lease, at.elapsed), at)
     }
 
     /// Takes note that `floor` was in force once.
@@ -353,7 +350,7 @@ impl HeldTrust {
     fn put(
         &mut self,
         state: TrustState,
-        confirmed: Option<Confirmed>,
+        confirmations: Confirmations,
         at: Moment,
     ) -> Result<Offered, UpdateRefused> {
         let offered = StateId::of(&state);
@@ -365,7 +362,7 @@ impl HeldTrust {
         self.floor = offered;
         self.alarm = None;
         self.ahead = self.ahead.beyond(&state, self.clock.best(at.elapsed));
-        self.in_force = Some(InForce::new(state, &self.ahead, at.elapsed, confirmed));
+        self.in_force = Some(InForce::new(state, &self.ahead, at.elapsed, confirmations));
         self.changes = self.changes.saturating_add(1);
         Ok(Offered::Installed)
     }

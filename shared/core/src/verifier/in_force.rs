@@ -1,35 +1,13 @@
-//! One trust state with what is needed to tell its age.
-//!
-//! Age counts from the moment when the ping was sent to which the authority answered that exactly this state was its
-//! current one, on a clock that goes on while the machine is suspended. A state that was never confirmed has no age
-//! and counts as expired: that a signature is good does not say that nothing newer exists.
+//! One trust state in force, with how the authority confirmed it.
 
 use std::time::Duration;
 
-use super::Grant;
-use crate::staleness::MAX_LEASE;
+use super::{Confirmations, Grant};
+use crate::staleness::StalenessBudget;
 use crate::trust::{Ahead, TrustState};
 use crate::verifying::TrustView;
 
-/// The shortest time that is not none.
-const SHORTEST: Duration = Duration::from_nanos(1);
-
-/// When the authority last confirmed the state in force, how old that confirmation was then, and for how long it granted that
-/// the state counts as current.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Confirmed {
-    pub(super) at: Duration,
-    pub(super) age_then: Duration,
-    pub(super) lease: Duration,
-}
-
-impl Confirmed {
-    const fn age(self, elapsed: Duration) -> Duration {
-        self.age_then.saturating_add(elapsed.saturating_sub(self.at))
-    }
-}
-
-/// One trust state with what is needed to tell its age.
+/// One trust state in force.
 #[derive(Clone, Debug)]
 pub struct InForce {
     /// Keys and revocations of one epoch, exactly those that its digest is of.
@@ -37,7 +15,7 @@ pub struct InForce {
     /// The same with what was taken back since by updates that could not be taken over, if there is any.
     stricter: Option<TrustState>,
     pub(super) installed_at: Duration,
-    pub(super) confirmed: Option<Confirmed>,
+    pub(super) confirmations: Confirmations,
 }
 
 impl InForce {
@@ -45,13 +23,13 @@ impl InForce {
         state: TrustState,
         ahead: &Ahead,
         installed_at: Duration,
-        confirmed: Option<Confirmed>,
+        confirmations: Confirmations,
     ) -> Self {
         let mut trust = Self {
             state,
             stricter: None,
             installed_at,
-            confirmed,
+            confirmations,
         };
         trust.tighten(ahead);
         trust
@@ -62,44 +40,33 @@ impl InForce {
         self.stricter = (!ahead.is_empty()).then(|| ahead.over(&self.state));
     }
 
-    /// Takes note that the state was confirmed with `grant`. The answer to an earlier ping may come late; it makes nothing
-    /// older.
+    /// Takes note that the state was confirmed with `grant`.
     pub(super) fn renew(&mut self, grant: Grant, elapsed: Duration) {
-        let confirmed = Confirmed {
-            at: grant.sent_at.min(elapsed),
-            age_then: Duration::ZERO,
-            lease: grant.lease.min(MAX_LEASE),
-        };
-        if self.age(elapsed).is_none_or(|age| confirmed.age(elapsed) <= age) {
-            self.confirmed = Some(confirmed);
-        }
+        self.confirmations.renew(grant, elapsed);
     }
 
-    /// Time since the authority confirmed this state, at `elapsed`. Nothing when it never did.
+    /// [`Confirmations::age`].
     #[must_use]
     pub fn age(&self, elapsed: Duration) -> Option<Duration> {
-        self.confirmed.map(|confirmed| confirmed.age(elapsed))
+        self.confirmations.age(elapsed)
     }
 
-    /// How long ago the lease on this state ended, at `elapsed`. Zero while it lasts, and more than that from the very
-    /// instant at which it has ended; nothing when the authority never confirmed the state.
+    /// [`Confirmations::overdue`].
     #[must_use]
     pub fn overdue(&self, elapsed: Duration) -> Option<Duration> {
-        let confirmed = self.confirmed?;
-        let age = confirmed.age(elapsed);
-        Some(if age < confirmed.lease {
-            Duration::ZERO
-        } else {
-            age.saturating_sub(confirmed.lease).max(SHORTEST)
-        })
+        self.confirmations.overdue(elapsed)
     }
 
-    /// How long the lease on this state still lasts, at `elapsed`.
+    /// [`Confirmations::refuses_in`].
     #[must_use]
-    pub fn lease_left(&self, elapsed: Duration) -> Duration {
-        self.confirmed.map_or(Duration::ZERO, |confirmed| {
-            confirmed.lease.saturating_sub(confirmed.age(elapsed))
-        })
+    pub fn refuses_in(&self, budget: &StalenessBudget, elapsed: Duration) -> Duration {
+        self.confirmations.refuses_in(budget, elapsed)
+    }
+
+    /// How the authority confirmed it.
+    #[must_use]
+    pub const fn confirmations(&self) -> Confirmations {
+        self.confirmations
     }
 
     /// What decisions are made on.

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::{BootId, ClockMark, MAX_CLOCK_DIFFERENCE, Moment, StateId};
+use super::{Age, BootId, ClockMark, MAX_CLOCK_DIFFERENCE, Moment, StateId};
 use crate::planted::{Bug, planted};
 use crate::ports::Sha256;
 use crate::time::Timestamp;
@@ -32,11 +32,18 @@ impl Manifest {
             .then(|| heartbeat.state_digest == *state.digest() && heartbeat.revocation_count == count)
     }
 
-    /// How long before `now` the authority stated it. Within one start of the machine, `boot`, that is exact. Otherwise it is
+    /// How old it is at `now`. Within one start of the machine, `boot`, that is exact. Otherwise it is
     /// the longer of what the authority's clock and this one's wall clock said then; unknown when this one reads clearly
     /// earlier than then: it was set back, or lost.
     #[must_use]
-    pub fn age(&self, boot: Option<&BootId>, now: Moment) -> Option<Duration> {
+    pub fn age(&self, boot: Option<&BootId>, now: Moment) -> Option<Age> {
+        Some(Age {
+            so_far: self.stated_before(boot, now)?,
+            lifetime: self.heartbeat.lifetime(),
+        })
+    }
+
+    fn stated_before(&self, boot: Option<&BootId>, now: Moment) -> Option<Duration> {
         let passed = self.sent.passed(boot, now.elapsed);
         if let Some(passed) = passed.filter(|_| !planted(Bug::AgeByWall)) {
             return Some(passed);

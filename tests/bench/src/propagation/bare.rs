@@ -61,6 +61,7 @@ impl Bare {
             authority_time_millis: SystemClock.now_millis(),
             sequence: 1,
             revocation_count: 0,
+            expires_at_millis: None,
         });
         Ok(Self {
             heartbeat: sign(&key, Context::Heartbeat, heartbeat)?,

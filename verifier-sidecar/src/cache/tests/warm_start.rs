@@ -4,6 +4,7 @@
 use std::os::unix::fs::DirBuilderExt as _;
 
 use bytes::Bytes;
+use countersign_core::staleness::StalenessBudget;
 use countersign_core::trust::Change;
 use countersign_proto::trust::v1::TrustFile;
 use countersign_wire::trust_file::{MAX_TRUST_FILE, write_trust_file};
@@ -11,6 +12,8 @@ use countersign_wire::trust_file::{MAX_TRUST_FILE, write_trust_file};
 use super::*;
 use crate::cache::warm_start::{WarmStart, inspect};
 use crate::sync::scripted::revocation;
+
+const LIFETIME: Duration = Duration::from_secs(7200);
 
 impl Desk {
     /// What the authority would give out at this moment.
@@ -20,7 +23,7 @@ impl Desk {
             publishers: Vec::new(),
             snapshot: Some(self.authority.snapshot()),
             deltas: Vec::new(),
-            heartbeat: Some(self.authority.heartbeat(now)),
+            heartbeat: Some(self.authority.exported(now, LIFETIME)),
         }
     }
 
@@ -110,6 +113,50 @@ async fn a_file_is_as_old_as_the_authority_said_it() {
         assert!(opened.cache.close().await);
         desk.forget_the_disk();
     }
+}
+
+/// I-08: what came from a file is decided on for the file's lifetime and no longer, also after a restart from disk, whatever the
+/// budgets; and what the authority told this sidecar itself goes on beside it.
+#[tokio::test]
+async fn a_file_is_decided_on_for_its_lifetime_and_no_longer() {
+    let mut desk = Desk::new();
+    desk.put_present();
+    let tolerant = StalenessBudget::both(Duration::from_secs(24 * 3600));
+    let clock = Arc::clone(&desk.clock);
+    let left = |opened: &Opened| {
+        let trust = store(&clock);
+        opened.restore(&trust).unwrap();
+        trust.status().refuses_within(&tolerant).unwrap()
+    };
+    let opened = desk.open().await;
+    assert_eq!(left(&opened), LIFETIME);
+    assert!(opened.cache.close().await);
+    desk.clock.advance(LIFETIME - SECOND);
+    desk.warm_start = None;
+    let opened = desk.open().await;
+    assert_eq!(left(&opened), SECOND);
+    assert!(opened.cache.close().await);
+    desk.clock.advance(SECOND);
+    let opened = desk.open().await;
+    assert_eq!(left(&opened), Duration::ZERO);
+    desk.save_heartbeat(&opened.cache).await;
+    assert!(opened.cache.close().await);
+    desk.clock.advance(SECOND);
+    desk.put_present();
+    let opened = desk.open().await;
+    assert_eq!(opened.warm_start, WarmStart::Used(1));
+    assert_eq!(left(&opened), Duration::from_secs(24 * 3600) - SECOND);
+    assert!(opened.cache.close().await);
+}
+
+/// The heartbeat of a stream is no file's: the authority has not written down that anybody may start from it.
+#[tokio::test]
+async fn a_file_without_an_end_is_refused() {
+    let mut desk = Desk::new();
+    let mut file = desk.file();
+    file.heartbeat = Some(desk.authority.heartbeat(desk.now_millis()));
+    let became = desk.became(&write_trust_file(&file)).await;
+    assert_eq!(became, WarmStart::Refused(Unusable::Malformed));
 }
 
 /// X03: in a start of the machine in which the authority was heard, setting the wall clock back makes no file younger.
@@ -277,6 +324,7 @@ async fn a_file_that_does_not_add_up_is_refused() {
     desk.authority.revoke("first");
     let good = desk.file();
     let mut statement = desk.authority.statement(desk.now_millis());
+    statement.expires_at_millis = Some(u64::MAX / 2);
     statement.revocation_count += 1;
     let miscounted = desk.authority.sign_heartbeat(&statement);
     statement.issuer = countersign_core::names::Issuer::parse("https://other.example.com").unwrap();
@@ -401,9 +449,20 @@ async fn a_later_confirmation_of_the_same_state_is_of_use() {
     desk.clock.advance(60 * SECOND);
     let later = write_trust_file(&desk.file());
     desk.clock.advance(60 * SECOND);
-    assert_eq!(desk.became(&later).await, WarmStart::Used(1));
+    desk.put(&later);
+    let opened = desk.open().await;
+    assert_eq!(
+        (opened.warm_start, trust(&opened).1),
+        (WarmStart::Used(1), Some(60 * SECOND))
+    );
+    assert!(opened.cache.close().await);
     desk.warm_start = None;
-    assert_eq!(trust(&desk.open().await).1, Some(60 * SECOND));
+    let opened = desk.open().await;
+    assert_eq!(
+        trust(&opened).1,
+        Some(120 * SECOND),
+        "the disk keeps what this sidecar was told"
+    );
 }
 
 /// K24: a later epoch that forgets a revocation is refused over the state that has it.

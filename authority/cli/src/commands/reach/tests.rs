@@ -52,6 +52,30 @@ fn reach(in_force: u32, live: u32) -> Reach {
     })
 }
 
+/// Whoever starts from a file is not known; the file is, and when it ends.
+#[test]
+fn exported_trust_files_are_named_with_their_end() {
+    let files_only = Reach::read(v1::EpochReach {
+        epoch: 7,
+        live: 20,
+        in_force: 20,
+        trust_files_until: at(300),
+        ..v1::EpochReach::default()
+    });
+    assert_eq!(
+        files_only.lines(now()),
+        "epoch 7: in force on all 20 verifiers now; wherever one starts from an exported trust file, by 14:05:00 UTC\n  \
+         exported trust files: the last expires at 14:05:00 UTC"
+    );
+    let both = Reach::read(v1::EpochReach {
+        trust_files_until: at(300),
+        ..lacking()
+    });
+    let lines = both.lines(now());
+    assert!(lines.contains("now; on all by 14:05:00 UTC"), "{lines}");
+    assert!(lines.contains("the last expires at 14:05:00 UTC"), "{lines}");
+}
+
 #[test]
 fn who_has_not_heard_is_named_with_the_time_from_which_it_is_safe() {
     let reach = Reach::read(lacking());
@@ -126,7 +150,7 @@ fn programs_get_every_bound_and_every_laggard() {
     let json = serde_json::to_value(Reach::read(lacking())).expect("JSON");
     let expected = serde_json::json!({
         "epoch": 7, "live": 20, "in_force": 19, "durable": 18, "complete": false,
-        "by": "2027-01-15T14:03:20Z", "tokens_end": null,
+        "by": "2027-01-15T14:03:20Z", "trust_files_until": null, "tokens_end": null,
         "bounds": { "strict": "2027-01-15T14:00:10Z", "normal": "2027-01-15T14:03:20Z" },
         "laggards": [{
             "spiffe_id": "spiffe://dev.test/b", "verifier_id": "3f2a91c0d4e5", "state": "away",

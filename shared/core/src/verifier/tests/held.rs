@@ -1,7 +1,7 @@
 //! It goes forward only, and tells its age.
 
 use super::*;
-use crate::staleness::MAX_LEASE;
+use crate::staleness::{MAX_BUDGET, MAX_LEASE, StalenessBudget};
 use crate::trust::UpdateRefused;
 
 /// What is held once `state` is in force, and confirmed at the beginning.
@@ -62,6 +62,7 @@ fn a_lease_counts_from_the_ping() {
     let left = |seconds| {
         held.in_force()
             .expect("in force")
+            .confirmations()
             .lease_left(after(seconds).elapsed)
     };
     assert_eq!(
@@ -120,11 +121,62 @@ fn a_newer_state_keeps_the_lease_of_the_one_that_it_contains() {
 fn a_restored_state_is_as_old_as_its_heartbeat_and_overdue() {
     for told in [Some(700 * SECOND), Some(Duration::ZERO), None] {
         let mut held = nothing();
-        held.restore(state(1), told, after(0)).expect("newer");
+        held.restore(state(1), told.map(Age::from), after(0))
+            .expect("newer");
         assert_eq!(age(&held, 5), told.map(|age| age + 5 * SECOND));
         assert_eq!(overdue(&held, 5), age(&held, 5));
         assert_ne!(overdue(&held, 0), Some(Duration::ZERO));
     }
+}
+
+/// I-08: what came with a lifetime is decided on until that has ended, and not for an instant longer, whatever the budgets. A newer
+/// state that nothing was granted for changes nothing about it; a grant does.
+#[test]
+fn a_lifetime_ends_every_budget() {
+    let mut held = nothing();
+    let found = Age {
+        so_far: 50 * SECOND,
+        lifetime: Some(60 * SECOND),
+    };
+    held.restore(state(1), [found], after(0)).expect("newer");
+    let refuses_in = |held: &HeldTrust| {
+        let trust = held.in_force().expect("in force");
+        trust.refuses_in(&StalenessBudget::both(MAX_BUDGET), after(9).elapsed)
+    };
+    assert_eq!(
+        (overdue(&held, 9), refuses_in(&held)),
+        (Some(59 * SECOND), SECOND)
+    );
+    held.install(state(2), after(9)).expect("newer");
+    assert_eq!((age(&held, 10), overdue(&held, 10)), (Some(60 * SECOND), None));
+    let longest = StalenessBudget::both(MAX_BUDGET);
+    assert!(longest.too_old(overdue(&held, 10)).is_some());
+    let id = StateId::of(&state(2));
+    held.confirm(id.epoch, &id.digest, granted(11), after(11));
+    assert_eq!(overdue(&held, 20), Some(Duration::ZERO));
+    assert!(overdue(&held, 100).is_some());
+}
+
+/// A file makes nothing older: what the authority told this verifier itself counts on when the file's lifetime has ended.
+#[test]
+fn a_file_is_counted_beside_what_was_told() {
+    let mut held = nothing();
+    let exported = Age {
+        so_far: 10 * SECOND,
+        lifetime: Some(60 * SECOND),
+    };
+    let told = Age::from(300 * SECOND);
+    held.restore(state(1), [told, exported], after(0)).expect("newer");
+    assert_eq!(overdue(&held, 49), Some(59 * SECOND));
+    assert_eq!(overdue(&held, 50), Some(350 * SECOND));
+    let trust = held.in_force().expect("in force");
+    let left = |budget: u64| {
+        trust.refuses_in(
+            &StalenessBudget::both(Duration::from_secs(budget)),
+            after(0).elapsed,
+        )
+    };
+    assert_eq!([left(30), left(900)], [20 * SECOND, 600 * SECOND]);
 }
 
 /// K12, K13: neither an older epoch nor other content for the same one takes the place of what is in force.
