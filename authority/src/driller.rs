@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use countersign_core::drill::{Drill, DrillEnd, DrillId, DrillOutcome, Next, Reached};
-use countersign_core::fleet::Gate;
 use countersign_core::jose::Algorithm;
 use countersign_runtime::ErrorChain;
 use countersign_wire::status::Failure;
@@ -161,11 +160,12 @@ impl Run {
         self.insist(|| ledger.end_drill(drill.id, end.clone())).await
     }
 
+    /// Whether it is on every verifier. Trust files are not waited for: what a drill measures is how fast verifiers are.
     fn is_everywhere(&self, drill: &Drill) -> bool {
         let (fleet, epoch) = (&self.driller.fleet, drill.awaited());
         match drill.withdrawn {
-            None => fleet.gate(epoch) == Gate::Open,
-            Some(_) => fleet.reach(epoch).is_complete(),
+            None => fleet.is_held(epoch),
+            Some(_) => fleet.reach(epoch).is_on_all_verifiers(),
         }
     }
 

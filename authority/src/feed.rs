@@ -239,7 +239,7 @@ impl Feed {
     }
 
     /// `heartbeat`, signed now or before.
-    fn sign_heartbeat(
+    fn shared_heartbeat(
         &self,
         state: &mut State,
         heartbeat: &Heartbeat,
@@ -249,13 +249,13 @@ impl Feed {
         {
             return Ok(signed.clone());
         }
-        let signed = self.signed_heartbeat(state.publishing.publisher(), heartbeat)?;
+        let signed = self.sign_heartbeat(state.publishing.publisher(), heartbeat)?;
         self.0.metrics.count_heartbeat();
         state.heartbeat = Some((heartbeat.sequence, signed.clone()));
         Ok(signed)
     }
 
-    fn signed_heartbeat(
+    fn sign_heartbeat(
         &self,
         publisher: &Publisher,
         heartbeat: &Heartbeat,

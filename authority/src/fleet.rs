@@ -289,6 +289,12 @@ impl Fleet {
         self.lock().register.gate(epoch, self.0.clock.elapsed())
     }
 
+    /// Whether every verifier that decides holds `epoch`, whatever trust files there are.
+    #[must_use]
+    pub fn is_held(&self, epoch: Epoch) -> bool {
+        self.lock().register.is_held(epoch, self.0.clock.elapsed())
+    }
+
     /// When each class of an identity's verifiers has stopped deciding, if nothing more is granted.
     #[must_use]
     pub fn ends(&self, spiffe_id: &SpiffeId) -> BTreeMap<ClassName, Duration> {
@@ -320,9 +326,11 @@ impl Fleet {
         Timestamp::from_seconds(at.as_secs().saturating_add(u64::from(at.subsec_nanos() > 0)))
     }
 
-    /// Elapsed time when the clock will say `time`; now, if it has.
+    /// Elapsed time when the clock will say `time`; now, if it has. Half a second less, so that [`Fleet::time_of`] always says the
+    /// same.
     fn elapsed_at(&self, time: Timestamp) -> Duration {
         let left = Duration::from_secs(time.as_seconds())
+            .saturating_sub(Duration::from_millis(500))
             .saturating_sub(Duration::from_millis(self.0.clock.now_millis()));
         self.0.clock.elapsed().saturating_add(left)
     }
@@ -411,7 +419,8 @@ impl Fleet {
                 state.usage.remove(key);
             }
         }
-        let more = !state.to_be_stored.is_empty() || untold.gone.len() == BATCH;
+        let more =
+            !state.to_be_stored.is_empty() || untold.gone.len() == BATCH || untold.expired.len() == BATCH;
         self.announce(state);
         self.0.told.notify_waiters();
         more

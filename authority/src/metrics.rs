@@ -229,7 +229,7 @@ impl Metrics {
         );
         registry.register(
             "rotation_waits_for",
-            "Verifiers that do not hold a key on disk which is due to sign",
+            "Verifiers, and trust files, that do not hold a key on disk which is due to sign",
             self.rotation_waits_for.clone(),
         );
         registry.register(

@@ -1,4 +1,5 @@
-//! Tells the store who may hold a lease, before anybody is granted one, and who holds none any more. Many verifiers that come at
+//! Tells the store who may hold a lease, before anybody is granted one, and what is over: leases, and the
+//! lives of trust files. Many verifiers that come at
 //! once, after a restart, are taken down in one commit.
 
 use std::time::Duration;

@@ -1,5 +1,7 @@
-//! What the store knows of verifiers: who may hold a lease, who is granted none, and until when somebody may decide on a trust file. A value, like the registry of clients.
+//! What the store knows of verifiers: who may hold a lease, who is granted none, and until when somebody may decide on a trust
+//! file. A value, like the registry of clients.
 
+use countersign_core::Timestamp;
 use countersign_core::fleet::VerifierKey;
 use countersign_core::revocation::DigestSum;
 use countersign_core::spiffe::SpiffeId;
@@ -75,6 +77,15 @@ impl Roster {
             Content::Export(export) => Some(export),
             Content::Known(_) | Content::Quarantine(_) => None,
         })
+    }
+
+    /// When nobody decides any more on the trust files of `epoch`.
+    #[must_use]
+    pub fn export_ends(&self, epoch: Epoch) -> Option<Timestamp> {
+        match &self.entries.get(&export_name(epoch))?.content {
+            Content::Export(export) => Some(export.until),
+            Content::Known(_) | Content::Quarantine(_) => None,
+        }
     }
 
     /// The digests of all records, summed up.
@@ -175,7 +186,6 @@ fn name(change: &RosterChange) -> String {
 
 #[cfg(test)]
 mod tests {
-    use countersign_core::Timestamp;
     use countersign_core::fleet::assumed_budgets;
     use countersign_core::names::VerifierId;
 

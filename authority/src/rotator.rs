@@ -72,7 +72,7 @@ impl Rotator {
         (waits == 0).then_some(step)
     }
 
-    /// How many verifiers have to hold the key first, or to stop, before it may sign.
+    /// How many verifiers have to hold the key first, or to stop, and trust files without it to expire, before it may sign.
     fn waits(&self, books: &Books, step: &RotationStep, now: Timestamp) -> usize {
         let RotationStep::Activate(key_id) = step else {
             return 0;

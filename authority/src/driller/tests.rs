@@ -215,6 +215,19 @@ async fn a_verifier_that_stops_deciding_is_safe_without_an_answer() {
     assert_eq!((answer.took, answer.until), (None, None));
 }
 
+/// It measures verifiers, and no verifier's speed changes when a trust file expires; receipts name that.
+#[tokio::test(start_paused = true)]
+async fn a_drill_does_not_wait_for_trust_files() {
+    let stage = Stage::over(Bench::new()).await;
+    let expires = now().saturating_add(Duration::from_secs(3600));
+    stage.bench.fleet.exported(1, expires);
+    let mut watched = stage.start().await.expect("starts");
+    let (outcome, drill) = ended(&mut watched).await;
+    assert_eq!(outcome, DrillOutcome::Complete);
+    let withdrawn = drill.withdrawn.expect("was withdrawn").epoch;
+    assert!(stage.bench.fleet.reach(withdrawn).files_until.is_some());
+}
+
 /// Whoever started it has gone.
 #[tokio::test(start_paused = true)]
 async fn a_drill_goes_on_when_nobody_watches() {

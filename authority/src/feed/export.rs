@@ -37,7 +37,7 @@ impl Feed {
             let mut state = self.lock();
             let now_millis = self.0.clock.now_millis();
             let heartbeat = state.machine.exported(now_millis, expires_at_millis);
-            let signed = self.signed_heartbeat(state.publishing.publisher(), &heartbeat)?;
+            let signed = self.sign_heartbeat(state.publishing.publisher(), &heartbeat)?;
             (state.machine.trust().clone(), signed, state.publishing.clone())
         };
         let snapshot = self.signed_update(publishing.publisher(), &snapshot(&trust, self.0.clock.now()))?;

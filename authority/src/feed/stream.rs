@@ -176,7 +176,7 @@ impl Handle {
         let mut state = self.feed.lock();
         let now = self.feed.0.clock.now_millis();
         let Answer { heartbeat, may_grant } = state.machine.answer(self.id, now, quarantined);
-        let signed = heartbeat.map(|heartbeat| self.feed.sign_heartbeat(&mut state, &heartbeat));
+        let signed = heartbeat.map(|heartbeat| self.feed.shared_heartbeat(&mut state, &heartbeat));
         let Ok(heartbeat) = signed.transpose() else {
             return;
         };

@@ -10,8 +10,8 @@ use crate::fleet::Untold;
 use crate::roster::RosterChange;
 use crate::store::verifiers::{Export, Quarantine};
 
-/// The most epochs of which trust files may be decided on at one time.
-const MAX_EXPORTS: usize = 1000;
+/// The most epochs of which trust files may be decided on at one time: one every five minutes that lasts a week is half of it.
+const MAX_EXPORTS: usize = 4096;
 
 impl Ledger {
     /// Takes down what the fleet has to have taken down before anything is granted, and strikes what is over.
@@ -22,8 +22,13 @@ impl Ledger {
         let Untold { known, gone, expired } = untold;
         let gone = gone.into_iter().map(RosterChange::Forgotten);
         let mut changes: Vec<_> = known.into_iter().map(RosterChange::Known).collect();
-        changes.extend(gone.chain(expired.into_iter().map(RosterChange::Expired)));
-        self.write_down(Hold::Nobody, move |books, _now| {
+        changes.extend(gone);
+        self.write_down(Hold::Nobody, move |books, now| {
+            // Another file of the same epoch may have been given out since.
+            let has_ended =
+                |epoch: &Epoch| books.roster.export_ends(*epoch).is_some_and(|until| until <= now);
+            let expired = expired.into_iter().filter(has_ended);
+            changes.extend(expired.map(RosterChange::Expired));
             changes.retain(|change| !books.roster.has(change));
             Ok(Plan::roster(changes, ()))
         })
@@ -42,7 +47,8 @@ impl Ledger {
             if books.roster.has(&change) {
                 return Ok(Plan::nothing(epoch));
             }
-            if books.roster.exports().count() >= MAX_EXPORTS {
+            let is_news = books.roster.export_ends(epoch).is_none();
+            if is_news && books.roster.exports().count() >= MAX_EXPORTS {
                 return Err(LedgerError::Refused(Failure::LimitReached));
             }
             Ok(Plan::roster(vec![change], epoch))

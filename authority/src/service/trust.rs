@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use countersign_core::fleet::trust_file_until;
 use countersign_core::staleness::MAX_BUDGET;
-use countersign_core::verifier::MAX_CLOCK_DIFFERENCE;
 use countersign_proto::admin::v1;
 use countersign_proto::admin::v1::trust_service_server::TrustService;
 use countersign_wire::read_duration;
@@ -65,8 +65,7 @@ impl Exports {
         let turn = Arc::clone(&self.turn).try_acquire_owned();
         let turn = turn.map_err(|_taken| status::failed(Failure::TooManyStreams))?;
         let expires_at = self.fleet.now().saturating_add(lifetime);
-        // Whoever starts from it has only its own clock to go by.
-        let until = expires_at.saturating_add(MAX_CLOCK_DIFFERENCE);
+        let until = trust_file_until(expires_at, lifetime);
         // INVARIANT (a bound holds): known to the register before the file is made, let alone given out. A change that comes in
         // between is in the file, or counts with it.
         let epoch = self

@@ -1,4 +1,5 @@
-//! Records of verifiers: who may hold a lease, who is granted none, and until when somebody may decide on a trust file. They lie open; the head record holds the digest over
+//! Records of verifiers: who may hold a lease, who is granted none, and until when somebody may decide on a trust file. They lie
+//! open; the head record holds the digest over
 //! them all, so that one that is missing or changed is noticed at start.
 
 use std::sync::Arc;

@@ -3118,6 +3118,7 @@ pub mod key_service_client {
         /// Lets a prepared key sign, from a moment far enough ahead that verifiers hear of it first; the one before is retired
         /// from that moment. FAILED_PRECONDITION (`KEY_NOT_PREPARED`); FAILED_PRECONDITION (`VERIFIERS_BEHIND`) while a live verifier
         /// does not hold the key on disk: `FleetService.WatchEpoch` of the key's epoch names it, and says by when it counts no more.
+        /// The same while a trust file without it has not expired.
         pub async fn activate_key(
             &mut self,
             request: impl tonic::IntoRequest<super::ActivateKeyRequest>,
@@ -3263,6 +3264,7 @@ pub mod key_service_server {
         /// Lets a prepared key sign, from a moment far enough ahead that verifiers hear of it first; the one before is retired
         /// from that moment. FAILED_PRECONDITION (`KEY_NOT_PREPARED`); FAILED_PRECONDITION (`VERIFIERS_BEHIND`) while a live verifier
         /// does not hold the key on disk: `FleetService.WatchEpoch` of the key's epoch names it, and says by when it counts no more.
+        /// The same while a trust file without it has not expired.
         async fn activate_key(
             &self,
             request: tonic::Request<super::ActivateKeyRequest>,
@@ -3921,6 +3923,7 @@ pub mod publishing_key_service_client {
         /// Lets the prepared key sign everything that is published from now on. FAILED_PRECONDITION (`KEY_NOT_PREPARED`);
         /// FAILED_PRECONDITION (`VERIFIERS_BEHIND`) while a live verifier does not hold the key on disk: `FleetService.WatchEpoch` of
         /// `published_in` names it, and says by when it counts no more.
+        /// The same while a trust file without it has not expired.
         pub async fn activate_publishing_key(
             &mut self,
             request: impl tonic::IntoRequest<super::ActivatePublishingKeyRequest>,
@@ -4016,6 +4019,7 @@ pub mod publishing_key_service_server {
         /// Lets the prepared key sign everything that is published from now on. FAILED_PRECONDITION (`KEY_NOT_PREPARED`);
         /// FAILED_PRECONDITION (`VERIFIERS_BEHIND`) while a live verifier does not hold the key on disk: `FleetService.WatchEpoch` of
         /// `published_in` names it, and says by when it counts no more.
+        /// The same while a trust file without it has not expired.
         async fn activate_publishing_key(
             &self,
             request: tonic::Request<super::ActivatePublishingKeyRequest>,
@@ -4949,8 +4953,8 @@ pub mod trust_service_client {
         /// is away (docs/protocol.md). The heartbeat in it is as good as an answer to a ping without a lease, so there is none while the
         /// authority is not recovered (UNAVAILABLE, `RECOVERY_REQUIRED`). One file is given out at a time (RESOURCE_EXHAUSTED,
         /// `TOO_MANY_STREAMS`), for five minutes at most. Nobody knows who starts from it, so until it expires it counts like a verifier
-        /// that is away: receipts name its end, and a key waits for it before it signs. FAILED_PRECONDITION, `LIMIT_REACHED`: a thousand
-        /// have not expired yet.
+        /// that is away: receipts name its end, and a key waits for it before it signs. RESOURCE_EXHAUSTED, `LIMIT_REACHED`: files of
+        /// 4,096 epochs have not expired yet.
         pub async fn export_trust(
             &mut self,
             request: impl tonic::IntoRequest<super::ExportTrustRequest>,
@@ -5002,8 +5006,8 @@ pub mod trust_service_server {
         /// is away (docs/protocol.md). The heartbeat in it is as good as an answer to a ping without a lease, so there is none while the
         /// authority is not recovered (UNAVAILABLE, `RECOVERY_REQUIRED`). One file is given out at a time (RESOURCE_EXHAUSTED,
         /// `TOO_MANY_STREAMS`), for five minutes at most. Nobody knows who starts from it, so until it expires it counts like a verifier
-        /// that is away: receipts name its end, and a key waits for it before it signs. FAILED_PRECONDITION, `LIMIT_REACHED`: a thousand
-        /// have not expired yet.
+        /// that is away: receipts name its end, and a key waits for it before it signs. RESOURCE_EXHAUSTED, `LIMIT_REACHED`: files of
+        /// 4,096 epochs have not expired yet.
         async fn export_trust(
             &self,
             request: tonic::Request<super::ExportTrustRequest>,

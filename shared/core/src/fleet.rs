@@ -29,6 +29,7 @@ use crate::time::Timestamp;
 use crate::trust::Epoch;
 
 use files::TrustFiles;
+pub use files::trust_file_until;
 pub use reach::{Gate, Laggard, Reach};
 pub use verifier::Verifier;
 

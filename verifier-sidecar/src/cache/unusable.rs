@@ -38,6 +38,8 @@ pub enum Unusable {
     Publishers,
     /// Links to other publishing keys are missing that were here: the database is older than it was.
     PublishersBehind,
+    /// It is a file for a warm start whose lifetime has ended.
+    Expired,
     /// A signature or a step is refused.
     Refused(UpdateRefused),
 }
@@ -76,6 +78,7 @@ impl Unusable {
             Self::Manifest => "manifest",
             Self::Publishers => "publishers",
             Self::PublishersBehind => "publishers_behind",
+            Self::Expired => "expired",
             Self::Refused(refused) => refused.reason(),
         }
     }

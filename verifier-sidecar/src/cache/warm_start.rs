@@ -45,6 +45,22 @@ pub enum WarmStart {
 }
 
 impl WarmStart {
+    /// Every outcome there is.
+    pub const OUTCOMES: [&str; 5] = ["not_named", "missing", "no_further", "used", "refused"];
+
+    /// The stable name for metrics.
+    #[must_use]
+    pub const fn outcome(self) -> &'static str {
+        let [not_named, missing, no_further, used, refused] = Self::OUTCOMES;
+        match self {
+            Self::NotNamed => not_named,
+            Self::Missing => missing,
+            Self::NoFurther(_) => no_further,
+            Self::Used(_) => used,
+            Self::Refused(_) => refused,
+        }
+    }
+
     /// Says it in the log, where an operator can see whether the file is of use.
     pub(super) fn tell(self) {
         match self {
@@ -100,6 +116,9 @@ impl Reader<'_> {
             Err(Rejected { reason, .. }) => return (WarmStart::Refused(reason), None),
         };
         let epoch = import.replayed.state.epoch();
+        if self.has_expired(&import.replayed) {
+            return (WarmStart::Refused(Unusable::Expired), None);
+        }
         if !self.leads_further(&import.replayed) {
             return (WarmStart::NoFurther(epoch), None);
         }
@@ -191,6 +210,18 @@ impl Reader<'_> {
             time_millis: latest,
             boot: None,
         }
+    }
+
+    /// Whether nothing is to be decided on it any more, so that it is of no use to anybody.
+    fn has_expired(&self, file: &Replayed) -> bool {
+        let lifetime = file
+            .manifest
+            .as_ref()
+            .and_then(|manifest| manifest.heartbeat.lifetime());
+        lifetime.is_some_and(|lifetime| {
+            let age = self.age(file);
+            age != Duration::MAX && age >= lifetime
+        })
     }
 
     /// How old `replayed` is; as old as can be when that is not known.

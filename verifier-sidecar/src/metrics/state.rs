@@ -104,25 +104,12 @@ struct WarmStartLabels {
     outcome: &'static str,
 }
 
-/// What can become of the file for a warm start.
-const WARM_STARTS: [&str; 5] = ["not_named", "missing", "no_further", "used", "refused"];
-
-const fn outcome(warm_start: WarmStart) -> &'static str {
-    match warm_start {
-        WarmStart::NotNamed => "not_named",
-        WarmStart::Missing => "missing",
-        WarmStart::NoFurther(_) => "no_further",
-        WarmStart::Used(_) => "used",
-        WarmStart::Refused(_) => "refused",
-    }
-}
-
 /// Shows in `registry` what became of the file for a warm start, which is looked at once.
 pub fn register_warm_start(registry: &mut Registry, warm_start: WarmStart) {
     let outcomes = Family::<WarmStartLabels, Gauge>::default();
-    for each in WARM_STARTS {
+    for each in WarmStart::OUTCOMES {
         let became = outcomes.get_or_create_owned(&WarmStartLabels { outcome: each });
-        became.set(i64::from(each == outcome(warm_start)));
+        became.set(i64::from(each == warm_start.outcome()));
     }
     registry.register(
         "warm_start",
@@ -298,7 +285,7 @@ mod tests {
             register_warm_start(&mut registry, warm_start);
             let mut shown = String::new();
             prometheus_client::encoding::text::encode(&mut shown, &registry).expect("encodes");
-            for outcome in WARM_STARTS {
+            for outcome in WarmStart::OUTCOMES {
                 let value = i64::from(outcome == came);
                 let line = format!("countersign_warm_start{{outcome=\"{outcome}\"}} {value}");
                 assert!(shown.lines().any(|has| has == line), "{line} is not in\n{shown}");

@@ -119,7 +119,7 @@ impl Reach {
             }
             Some(by) if !self.complete && self.bounds.is_empty() => {
                 let by = by.clock(now);
-                format!("{extent} now; wherever one starts from an exported trust file, by {by} UTC")
+                format!("{extent} now; safe everywhere by {by} UTC")
             }
             // In force, and on a disk that does not take it: it would come back with what is there.
             Some(by) if !self.complete => {
@@ -174,7 +174,9 @@ impl Reach {
         }
         if let Some(until) = self.trust_files_until {
             let until = until.clock(now);
-            lines.push(format!("exported trust files: the last expires at {until} UTC"));
+            lines.push(format!(
+                "exported trust files without it: decided on until {until} UTC"
+            ));
         }
         lines
     }

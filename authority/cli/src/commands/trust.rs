@@ -13,6 +13,7 @@ use countersign_proto::admin::v1::ExportTrustRequest;
 use countersign_runtime::SystemClock;
 use countersign_sidecar::cache::{TrustFileContent, inspect};
 use countersign_wire::trust_file::MAX_TRUST_FILE;
+use countersign_wire::write_duration;
 use serde::Serialize;
 
 use crate::args::duration;
@@ -106,7 +107,7 @@ async fn received(connection: &Connection, lifetime: Duration) -> Result<Vec<u8>
     let late = |_elapsed| Failure::new(Exit::Unavailable, "the authority takes too long to answer");
     let mut trust = connection.trust();
     let request = ExportTrustRequest {
-        lifetime: prost_types::Duration::try_from(lifetime).ok(),
+        lifetime: Some(write_duration(lifetime)),
     };
     let opening = tokio::time::timeout(connection.timeout, trust.export_trust(request));
     let mut pieces = opening.await.map_err(late)?.map_err(answered)?.into_inner();

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use countersign_core::fleet::trust_file_until;
 use countersign_core::names::TokenId;
 use countersign_core::ports::Clock as _;
 use countersign_core::trust::UpdateContent;
-use countersign_core::verifier::MAX_CLOCK_DIFFERENCE;
 use countersign_crypto::AwsLc;
 use countersign_crypto::publishing::{Context, PinnedKeys};
 use countersign_proto::admin::v1::revoke_request::Subject;
@@ -108,11 +108,7 @@ fn of_audience() -> RevokeRequest {
 async fn receipts_count_on_whoever_starts_from_a_file() {
     let stage = Stage::new().await;
     exported(&stage, lasting(7200)).await.expect("is given out");
-    let until = stage
-        .bench
-        .clock
-        .now()
-        .saturating_add(2 * HOUR + MAX_CLOCK_DIFFERENCE);
+    let until = trust_file_until(stage.bench.clock.now().saturating_add(2 * HOUR), 2 * HOUR);
     let revoked = stage.revocations().await.revoke(of_audience()).await;
     let reach = revoked.expect("revokes").into_inner().reach.expect("a receipt");
     assert_eq!((reach.live, reach.complete), (0, false));
@@ -132,9 +128,30 @@ async fn receipts_count_on_whoever_starts_from_a_file() {
     let ends = restarted.fleet.reach(2).files_until.expect("counted");
     assert_eq!(restarted.fleet.time_of(ends), until);
 
-    restarted.clock.advance(2 * HOUR + MAX_CLOCK_DIFFERENCE);
+    restarted.clock.advance(until.since(restarted.clock.now()));
     assert!(restarted.fleet.reach(2).is_complete());
     assert_eq!(restarted.fleet.to_tell().expired, [1]);
+}
+
+/// What the fleet says is over may not be by the time that the store hears of it: a file of the same epoch was given out again.
+#[tokio::test]
+async fn the_store_strikes_only_what_has_expired() {
+    let stage = Stage::new().await;
+    exported(&stage, lasting(60)).await.expect("is given out");
+    stage.bench.clock.advance(HOUR);
+    let untold = stage.bench.fleet.to_tell();
+    assert_eq!(untold.expired, [1]);
+    exported(&stage, lasting(3600)).await.expect("is given out");
+    stage.opened.ledger.enrol(untold.clone()).await.expect("stores");
+    stage.bench.fleet.told(&untold);
+    let kept = || stage.opened.ledger.books().roster.exports().count();
+    assert_eq!((kept(), stage.bench.fleet.to_tell().expired.len()), (1, 0));
+    assert!(stage.bench.fleet.reach(2).files_until.is_some());
+
+    stage.bench.clock.advance(3 * HOUR);
+    let untold = stage.bench.fleet.to_tell();
+    stage.opened.ledger.enrol(untold).await.expect("stores");
+    assert_eq!(kept(), 0);
 }
 
 /// I-01: a key that a file lacks does not sign before the file has expired, unless an operator says so.
@@ -142,6 +159,8 @@ async fn receipts_count_on_whoever_starts_from_a_file() {
 async fn a_key_waits_for_files_without_it() {
     let stage = Stage::new().await;
     exported(&stage, lasting(60)).await.expect("is given out");
+    let minute = Duration::from_secs(60);
+    let first_ends = trust_file_until(stage.bench.clock.now().saturating_add(minute), minute);
     let mut keys = stage.keys().await;
     keys.prepare_key(PrepareKeyRequest::default())
         .await
@@ -153,20 +172,25 @@ async fn a_key_waits_for_files_without_it() {
     stage
         .bench
         .clock
-        .advance(Duration::from_secs(60) + MAX_CLOCK_DIFFERENCE);
+        .advance(first_ends.since(stage.bench.clock.now()));
     keys.activate_key(ActivateKeyRequest::default())
         .await
         .expect("activates");
 }
 
 #[tokio::test]
-async fn a_file_that_could_not_be_written_down_is_not_given_out() {
+async fn a_lifetime_is_a_minute_to_a_week() {
     let stage = Stage::new().await;
     for lifetime in [59, 7 * 24 * 3600 + 1, -1, 0] {
         let refused = exported(&stage, lasting(lifetime)).await.expect_err("is refused");
         assert_eq!(refused.code(), Code::InvalidArgument, "{lifetime}");
     }
     assert_eq!(stage.bench.fleet.reach(2).files_until, None);
+}
+
+#[tokio::test]
+async fn a_file_that_could_not_be_written_down_is_not_given_out() {
+    let stage = Stage::new().await;
     stage.opened.ledger.close().await;
     assert!(export(&stage).await.is_err());
     assert_eq!(stage.bench.fleet.reach(2).files_until, None);

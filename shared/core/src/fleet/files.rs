@@ -3,7 +3,21 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::verifier::drift;
+use crate::time::Timestamp;
 use crate::trust::Epoch;
+use crate::verifier::MAX_CLOCK_DIFFERENCE;
+
+/// From when on nobody decides on a trust file that expires at `expires_at`, `lifetime` after it was made. Whoever starts from it has
+/// only its own clock to go by, which may be behind by as much as is believed, and run slow.
+#[must_use]
+pub fn trust_file_until(expires_at: Timestamp, lifetime: Duration) -> Timestamp {
+    let margin = MAX_CLOCK_DIFFERENCE.saturating_add(drift(lifetime));
+    // What is left of the second counts whole.
+    expires_at
+        .saturating_add(Duration::from_secs(margin.as_secs()))
+        .saturating_add(Duration::from_secs(1))
+}
 
 /// The trust files that may still be decided on, by epoch.
 #[derive(Clone, Debug, Default)]

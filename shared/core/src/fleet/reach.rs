@@ -28,7 +28,13 @@ impl Reach {
     /// Whether nobody decides on anything earlier.
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        self.in_force == self.live && self.bounds.is_empty() && self.files_until.is_none()
+        self.is_on_all_verifiers() && self.files_until.is_none()
+    }
+
+    /// The same of the verifiers that are known: whoever starts from a trust file is not.
+    #[must_use]
+    pub fn is_on_all_verifiers(&self) -> bool {
+        self.in_force == self.live && self.bounds.is_empty()
     }
 }
 
@@ -130,6 +136,13 @@ impl Register {
         } else {
             Gate::Waits { laggards, until }
         }
+    }
+
+    /// Whether every live verifier holds `epoch`, whatever trust files there are.
+    #[must_use]
+    pub fn is_held(&self, epoch: Epoch, elapsed: Duration) -> bool {
+        self.live(elapsed)
+            .all(|(_, verifier)| verifier.holds(epoch, elapsed))
     }
 
     /// Those who may decide. One that was granted nothing, or whose grants have ended, decides nothing, whether its stream is open

@@ -252,7 +252,8 @@ fn a_trust_file_counts_until_it_expires() {
     for (epoch, laggards, until) in [(2, 1, first), (3, 2, second)] {
         let reach = stage.reach(epoch);
         assert_eq!((reach.in_force, reach.files_until), (1, Some(until)));
-        assert!(!reach.is_complete());
+        assert!(reach.is_on_all_verifiers() && !reach.is_complete());
+        assert!(stage.register.is_held(epoch, stage.at));
         let gate = stage.register.gate(epoch, stage.at);
         assert_eq!(gate, Gate::Waits { laggards, until });
     }
@@ -270,6 +271,15 @@ fn a_trust_file_counts_until_it_expires() {
     }
     assert!(stage.register.expired_files(stage.at, 9).is_empty());
     assert_eq!(stage.register.gate(3, stage.at), Gate::Open);
+}
+
+/// A clock that runs slow is slower by minutes after a week, and one that is behind stays behind.
+#[test]
+fn the_end_of_a_trust_file_leaves_room_for_the_clock_of_who_starts_from_it() {
+    let week = Duration::from_secs(7 * 24 * 3600);
+    let after = |lifetime: Duration| trust_file_until(NOW, lifetime).since(NOW);
+    assert!(after(SECOND) >= Duration::from_secs(301));
+    assert!(after(week) >= Duration::from_secs(300) + week / 2000);
 }
 
 /// F12: a newcomer decides nothing until it has acknowledged the current epoch, so nothing waits for it.

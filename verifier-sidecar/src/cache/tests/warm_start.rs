@@ -149,6 +149,18 @@ async fn a_file_is_decided_on_for_its_lifetime_and_no_longer() {
     assert!(opened.cache.close().await);
 }
 
+/// A job that exports no more shows before an outage does: an expired file is refused by its name.
+#[tokio::test]
+async fn a_file_that_has_expired_is_refused() {
+    let mut desk = Desk::new();
+    let file = write_trust_file(&desk.file());
+    desk.clock.advance(LIFETIME - SECOND);
+    assert_eq!(desk.became(&file).await, WarmStart::Used(1));
+    desk.forget_the_disk();
+    desk.clock.advance(SECOND);
+    assert_eq!(desk.became(&file).await, WarmStart::Refused(Unusable::Expired));
+}
+
 /// The heartbeat of a stream is no file's: the authority has not written down that anybody may start from it.
 #[tokio::test]
 async fn a_file_without_an_end_is_refused() {

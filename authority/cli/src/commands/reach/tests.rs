@@ -64,8 +64,8 @@ fn exported_trust_files_are_named_with_their_end() {
     });
     assert_eq!(
         files_only.lines(now()),
-        "epoch 7: in force on all 20 verifiers now; wherever one starts from an exported trust file, by 14:05:00 UTC\n  \
-         exported trust files: the last expires at 14:05:00 UTC"
+        "epoch 7: in force on all 20 verifiers now; safe everywhere by 14:05:00 UTC\n  \
+         exported trust files without it: decided on until 14:05:00 UTC"
     );
     let both = Reach::read(v1::EpochReach {
         trust_files_until: at(300),
@@ -73,7 +73,10 @@ fn exported_trust_files_are_named_with_their_end() {
     });
     let lines = both.lines(now());
     assert!(lines.contains("now; on all by 14:05:00 UTC"), "{lines}");
-    assert!(lines.contains("the last expires at 14:05:00 UTC"), "{lines}");
+    assert!(
+        lines.contains("without it: decided on until 14:05:00 UTC"),
+        "{lines}"
+    );
 }
 
 #[test]
