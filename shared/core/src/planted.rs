@@ -108,11 +108,21 @@ pub enum Bug {
     PublisherGateSkipped,
     /// A prepared publishing key takes the place of the one that signs.
     PublisherReplacedAtOnce,
+    /// What a trust file confirms counts for longer than its lifetime.
+    LifetimeNotHeeded,
+    /// What a trust file confirms takes the place of what the authority told the verifier.
+    FileMakesOlder,
+    /// The register does not hear of trust files.
+    ExportNotWritten,
+    /// After a start of the authority nobody is taken to have a trust file.
+    ExportsForgotten,
+    /// A trust file is made before it is written down.
+    FileMadeFirst,
 }
 
 impl Bug {
     /// Every one.
-    pub const ALL: [Self; 51] = [
+    pub const ALL: [Self; 56] = [
         Self::GateSkipped,
         Self::GateOnAcknowledged,
         Self::AcknowledgedBeforeSaving,
@@ -164,6 +174,11 @@ impl Bug {
         Self::DroppedPublisherBelieved,
         Self::PublisherGateSkipped,
         Self::PublisherReplacedAtOnce,
+        Self::LifetimeNotHeeded,
+        Self::FileMakesOlder,
+        Self::ExportNotWritten,
+        Self::ExportsForgotten,
+        Self::FileMadeFirst,
     ];
 }
 

@@ -3,6 +3,7 @@
 //! A mutation is planned, committed, and only then visible: in the books, on the streams, to its operator. A crash while it is
 //! being committed leaves it made or not made, and nobody knows which before the next start.
 
+mod exports;
 mod plans;
 mod publishing;
 mod recovering;
@@ -27,6 +28,7 @@ use crate::clock::Clock;
 use crate::network::{Closed, Down, Greeting, StreamId};
 use crate::toy::{Signed, Stated, ToyKey};
 
+pub(crate) use exports::TrustFile;
 pub(crate) use plans::{Mutation, Outcome};
 pub(crate) use publishing::{Publishing, link};
 
@@ -52,6 +54,8 @@ pub(crate) struct Books {
     pub(crate) publishing: Publishing,
     pub(crate) roster: BTreeMap<VerifierKey, Arc<[ClassBudget]>>,
     pub(crate) quarantined: BTreeSet<SpiffeId>,
+    /// Until when trust files may be decided on, by epoch.
+    pub(crate) exports: BTreeMap<Epoch, Timestamp>,
     committed_at: Timestamp,
     starts: u64,
     /// What showed that these are not the books that were last published from, until an operator has recovered them.
@@ -67,6 +71,7 @@ impl Books {
             publishing: Publishing::new(),
             roster: BTreeMap::new(),
             quarantined: BTreeSet::new(),
+            exports: BTreeMap::new(),
             committed_at: Timestamp::default(),
             starts: 0,
             recovery: None,
@@ -166,6 +171,7 @@ impl Authority {
         for spiffe_id in &self.stored.quarantined {
             register.quarantine(spiffe_id.clone(), true);
         }
+        self.restore_exports(&mut register, at);
         let mut feed = Feed::new(self.stored.trust.clone(), self.stored.starts << 42);
         for (generation, link) in self.stored.publishing.links() {
             let _no_streams = feed.introduce(generation, link.clone());
@@ -239,6 +245,7 @@ impl Authority {
         for key in &outcome.gone {
             process.register.forget(key);
         }
+        outcome.note_files(&mut process.register, &self.clock, at);
         if let Some(update) = &outcome.update {
             let signed = Signed::update(Arc::clone(update), at, process.publisher.clone());
             let frame = Frame::new(update, signed, 100);
@@ -288,7 +295,9 @@ impl Authority {
             process.register.unstored(key);
         }
         let known = process.untold.clone();
-        (!known.is_empty() || !gone.is_empty()).then_some(Mutation::Enrol { known, gone })
+        let expired = process.register.expired_files(elapsed, 100);
+        let is_news = !known.is_empty() || !gone.is_empty() || !expired.is_empty();
+        is_news.then_some(Mutation::Enrol { known, gone, expired })
     }
 
     /// Streams that have said nothing for too long.

@@ -3,6 +3,9 @@
 //! What is written when is as in the sidecar's journal: records first, flushed, then the floor in a file of its own. A crash in
 //! between leaves some of it; a torn write leaves a record that cannot be read; a backup puts an older directory back.
 
+mod found;
+mod warm_start;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,13 +13,15 @@ use std::time::Duration;
 use countersign_core::names::KeyId;
 use countersign_core::planted::{Bug, planted};
 use countersign_core::publishers::{FIRST_GENERATION, Generation, LinkRefused, Publishers, Unsaved};
-use countersign_core::trust::{Epoch, TrustState, UpdateRules};
+use countersign_core::trust::{Epoch, UpdateRules};
 use countersign_core::verifier::{
-    Accepted, Age, BootId, ClockMark, Kept, Manifest, Moment, Replay, Saved, Signing, StateId, VerifierClock,
+    Accepted, ClockMark, Kept, Manifest, Replay, Saved, Signing, StateId, VerifierClock,
 };
 
 use crate::random::Random;
 use crate::toy::{Signed, ToyHash};
+
+pub(crate) use found::{Confirmed, Found, Starting, off};
 
 /// From so many deltas on, a snapshot is asked for. Far fewer than in earnest, so that it happens.
 const LOG_BOUND: usize = 24;
@@ -28,6 +33,8 @@ struct Heard {
     sent: ClockMark,
     /// From when on, in true time, what it confirms may count as confirmed.
     anchor: Duration,
+    /// How far the clock was off by which `sent` was told.
+    error: Duration,
     /// Whether it does so no more.
     void: bool,
 }
@@ -70,26 +77,6 @@ enum Step {
 
 /// Links to publisher sets that are not on disk yet.
 pub(crate) type Links = Unsaved<Signed>;
-
-/// What a start finds.
-#[derive(Debug, Default)]
-pub(crate) struct Found {
-    /// The state and its age.
-    pub(crate) trust: Option<(TrustState, Option<Age>)>,
-    pub(crate) mark: Option<ClockMark>,
-    pub(crate) floor: Option<StateId>,
-    /// The anchor of the heartbeat that the age is from.
-    pub(crate) anchor: Option<Duration>,
-}
-
-impl Found {
-    /// Whether time is counted on from before: then no wall clock matters.
-    pub(crate) fn goes_on(&self, boot: &BootId) -> bool {
-        self.mark
-            .as_ref()
-            .is_some_and(|mark| mark.boot.as_ref() == Some(boot))
-    }
-}
 
 /// The state directory of one verifier.
 #[derive(Debug, Default)]
@@ -173,6 +160,7 @@ impl Disk {
                 signed: kept.signed.clone(),
                 sent: kept.sent.clone(),
                 anchor,
+                error: Duration::ZERO,
                 void: false,
             }))],
             saved: Saved {
@@ -338,18 +326,17 @@ impl Disk {
         &mut self,
         rules: &UpdateRules,
         publishers: &mut Publishers<(), Signed>,
-        boot: &BootId,
-        now: Moment,
+        starting: &Starting,
     ) -> Found {
         self.failed = false;
         (self.generation, self.outdated) = (0, false);
         let floor = self.content.floor;
         publishers.require(floor.map_or(0, |floor| floor.publishers));
-        let found = self.read(rules, publishers, boot, now);
+        let found = self.read(rules, publishers, starting);
         match found {
             Ok(found) => {
                 self.tip = 0;
-                if let Some((state, _)) = &found.trust {
+                if let Some(state) = &found.trust {
                     // A crash between records and floor left it behind.
                     self.tip = state.epoch();
                     self.generation = publishers.generation();
@@ -374,6 +361,7 @@ impl Disk {
                 let known = floor.into_iter().chain(highest).max_by_key(|state| state.epoch);
                 Found {
                     floor: known,
+                    unusable: true,
                     ..Found::default()
                 }
             }
@@ -384,8 +372,7 @@ impl Disk {
         &self,
         rules: &UpdateRules,
         publishers: &mut Publishers<(), Signed>,
-        boot: &BootId,
-        now: Moment,
+        starting: &Starting,
     ) -> Result<Found, Option<StateId>> {
         let content = &self.content;
         let Some(snapshot) = &content.snapshot else {
@@ -409,7 +396,8 @@ impl Disk {
             let sent = heard.sent.clone();
             Some(Manifest { heartbeat, sent })
         });
-        let mut clock = VerifierClock::start(Some(Arc::clone(boot)), now);
+        let now = starting.now;
+        let mut clock = VerifierClock::start(Some(Arc::clone(&starting.boot)), now);
         if let Some(heard) = heard {
             clock.resume(&heard.sent, now);
         }
@@ -431,12 +419,15 @@ impl Disk {
             return Err(None);
         }
         let manifest = restored.manifest.as_ref();
-        let age = manifest.and_then(|manifest| manifest.age(Some(boot), now));
+        let confirmed = heard
+            .zip(manifest)
+            .and_then(|(heard, manifest)| heard.confirmed(manifest, starting));
         Ok(Found {
-            trust: Some((restored.state, age)),
+            trust: Some(restored.state),
+            confirmed: confirmed.into_iter().collect(),
             mark: heard.map(|heard| heard.sent.clone()),
             floor: content.floor.map(|floor| floor.state),
-            anchor: heard.filter(|_| age.is_some()).map(|heard| heard.anchor),
+            unusable: false,
         })
     }
 }

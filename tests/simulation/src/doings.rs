@@ -125,7 +125,12 @@ impl World {
                     let error = Duration::ZERO;
                     // The answer to an earlier ping may come late; it makes nothing older.
                     if known.anchor.is_none_or(|anchor| anchor.at <= at) {
-                        known.anchor = Some(Anchor { at, lease, error });
+                        known.anchor = Some(Anchor {
+                            at,
+                            lease,
+                            error,
+                            lifetime: None,
+                        });
                     }
                     known.excused &= known.epoch < self.model.recovered;
                     known.wall_error = Duration::ZERO;
@@ -176,22 +181,37 @@ impl World {
         if !self.is_of(verifier, life) || self.verifiers[verifier].process.is_some() {
             return;
         }
-        let (anchor, goes_on) = self.verifiers[verifier].start(self.now);
+        let file = self.file_at_start(verifier);
+        let right = self.authorities[0].clock.wall_millis(self.now);
+        let (confirmed, goes_on) = self.verifiers[verifier].start(self.now, right, file.as_ref());
         let wall_error = self.wall_error(verifier);
         let known = &mut self.model.verifiers[verifier];
         known.wall_error = if goes_on { Duration::ZERO } else { wall_error };
-        known.anchor = anchor.map(|at| Anchor {
-            at,
-            lease: Duration::ZERO,
-            error: known.wall_error,
-        });
+        let youngest = |of_file: bool| {
+            let kind = confirmed
+                .iter()
+                .filter(|confirmed| confirmed.age.lifetime.is_some() == of_file);
+            let youngest = kind.min_by_key(|confirmed| confirmed.age.so_far);
+            youngest.map(|confirmed| Anchor {
+                at: confirmed.anchor,
+                lease: Duration::ZERO,
+                error: confirmed.error,
+                lifetime: confirmed.age.lifetime,
+            })
+        };
+        (known.anchor, known.file) = (youngest(false), youngest(true));
+        if known.file.is_some() {
+            self.counts.warm_starts += 1;
+            // Files know of no quarantine.
+            known.quarantine = None;
+        }
         known.refused.clear();
-        let anchor = known.anchor;
+        let (anchor, file) = (known.anchor, known.file);
         (known.epoch, known.digest) = Default::default();
         (known.publishers, known.generation) = ([first_publisher()].into(), 0);
         self.say(|world| {
             let disk = &world.verifiers[verifier].disk;
-            format!("verifier {verifier} starts, {anchor:?}, {:?}", disk)
+            format!("verifier {verifier} starts, {anchor:?}, {file:?}, {:?}", disk)
         });
         self.check_start(verifier);
         self.check_state(verifier);
@@ -303,9 +323,10 @@ impl World {
             receipt.insert(class.clone(), authority.clock.true_time(self.now, *end));
         }
         let now = self.now;
+        let files = reach.files_until.map(|end| authority.clock.true_time(now, end));
         let budgets = Arc::clone(&self.verifiers[0].budgets);
         for (class, budget) in budgets.iter().enumerate() {
-            let by = receipt.get(&budget.class).copied().unwrap_or(now);
+            let by = receipt.get(&budget.class).copied().max(files).unwrap_or(now);
             let promised = self.model.facts[fact].receipt.get_or_insert_with(Receipt::new);
             let earlier = promised.entry(budget.class.clone()).or_insert(Duration::MAX);
             if by < *earlier {

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use countersign_core::trust::Epoch;
 
-use crate::authority::{Books, Mutation, Outbox};
+use crate::authority::{Books, Mutation, Outbox, TrustFile};
 use crate::clock::Clock;
-use crate::disk::Disk;
+use crate::disk::{Disk, off};
 use crate::network::{Down, StreamId, Up, Way};
 use crate::plan::Fault;
 use crate::random::Random;
@@ -25,6 +25,8 @@ pub(crate) struct Memory {
     replays_until: Duration,
     /// Which epochs were committed when.
     commits: Vec<(Duration, Epoch)>,
+    /// Trust files that were made, oldest first.
+    pub(crate) files: Vec<TrustFile>,
     /// What is being committed takes this back.
     pub(crate) pending: Option<usize>,
 }
@@ -280,7 +282,7 @@ impl World {
     }
 
     /// The authority dies, and starts after so many milliseconds.
-    fn crash_authority(&mut self, least: u64, most: u64) -> bool {
+    pub(crate) fn crash_authority(&mut self, least: u64, most: u64) -> bool {
         let copy = self.authorities[0].stored.clone();
         self.memory.stores.push(copy);
         if self.authorities[0].process.is_none() {
@@ -353,8 +355,7 @@ impl World {
     /// How far the wall clock of `verifier` is from the authority's.
     pub(crate) fn wall_error(&self, verifier: usize) -> Duration {
         let wall = self.verifiers[verifier].clock.wall_millis(self.now);
-        let right = self.authorities[0].clock.wall_millis(self.now);
-        Duration::from_millis(wall.abs_diff(right) + 1000)
+        off(wall, self.authorities[0].clock.wall_millis(self.now))
     }
 
     /// Faults stop. One of the verifiers may stay away for good, and another hear nothing.

@@ -82,7 +82,7 @@ impl World {
         let id = (known.epoch, known.digest);
         let is_published = self.model.published.contains_key(&id);
         // Nothing that the authority said in this life, or before it and on disk, confirms what is in force.
-        self.check(is_published && known.anchor.is_some(), "I-15", what);
+        self.check(is_published && known.anchors().next().is_some(), "I-15", what);
         let fresh = self.is_fresh(verifier, class, at);
         self.check(fresh, "I-14", what);
         let right = self.is_time_right(&known, look, at);
@@ -111,7 +111,8 @@ impl World {
             let facts: Vec<&Fact> = world.model.facts_of(token).collect();
             format!("{}, which is taken back: {facts:?}", what(world))
         });
-        let is_late = |by: Option<&Duration>| by.is_some_and(|by| at > *by + known.wall_error);
+        let longer_by = known.longer_by(self.model.steps);
+        let is_late = |by: Option<&Duration>| by.is_some_and(|by| at > *by + longer_by);
         let mut receipts = self
             .model
             .facts_of(token)
@@ -124,15 +125,14 @@ impl World {
         self.check(!quarantined || known.excused, "I-08q", what);
     }
 
-    /// Whether the last confirmation is younger than lease and budget.
+    /// Whether the last confirmation is younger than lease and budget, and than the lifetime of the file that it is of.
     fn is_fresh(&self, verifier: usize, class: usize, at: Duration) -> bool {
-        let Some(anchor) = self.model.verifiers[verifier].anchor else {
-            return false;
-        };
         let budget = self.verifiers[verifier].classes[class].class.budget.shortest();
-        let longest = anchor.lease + budget;
-        let error = anchor.error + longest / 2000 + MARGIN + self.model.steps;
-        at.saturating_sub(anchor.at) <= longest + error
+        self.model.verifiers[verifier].anchors().any(|anchor| {
+            let longest = anchor.lasts(budget);
+            let error = anchor.error + longest / 2000 + MARGIN + self.model.steps;
+            at.saturating_sub(anchor.at) <= longest + error
+        })
     }
 
     /// Whether the verifier's time is as near to the authority's as clocks may be apart.
@@ -169,14 +169,19 @@ impl World {
 
     /// Whether the verifier surely decides calls of the class.
     fn is_live(&self, verifier: usize, class: usize, at: Duration) -> bool {
-        let Some(anchor) = self.model.verifiers[verifier].anchor else {
-            return false;
-        };
+        let known = &self.model.verifiers[verifier];
+        let budget = self.verifiers[verifier].classes[class].class.budget.shortest();
+        let mut anchors = known.anchors();
         // Across a start of the machine its age cannot be told exactly.
-        let exact = self.model.verifiers[verifier].wall_error.is_zero();
-        let longest = anchor.lease + self.verifiers[verifier].classes[class].class.budget.shortest();
-        let age = at.saturating_sub(anchor.at) + longest / 1000 + MARGIN;
-        exact && age < longest
+        known.wall_error.is_zero()
+            && anchors.any(|anchor| {
+                let longest = anchor.lasts(budget);
+                // A file is of the authority's clock.
+                let error = anchor
+                    .lifetime
+                    .map_or(Duration::ZERO, |_| anchor.error + self.model.steps);
+                at.saturating_sub(anchor.at) + longest / 1000 + MARGIN + error < longest
+            })
     }
 
     /// Whether the key is being withdrawn at this moment.
@@ -275,12 +280,17 @@ impl World {
         self.model.verifiers[verifier].heard = false;
     }
 
+    /// Whether its clocks are so far off that it may decide for longer than it is waited for.
+    pub(crate) fn is_unsure(&self, known: &Known) -> bool {
+        !known.longer_by(self.model.steps).is_zero()
+    }
+
     /// I-01: whoever decides holds every key that signed, unless it was not waited for.
     pub(crate) fn check_keys(&mut self, verifier: usize) {
         let known = &self.model.verifiers[verifier];
         let tolerant = self.verifiers[verifier].classes.len() - 1;
         let excused =
-            self.model.broken.is_some() || self.model.leapt || known.excused || !known.wall_error.is_zero();
+            self.model.broken.is_some() || self.model.leapt || known.excused || self.is_unsure(known);
         if excused || !self.verifiers[verifier].decides(tolerant, self.now) {
             return;
         }
@@ -401,7 +411,9 @@ impl World {
 
     /// Whether no key signs for much longer than it should: all who are waited for have come, or ended.
     fn rotates(&self) -> bool {
-        let Some(lifetime) = self.plan.key_lifetime else {
+        // A trust file is waited for longer than it is calm.
+        let is_owed = self.plan.export_every.is_none();
+        let Some(lifetime) = self.plan.key_lifetime.filter(|_| is_owed) else {
             return true;
         };
         let authority = &self.authorities[0];

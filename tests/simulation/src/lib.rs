@@ -23,6 +23,7 @@ mod authority;
 mod clock;
 mod disk;
 mod doings;
+mod exports;
 mod faults;
 mod invariants;
 mod model;

@@ -118,6 +118,7 @@ fn totals(outcomes: &[Outcome], took: Duration) -> String {
          {} events, {} checks of invariants, {} decisions, {} of them accepted\n\
          {} streams, {} states put in force, {} keys activated\n\
          {} publishing keys activated, {} links followed, {} links and updates forged\n\
+         {} trust files made, {} starts from them\n\
          {} authorities stopped, {} recoveries\nfaults:\n{}\n",
         runs / seconds,
         lasted.as_secs() / 3600,
@@ -131,6 +132,8 @@ fn totals(outcomes: &[Outcome], took: Duration) -> String {
         sum(|counts| counts.publishers),
         sum(|counts| counts.followed),
         sum(|counts| counts.forged),
+        sum(|counts| counts.exported),
+        sum(|counts| counts.warm_starts),
         sum(|counts| counts.stopped),
         sum(|counts| counts.recovered),
         faults.join("\n"),

@@ -14,6 +14,7 @@ use countersign_core::names::{ClassName, KeyId};
 use countersign_core::publishers::Generation;
 use countersign_core::revocation::{EXPIRY_STEP, Revocation, RevokedSubject};
 use countersign_core::trust::{Epoch, StateDigest};
+use countersign_core::verifier::MAX_CLOCK_DIFFERENCE;
 
 /// A token that was issued, or made to look like one.
 #[derive(Clone, Debug)]
@@ -82,12 +83,24 @@ pub(crate) struct Anchor {
     pub(crate) lease: Duration,
     /// By how much its age may be too small: clocks that were wrong across a start of the machine.
     pub(crate) error: Duration,
+    /// How old it may become, if it is of a trust file.
+    pub(crate) lifetime: Option<Duration>,
+}
+
+impl Anchor {
+    /// For how long a class of this budget is decided.
+    pub(crate) fn lasts(&self, budget: Duration) -> Duration {
+        let lasts = self.lease + budget;
+        self.lifetime.map_or(lasts, |lifetime| lasts.min(lifetime))
+    }
 }
 
 /// What is known of one verifier.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Known {
     pub(crate) anchor: Option<Anchor>,
+    /// The same of what a trust file says to whoever has it.
+    pub(crate) file: Option<Anchor>,
     pub(crate) epoch: Epoch,
     pub(crate) digest: StateDigest,
     /// Tokens that it refused as taken back, in this life.
@@ -107,6 +120,22 @@ pub(crate) struct Known {
     /// The publisher set that it has in force, by the links that it followed, and its generation. Zero: what it has pinned.
     pub(crate) publishers: BTreeSet<KeyId>,
     pub(crate) generation: Generation,
+}
+
+impl Known {
+    /// All that confirms what it has in force.
+    pub(crate) fn anchors(&self) -> impl Iterator<Item = &Anchor> {
+        self.anchor.iter().chain(&self.file)
+    }
+
+    /// By how much it may decide for longer than was promised: what its clocks are off by, where they tell an age. For those who
+    /// start from a trust file, as much as clocks may be apart is in the promise. Authorities' clocks were set by `steps`.
+    pub(crate) fn longer_by(&self, steps: Duration) -> Duration {
+        let of_file = self.file.map_or(Duration::ZERO, |file| file.error + steps);
+        let of_file = of_file.saturating_sub(MAX_CLOCK_DIFFERENCE);
+        let told = self.anchor.map_or(Duration::ZERO, |_| self.wall_error);
+        told.max(of_file)
+    }
 }
 
 /// All that is true.

@@ -89,6 +89,7 @@ impl World {
         if !acknowledged || authority != 0 {
             return;
         }
+        self.note_exported(outcome);
         if let Mutation::Quarantine(spiffe_id, true) = &outcome.mutation {
             let held = self
                 .verifiers
@@ -171,7 +172,9 @@ impl World {
             let by = ends.get(&budget.class).copied().unwrap_or(self.now);
             (budget.class.clone(), by)
         });
-        self.model.verifiers[verifier].quarantine = Some(promised.collect());
+        let promised = promised.collect();
+        let known = &mut self.model.verifiers[verifier];
+        known.quarantine = known.file.is_none().then_some(promised);
     }
 
     /// An authority has started: what it acknowledged is there (I-13).

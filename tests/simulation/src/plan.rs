@@ -129,6 +129,8 @@ pub(crate) struct Plan {
     pub(crate) operate_every: Duration,
     /// How often publishing keys are looked after, in a run that is also about those.
     pub(crate) publish_every: Option<Duration>,
+    /// How often trust files are exported and verifiers replaced, in a run that is also about those.
+    pub(crate) export_every: Option<Duration>,
 }
 
 impl Plan {
@@ -169,18 +171,32 @@ impl Plan {
             show_every: Duration::from_millis(random.within(150, 800)),
             operate_every: Duration::from_millis(random.within(operators_rest, 20_000)),
             publish_every: None,
+            export_every: None,
         }
     }
 
     /// The same with publishing keys that are replaced, in half of the runs. Not where a store is put back or copied: to an
     /// authority whose links are others than those that verifiers followed, the way back is a new pin, which nobody hands out here.
     pub(crate) fn with_publishing(mut self, random: &mut Random) -> Self {
-        let has = |unwanted: Fault| self.faults.iter().any(|(fault, _)| *fault == unwanted);
         // Not more links than an authority keeps, in the longest of runs.
         let every = Duration::from_secs(*random.pick(&[6, 12, 24]));
-        let takes_part = random.chance(500) && !has(Fault::StorePutBack) && !has(Fault::Twin);
+        let takes_part = random.chance(500) && !self.has(&[Fault::StorePutBack, Fault::Twin]);
         self.publish_every = takes_part.then_some(every);
         self
+    }
+
+    /// The same with trust files, in a third of the runs. Not where a store is put back or copied, or the authority's clock is set
+    /// far ahead: what was exported then is in no store, or has a time that never was.
+    pub(crate) fn with_exports(mut self, random: &mut Random) -> Self {
+        let every = Duration::from_secs(*random.pick(&[4, 8, 16]));
+        let unwanted = [Fault::StorePutBack, Fault::Twin, Fault::AuthorityLeap];
+        let takes_part = random.chance(350) && !self.has(&unwanted);
+        self.export_every = takes_part.then_some(every);
+        self
+    }
+
+    fn has(&self, some: &[Fault]) -> bool {
+        self.faults.iter().any(|(fault, _)| some.contains(fault))
     }
 }
 

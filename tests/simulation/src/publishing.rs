@@ -250,7 +250,7 @@ impl World {
     fn has_to_hold(&self, verifier: usize) -> bool {
         let known = &self.model.verifiers[verifier];
         let excused =
-            self.model.broken.is_some() || self.model.leapt || known.excused || !known.wall_error.is_zero();
+            self.model.broken.is_some() || self.model.leapt || known.excused || self.is_unsure(known);
         let signs = &self.authorities[0].stored.publishing.signs;
         let ungated = self.model.ungated_publishers.get(signs);
         let waited_for = ungated.is_none_or(|epoch| known.epoch >= *epoch);

@@ -21,8 +21,9 @@ use countersign_core::verifier::{
 };
 use countersign_core::verifying::{AuthenticToken, Expectations};
 
+use crate::authority::TrustFile;
 use crate::clock::Clock;
-use crate::disk::{self, Disk, Writing};
+use crate::disk::{self, Confirmed, Disk, Starting, Writing};
 use crate::network::{Down, StreamId};
 use crate::random::Random;
 use crate::toy::{Signed, ToyHash};
@@ -129,15 +130,29 @@ pub(crate) enum Wish {
 }
 
 impl Verifier {
-    /// Starts the process on what the disk has. What the model has to know of it: the anchor of what was found, and whether time
-    /// was counted on.
-    pub(crate) fn start(&mut self, at: Duration) -> (Option<Duration>, bool) {
+    /// Starts the process on what the disk has, and on `file`, if there is one. What the model has to know of it: what confirms what
+    /// was found, and whether time was counted on.
+    pub(crate) fn start(
+        &mut self,
+        at: Duration,
+        right_millis: u64,
+        file: Option<&TrustFile>,
+    ) -> (Vec<Confirmed>, bool) {
         let now = self.clock.moment(at);
         let boot = self.clock.boot();
+        let starting = Starting {
+            boot: Arc::clone(&boot),
+            now,
+            right_millis,
+        };
         let clock = VerifierClock::start(Some(Arc::clone(&boot)), now);
         let mut held = HeldTrust::new(self.rules.clone(), clock);
         let mut publishers = disk::pinned(&self.pinned);
-        let found = self.disk.open(&self.rules, &mut publishers, &boot, now);
+        let mut found = self.disk.open(&self.rules, &mut publishers, &starting);
+        if let Some(file) = file {
+            self.disk
+                .warm_start(&mut found, file, &self.rules, &mut publishers, &starting);
+        }
         let goes_on = found.goes_on(&boot);
         if let Some(floor) = found.floor {
             held.raise_floor(floor);
@@ -146,11 +161,12 @@ impl Verifier {
             held.resume_clock(mark, now);
         }
         let mut durable_epoch = 0;
-        let mut anchor = None;
-        if let Some((state, age)) = found.trust {
+        let mut confirmed = Vec::new();
+        if let Some(state) = found.trust {
             let epoch = state.epoch();
-            if held.restore(state, age, now).is_ok() {
-                (durable_epoch, anchor) = (epoch, found.anchor);
+            let ages = found.confirmed.iter().map(|confirmed| confirmed.age);
+            if held.restore(state, ages, now).is_ok() {
+                (durable_epoch, confirmed) = (epoch, found.confirmed);
             }
         }
         self.process = Some(Process {
@@ -166,7 +182,7 @@ impl Verifier {
             told: Timestamp::default(),
             heard: false,
         });
-        (anchor, goes_on)
+        (confirmed, goes_on)
     }
 
     /// Stops without a word. The stream that it had.

@@ -7,6 +7,8 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::time::Duration;
 
+use countersign_core::Timestamp;
+
 use crate::authority::Authority;
 use crate::invariants::Violation;
 use crate::model::Model;
@@ -65,6 +67,13 @@ pub(crate) enum Event {
     Operate,
     /// An operator looks after publishing keys, or somebody uses one that is none any more.
     Publish,
+    /// An operator exports a trust file, or a verifier is replaced.
+    Export,
+    /// The file is made that was written down.
+    MakeFile {
+        life: u64,
+        expires_at: Timestamp,
+    },
     Fail(Fault, Duration),
     /// The wall clock of an authority is set back by so much.
     SetBack {
@@ -146,6 +155,10 @@ pub struct Counts {
     pub followed: u64,
     /// Links and updates that were signed by keys that publish no more, or never did.
     pub forged: u64,
+    /// Trust files that were made.
+    pub exported: u64,
+    /// Starts from one, or with what one confirms.
+    pub warm_starts: u64,
     /// Authorities that stopped because their store was shown to be old.
     pub stopped: u64,
     /// Times that an operator had one go on.
@@ -163,6 +176,8 @@ pub(crate) struct World {
     pub(crate) random: Random,
     /// For what concerns publishing keys: a run without those is the one that it was before there were any.
     pub(crate) publishing: Random,
+    /// For what concerns trust files, likewise.
+    pub(crate) exports: Random,
     pub(crate) plan: Plan,
     pub(crate) network: Network,
     pub(crate) authorities: Vec<Authority>,
@@ -184,7 +199,10 @@ impl World {
     pub(crate) fn new(seed: u64) -> Self {
         let mut random = Random::new(seed);
         let mut publishing = Random::new(!seed);
-        let plan = Plan::draw(&mut random).with_publishing(&mut publishing);
+        let mut exports = Random::new(seed.rotate_left(32) ^ !seed);
+        let plan = Plan::draw(&mut random)
+            .with_publishing(&mut publishing)
+            .with_exports(&mut exports);
         let (authority, verifiers, links) = crate::setting::people(&plan, &mut random);
         let mut world = Self {
             now: Duration::ZERO,
@@ -192,6 +210,7 @@ impl World {
             queue: BinaryHeap::new(),
             random,
             publishing,
+            exports,
             network: Network::new(links),
             opened_in_calm: vec![0; plan.verifiers],
             plan,
@@ -230,6 +249,9 @@ impl World {
         }
         if let Some(every) = self.plan.publish_every {
             self.after(every, Event::Publish);
+        }
+        if let Some(every) = self.plan.export_every {
+            self.after(every, Event::Export);
         }
     }
 
@@ -302,6 +324,8 @@ impl World {
             Event::Judge(judging) => self.judge_late(*judging),
             Event::Operate => self.operate(),
             Event::Publish => self.publish(),
+            Event::Export => self.export(),
+            Event::MakeFile { life, expires_at } => self.make_file(life, expires_at),
             Event::Fail(fault, every) => self.fail(fault, every),
             Event::SetBack { authority, millis } => self.authorities[authority].clock.step(self.now, -millis),
             Event::Ask { fact } => self.ask(fact),
@@ -336,6 +360,8 @@ impl Event {
             Self::Calm => 19,
             Self::Recover => 20,
             Self::Publish => 21,
+            Self::Export => 22,
+            Self::MakeFile { .. } => 23,
         }
     }
 }

@@ -10,6 +10,7 @@
 use std::time::Duration;
 
 use super::Grant;
+use crate::planted::{Bug, planted};
 use crate::staleness::{MAX_LEASE, StalenessBudget};
 
 /// The shortest time that is not none.
@@ -51,10 +52,10 @@ impl Confirmed {
         self.lease.saturating_sub(self.age(elapsed))
     }
 
-    const fn life_left(&self, elapsed: Duration) -> Duration {
+    fn life_left(&self, elapsed: Duration) -> Duration {
         match self.then.lifetime {
-            Some(lifetime) => lifetime.saturating_sub(self.age(elapsed)),
-            None => Duration::MAX,
+            Some(lifetime) if !planted(Bug::LifetimeNotHeeded) => lifetime.saturating_sub(self.age(elapsed)),
+            Some(_) | None => Duration::MAX,
         }
     }
 
@@ -99,6 +100,9 @@ impl Confirmations {
                     lease,
                 });
             }
+        }
+        if planted(Bug::FileMakesOlder) && found.exported.is_some() {
+            found.told = None;
         }
         found
     }

@@ -13,8 +13,9 @@ use countersign_core::revocation::{Revocation, RevocationList, RevokedSubject};
 use countersign_core::rotation;
 use countersign_core::spiffe::SpiffeId;
 use countersign_core::staleness::ClassBudget;
-use countersign_core::trust::{Change, Update, UpdateContent};
+use countersign_core::trust::{Change, Epoch, Update, UpdateContent};
 
+use super::exports::export;
 use super::publishing::retire_publisher;
 use super::{Authority, Books, RingKey};
 use crate::toy::{Stated, ToyHash, ToyKey};
@@ -49,6 +50,10 @@ pub(crate) enum Mutation {
         forced: bool,
     },
     RetirePublisher,
+    /// A trust file is to be made, which expires then.
+    Export {
+        expires_at: Timestamp,
+    },
     /// Nothing is signed or changed any more, because of this.
     Stop(Stated),
     /// An operator has it go on.
@@ -56,6 +61,8 @@ pub(crate) enum Mutation {
     Enrol {
         known: BTreeMap<VerifierKey, Arc<[ClassBudget]>>,
         gone: Vec<VerifierKey>,
+        /// Epochs of trust files that nobody decides on any more.
+        expired: Vec<Epoch>,
     },
 }
 
@@ -175,8 +182,13 @@ impl Authority {
                 outcome.books.recovery = Some(shown);
                 Some(outcome)
             }
+            Mutation::Export { expires_at } => Some(export(outcome, expires_at)),
             Mutation::Recover => None,
-            Mutation::Enrol { known, gone } => Some(enrol(outcome, known, gone)),
+            Mutation::Enrol { known, gone, expired } => {
+                let mut outcome = enrol(outcome, known, gone);
+                outcome.books.exports.retain(|epoch, _| !expired.contains(epoch));
+                Some(outcome)
+            }
         }
     }
 
