@@ -311,6 +311,12 @@ impl Fleet {
         ends
     }
 
+    /// When the last trust file has expired, if there is any.
+    #[must_use]
+    pub fn files_until(&self) -> Option<Timestamp> {
+        self.reach(Epoch::MAX).files_until.map(|end| self.time_of(end))
+    }
+
     /// What the clock says.
     #[must_use]
     pub fn now(&self) -> Timestamp {

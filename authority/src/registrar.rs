@@ -2,6 +2,7 @@
 //! lives of trust files. Many verifiers that come at
 //! once, after a restart, are taken down in one commit.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use countersign_runtime::ErrorChain;
@@ -9,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::fleet::Fleet;
 use crate::ledger::Ledger;
+use crate::timeline::{STEADY, Steadiness};
 
 /// How often it is looked who holds no lease any more, and tried again what failed.
 const EVERY: Duration = Duration::from_secs(1);
@@ -16,6 +18,7 @@ const EVERY: Duration = Duration::from_secs(1);
 /// Goes on until `stop`.
 pub async fn run(fleet: Fleet, ledger: Ledger, stop: CancellationToken) {
     let mut failing = false;
+    let mut steadiness = Steadiness::new(Arc::clone(ledger.timeline().clock()));
     let mut ticks = tokio::time::interval(EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -24,14 +27,18 @@ pub async fn run(fleet: Fleet, ledger: Ledger, stop: CancellationToken) {
             () = fleet.untold(), if !failing => {}
             _ = ticks.tick() => {}
         }
-        failing = !tell(&fleet, &ledger, failing).await;
+        let is_steady = steadiness.observe() >= STEADY;
+        failing = !tell(&fleet, &ledger, is_steady, failing).await;
     }
 }
 
 /// Tells everything there is to tell. False when the store did not take it.
-async fn tell(fleet: &Fleet, ledger: &Ledger, again: bool) -> bool {
+async fn tell(fleet: &Fleet, ledger: &Ledger, is_steady: bool, again: bool) -> bool {
     loop {
-        let untold = fleet.to_tell();
+        let mut untold = fleet.to_tell();
+        if !is_steady {
+            untold.expired.clear();
+        }
         if untold.is_empty() {
             return true;
         }

@@ -7,17 +7,13 @@ use countersign_runtime::ErrorChain;
 use tokio_util::sync::CancellationToken;
 
 use crate::ledger::Ledger;
-use crate::timeline::Steadiness;
+use crate::timeline::{STEADY, Steadiness};
 
 /// At most this often, because each time is an epoch for every verifier.
 const EVERY: Duration = Duration::from_secs(60);
 
 /// At most about as many at a time: more would make a commit that others have to wait for.
 const SLICE: usize = 20_000;
-
-/// For how long the clock has to have gone steadily. A clock that was wrong at start, or that was stepped ahead, is set right
-/// or found by verifiers in this time; what was forgotten by it would be un-revoked.
-const STEADY: Duration = Duration::from_secs(15 * 60);
 
 /// Prunes until `stop`.
 pub async fn run(ledger: Ledger, stop: CancellationToken) {

@@ -90,6 +90,10 @@ impl Timeline {
 /// How far two readings of a minute may differ that are of one and the same time: more than any clock drifts or is slewed.
 const MOST_DRIFT: Duration = Duration::from_secs(5);
 
+/// For how long the clock has to have gone steadily before anything is forgotten by it. One that was wrong at start, or was stepped
+/// ahead, is set right or found by verifiers in this time; what was forgotten by it would be un-revoked, or not be waited for.
+pub const STEADY: Duration = Duration::from_secs(15 * 60);
+
 /// For how long the wall clock has gone as fast as time itself. After a step ahead, everything looks older than it is.
 #[derive(Debug)]
 pub struct Steadiness {

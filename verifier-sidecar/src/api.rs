@@ -167,7 +167,9 @@ impl News {
                 epoch,
                 "the authority has not confirmed the trust in force: calls are refused"
             ),
-            Self::Confirmed => tracing::info!(epoch, "the authority confirms the trust in force"),
+            Self::Confirmed => {
+                tracing::info!(epoch, age, "the trust in force is confirmed: calls are decided")
+            }
             Self::Unconfirmed => {
                 let refuses_in = status.refuses_in().map(tracing::field::debug);
                 tracing::warn!(

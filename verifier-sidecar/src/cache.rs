@@ -370,6 +370,11 @@ impl TrustCache {
         .await
     }
 
+    /// Whether `epoch` is on disk, behind everything that is still being written.
+    pub async fn probe(&self, epoch: Epoch) -> Saved {
+        self.save(Entry::Probe(epoch)).await
+    }
+
     /// Lets go of everything that is on disk but the floor, so that the next start decides nothing until the authority is there.
     /// True when that survives a power cut; otherwise it is not known what the next start finds.
     pub async fn let_go(&self) -> bool {

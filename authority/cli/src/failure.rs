@@ -202,7 +202,8 @@ fn advice_for_reason(reason: &str) -> Option<&'static str> {
         "not_an_operator" => "use an operator's certificate: `--cert` and `--key`, or `--dir`",
         "no_identity" => "use a certificate with exactly one SPIFFE ID of the authority's trust domain",
         "invalid_client" => {
-            "see `countersign client show`: is the client enabled, and its certificate or secret registered?"
+            "see `countersign client show`: is the client enabled, its certificate or secret registered, and not revoked \
+             (`countersign revoke list`)?"
         }
         "invalid_target" => {
             "see `countersign client show` for the audiences granted, and name one: `--audience`"
@@ -225,6 +226,10 @@ fn advice_for_reason(reason: &str) -> Option<&'static str> {
             "wait for them with `countersign key rotate`, see who they are with `countersign fleet`, or go on without them: \
              `--force REASON`"
         }
+        "drill_running" => {
+            "wait for its end, or end it: `countersign key drill abort`; see `countersign key drill list`"
+        }
+        "drill_unknown" | "drill_not_running" => "see `countersign key drill list`",
         "verifier_unknown" => "see `countersign fleet`",
         "verifier_connected" => {
             "stop it first; for one that goes on running there is `countersign fleet quarantine`"

@@ -1,6 +1,9 @@
 //! The trust as a file: what a verifier would be sent at this moment, whole.
 
+use std::time::Duration;
+
 use bytes::Bytes;
+use countersign_core::Timestamp;
 use countersign_core::feed::snapshot;
 use countersign_core::ports::SigningFailed;
 use countersign_core::trust::Epoch;
@@ -19,23 +22,28 @@ pub struct Exported {
 }
 
 impl Feed {
-    /// The current state, with a heartbeat that names exactly it and expires at `expires_at_millis`. That it may be decided on until
-    /// then is already written down.
+    /// The current state, with a heartbeat that names exactly it and expires after `lifetime`, and not after `latest`: that it may
+    /// be decided on until then is already written down.
     ///
     /// # Errors
     /// [`SigningFailed`].
-    pub async fn export(&self, expires_at_millis: u64) -> Result<Exported, SigningFailed> {
+    pub async fn export(&self, lifetime: Duration, latest: Timestamp) -> Result<Exported, SigningFailed> {
         let _one_at_a_time = self.0.making.lock().await;
         let feed = self.clone();
         // As long a work as making a snapshot.
-        let made = tokio::task::spawn_blocking(move || feed.make_file(expires_at_millis));
+        let made = tokio::task::spawn_blocking(move || feed.make_file(lifetime, latest));
         made.await.unwrap_or(Err(SigningFailed))
     }
 
-    fn make_file(&self, expires_at_millis: u64) -> Result<Exported, SigningFailed> {
+    fn make_file(&self, lifetime: Duration, latest: Timestamp) -> Result<Exported, SigningFailed> {
         let (trust, heartbeat, publishing) = {
             let mut state = self.lock();
             let now_millis = self.0.clock.now_millis();
+            let latest = Duration::from_secs(latest.as_seconds());
+            let expires_at = lifetime
+                .saturating_add(Duration::from_millis(now_millis))
+                .min(latest);
+            let expires_at_millis = u64::try_from(expires_at.as_millis()).unwrap_or(u64::MAX);
             let heartbeat = state.machine.exported(now_millis, expires_at_millis);
             let signed = self.sign_heartbeat(state.publishing.publisher(), &heartbeat)?;
             (state.machine.trust().clone(), signed, state.publishing.clone())

@@ -89,6 +89,9 @@ pub(super) struct Plan<T> {
     pub(super) drill: Option<Drill>,
     /// Why nothing is to be signed or changed any more.
     pub(super) recovery: Option<Recovery>,
+    /// Whether there is an epoch although verifiers have nothing to change: whoever holds it can show a store that was restored from
+    /// before that it was.
+    pub(super) marks_epoch: bool,
     /// Whether the time is to be committed, if nothing else is.
     pub(super) keeps_time: bool,
 }
@@ -106,6 +109,7 @@ impl<T> Plan<T> {
             roster: Vec::new(),
             drill: None,
             recovery: None,
+            marks_epoch: false,
             keeps_time: false,
         }
     }
@@ -159,7 +163,7 @@ impl<T> Plan<T> {
 
     /// Whether verifiers have to hear of it, coming from `before`.
     fn changes_trust(&self, before: &TrustState) -> bool {
-        self.changes_records() || self.leads_to(before).is_some()
+        self.marks_epoch || self.changes_records() || self.leads_to(before).is_some()
     }
 
     /// The generation of publishing keys that verifiers are led to, coming from `before`.

@@ -10,7 +10,7 @@ use crate::fleet::Untold;
 use crate::roster::RosterChange;
 use crate::store::verifiers::{Export, Quarantine};
 
-/// The most epochs of which trust files may be decided on at one time: one every five minutes that lasts a week is half of it.
+/// The most trust files that may be decided on at one time: one every five minutes that lasts a week is half of it.
 const MAX_EXPORTS: usize = 4096;
 
 impl Ledger {
@@ -24,7 +24,7 @@ impl Ledger {
         let mut changes: Vec<_> = known.into_iter().map(RosterChange::Known).collect();
         changes.extend(gone);
         self.write_down(Hold::Nobody, move |books, now| {
-            // Another file of the same epoch may have been given out since.
+            // By the wall clock, too, which the store has to go by after a restart.
             let has_ended =
                 |epoch: &Epoch| books.roster.export_ends(*epoch).is_some_and(|until| until <= now);
             let expired = expired.into_iter().filter(has_ended);
@@ -35,23 +35,23 @@ impl Ledger {
         .await
     }
 
-    /// Takes down that a trust file of the current epoch or later may be decided on until `until`: before it is given out. The
+    /// Takes down that a trust file may be decided on until `until`, before it is made. It is an epoch of its own, which is in the
+    /// file: so whoever holds the epoch or starts from the file shows a store that was restored from before it that it was. The
     /// epoch.
     ///
     /// # Errors
     /// [`LedgerError`]: `LimitReached`, or the store's.
     pub async fn export(&self, until: Timestamp) -> Result<Done<Epoch>, LedgerError> {
         self.write(Hold::Nobody, move |books, _now| {
-            let epoch = books.trust.epoch();
-            let change = RosterChange::Exported(Export { epoch, until });
-            if books.roster.has(&change) {
-                return Ok(Plan::nothing(epoch));
-            }
-            let is_news = books.roster.export_ends(epoch).is_none();
-            if is_news && books.roster.exports().count() >= MAX_EXPORTS {
+            if books.roster.exports().count() >= MAX_EXPORTS {
                 return Err(LedgerError::Refused(Failure::LimitReached));
             }
-            Ok(Plan::roster(vec![change], epoch))
+            let epoch = books.next_epoch();
+            let change = RosterChange::Exported(Export { epoch, until });
+            Ok(Plan {
+                marks_epoch: true,
+                ..Plan::roster(vec![change], epoch)
+            })
         })
         .await
     }

@@ -231,7 +231,10 @@ impl ClientService for Clients {
         let work = |clients: Self, client_id, _| async move {
             let disabled = clients.desk.ledger.disable_client(client_id).await;
             let epoch = disabled.map_err(ledger_status)?.books.trust.epoch();
-            let reach = clients.desk.reach_soon(&clients.fleet, epoch, None).await;
+            let reach = clients
+                .desk
+                .reach_soon(&clients.fleet, epoch, Some(clients.desk.tokens_end()))
+                .await;
             Ok(v1::DisableClientResponse {
                 epoch,
                 reach: Some(reach),
@@ -261,7 +264,10 @@ impl ClientService for Clients {
         let work = |clients: Self, client_id, _| async move {
             let deleted = clients.desk.ledger.delete_client(client_id).await;
             let epoch = deleted.map_err(ledger_status)?.books.trust.epoch();
-            let reach = clients.desk.reach_soon(&clients.fleet, epoch, None).await;
+            let reach = clients
+                .desk
+                .reach_soon(&clients.fleet, epoch, Some(clients.desk.tokens_end()))
+                .await;
             Ok(v1::DeleteClientResponse {
                 epoch,
                 reach: Some(reach),

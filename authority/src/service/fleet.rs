@@ -90,6 +90,7 @@ impl Verifiers {
         self.fleet.quarantine(spiffe_id.clone(), true);
         Ok(v1::QuarantineVerifierResponse {
             bounds: write_bounds(&self.fleet, &self.fleet.ends(&spiffe_id), None),
+            trust_files_until: self.fleet.files_until().map(write_time),
         })
     }
 

@@ -121,6 +121,7 @@ impl Keys {
         Ok(v1::CompromiseKeyResponse {
             epoch,
             signing_key: signing,
+            // Whoever has the key signs new tokens.
             reach: Some(self.desk.reach_soon(&self.fleet, epoch, None).await),
         })
     }

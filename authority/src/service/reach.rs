@@ -7,29 +7,29 @@ use countersign_core::Timestamp;
 use countersign_core::fleet::{Laggard, Reach};
 use countersign_core::names::ClassName;
 use countersign_core::trust::Epoch;
+use countersign_core::verifier::MAX_CLOCK_DIFFERENCE;
 use countersign_proto::admin::v1;
 use countersign_wire::write_time;
 
 use super::Desk;
 use crate::fleet::Fleet;
-use crate::ledger::LedgerPolicy;
 
 impl Desk {
-    /// How far `epoch`, which revokes, has come after a moment in which verifiers usually have it. No token that was issued before
-    /// lives on after the longest lifetime, and the one revoked not after its own end.
+    /// How far `epoch`, which takes something back, has come after a moment in which verifiers usually have it. `ends` is when no
+    /// token that it concerns is left, if they end.
     pub(super) async fn reach_soon(
         &self,
         fleet: &Fleet,
         epoch: Epoch,
-        expires_at: Option<Timestamp>,
+        ends: Option<Timestamp>,
     ) -> v1::EpochReach {
-        let policy = self.ledger.policy();
-        let ends = match expires_at {
-            Some(expires_at) => LedgerPolicy::refused_from(expires_at),
-            None => policy.tokens_end(self.ledger.timeline().now()),
-        };
         let reach = fleet.reach_soon(epoch).await;
-        write_reach(fleet, epoch, &reach, Some(ends))
+        write_reach(fleet, epoch, &reach, ends)
+    }
+
+    /// When every token that was issued until now has ended: none lives on after the longest lifetime.
+    pub(super) fn tokens_end(&self) -> Timestamp {
+        self.ledger.policy().tokens_end(self.ledger.timeline().now())
     }
 }
 
@@ -46,7 +46,9 @@ pub(super) fn write_reach(
 ) -> v1::EpochReach {
     let laggards = fleet.laggards(epoch, MAX_NAMED);
     let bounds = write_bounds(fleet, &reach.bounds, ends);
-    let files_until = reach.files_until.and_then(|end| capped(fleet, end, ends));
+    // Whoever starts from a file may take it for earlier than it is when the tokens end, too.
+    let files_ends = ends.map(|ends| ends.saturating_add(MAX_CLOCK_DIFFERENCE));
+    let files_until = reach.files_until.and_then(|end| capped(fleet, end, files_ends));
     v1::EpochReach {
         epoch,
         live: count(reach.live),

@@ -23,7 +23,7 @@ use tonic::{Request, Response, Status};
 use super::keys::KeyPolicy;
 use super::{Action, Desk, Ended, check_reason, ledger_status, page_size};
 use crate::fleet::Fleet;
-use crate::ledger::{Done, LedgerError, Revoked};
+use crate::ledger::{Done, LedgerError, LedgerPolicy, Revoked};
 use crate::store::revocations::{read_subject, write_subject};
 
 /// The service.
@@ -128,14 +128,13 @@ impl Revocations {
 
     async fn take_back(&self, wanted: Wanted) -> Result<v1::RevokeResponse, Status> {
         let ledger = &self.desk.ledger;
-        let expires_at = match &wanted {
-            Wanted::Token(claims) => Some(claims.expires_at),
-            Wanted::UnderCompromisedKey
-            | Wanted::TokenId(_)
-            | Wanted::Client(_)
-            | Wanted::AllOf(_)
-            | Wanted::Key(_)
-            | Wanted::Everything(_) => None,
+        let ends = match &wanted {
+            Wanted::Token(claims) => Some(LedgerPolicy::refused_from(claims.expires_at)),
+            // Whoever has the key signs new tokens.
+            Wanted::UnderCompromisedKey | Wanted::Key(_) => None,
+            Wanted::TokenId(_) | Wanted::Client(_) | Wanted::AllOf(_) | Wanted::Everything(_) => {
+                Some(self.desk.tokens_end())
+            }
         };
         let (done, token_id) = match wanted {
             Wanted::Token(claims) => (ledger.revoke_token(&claims).await, Some(claims.token_id)),
@@ -148,7 +147,7 @@ impl Revocations {
         };
         let done = done.map_err(ledger_status)?;
         let token_id = token_id.map_or_else(String::new, |token_id| token_id.as_str().to_owned());
-        Ok(self.answer(&done, token_id, expires_at).await)
+        Ok(self.answer(&done, token_id, ends).await)
     }
 
     async fn revoke_key(&self, key_id: KeyId) -> Result<Done<Revoked>, LedgerError> {
@@ -177,12 +176,12 @@ impl Revocations {
         &self,
         done: &Done<Revoked>,
         token_id: String,
-        expires_at: Option<Timestamp>,
+        ends: Option<Timestamp>,
     ) -> v1::RevokeResponse {
         let epoch = done.books.trust.epoch();
         v1::RevokeResponse {
             epoch,
-            reach: Some(self.desk.reach_soon(&self.fleet, epoch, expires_at).await),
+            reach: Some(self.desk.reach_soon(&self.fleet, epoch, ends).await),
             token_id,
             already: done.answer == Revoked::Already,
         }

@@ -76,10 +76,7 @@ impl Exports {
             .map_err(ledger_status)?
             .answer;
         self.fleet.exported(epoch, until);
-        let exported = self
-            .feed
-            .export(expires_at.as_seconds().saturating_mul(1000))
-            .await;
+        let exported = self.feed.export(lifetime, expires_at).await;
         let exported = exported.map_err(|_failed| status::failed(Failure::Internal))?;
         Ok((exported, turn))
     }

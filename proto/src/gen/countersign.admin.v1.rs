@@ -30,7 +30,7 @@ pub struct EpochReach {
     #[prost(bool, tag = "8")]
     pub complete: bool,
     /// When the last trust file of an earlier epoch has expired: until then a verifier that nobody knows may decide on it in any class.
-    /// Not set: there is none.
+    /// Not set: there is none. No later than five minutes after `tokens_end`, by as much as that verifier's clock may be behind.
     #[prost(message, optional, tag = "9")]
     pub trust_files_until: ::core::option::Option<::prost_types::Timestamp>,
 }
@@ -2038,6 +2038,10 @@ pub struct QuarantineVerifierResponse {
     /// When the verifier has stopped deciding, for each class of methods.
     #[prost(message, repeated, tag = "1")]
     pub bounds: ::prost::alloc::vec::Vec<ClassBound>,
+    /// When the last trust file has expired: until then one of these verifiers that starts from it may decide, in any class. Not set:
+    /// there is none.
+    #[prost(message, optional, tag = "2")]
+    pub trust_files_until: ::core::option::Option<::prost_types::Timestamp>,
 }
 /// Request of ReleaseVerifier.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -4953,8 +4957,8 @@ pub mod trust_service_client {
         /// is away (docs/protocol.md). The heartbeat in it is as good as an answer to a ping without a lease, so there is none while the
         /// authority is not recovered (UNAVAILABLE, `RECOVERY_REQUIRED`). One file is given out at a time (RESOURCE_EXHAUSTED,
         /// `TOO_MANY_STREAMS`), for five minutes at most. Nobody knows who starts from it, so until it expires it counts like a verifier
-        /// that is away: receipts name its end, and a key waits for it before it signs. RESOURCE_EXHAUSTED, `LIMIT_REACHED`: files of
-        /// 4,096 epochs have not expired yet.
+        /// that is away: receipts name its end, and a key waits for it before it signs. RESOURCE_EXHAUSTED, `LIMIT_REACHED`: 4,096 files
+        /// have not expired yet. Each file is an epoch of its own.
         pub async fn export_trust(
             &mut self,
             request: impl tonic::IntoRequest<super::ExportTrustRequest>,
@@ -5006,8 +5010,8 @@ pub mod trust_service_server {
         /// is away (docs/protocol.md). The heartbeat in it is as good as an answer to a ping without a lease, so there is none while the
         /// authority is not recovered (UNAVAILABLE, `RECOVERY_REQUIRED`). One file is given out at a time (RESOURCE_EXHAUSTED,
         /// `TOO_MANY_STREAMS`), for five minutes at most. Nobody knows who starts from it, so until it expires it counts like a verifier
-        /// that is away: receipts name its end, and a key waits for it before it signs. RESOURCE_EXHAUSTED, `LIMIT_REACHED`: files of
-        /// 4,096 epochs have not expired yet.
+        /// that is away: receipts name its end, and a key waits for it before it signs. RESOURCE_EXHAUSTED, `LIMIT_REACHED`: 4,096 files
+        /// have not expired yet. Each file is an epoch of its own.
         async fn export_trust(
             &self,
             request: tonic::Request<super::ExportTrustRequest>,

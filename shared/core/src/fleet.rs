@@ -51,6 +51,10 @@ impl fmt::Display for VerifierKey {
     }
 }
 
+/// The most verifiers of one identity that are known once half of the room is taken: one that comes under ever new names, of which
+/// each is waited for, must not keep the others out.
+const KNOWN_PER_IDENTITY: usize = 1000;
+
 /// How many verifiers are let in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FleetLimits {
@@ -155,6 +159,11 @@ impl Register {
         self.verifiers.get(key)
     }
 
+    fn of(&self, spiffe_id: &SpiffeId) -> impl Iterator<Item = &VerifierKey> {
+        let names = self.verifiers.keys();
+        names.filter(move |key| key.spiffe_id == *spiffe_id)
+    }
+
     /// How many verifiers are known.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -245,6 +254,10 @@ impl Register {
             return Err(NotLetIn::Identity);
         }
         let known = self.verifiers.contains_key(key);
+        let is_crowded = !known && self.verifiers.len() >= self.limits.streams;
+        if is_crowded && self.of(&key.spiffe_id).count() >= KNOWN_PER_IDENTITY {
+            return Err(NotLetIn::Identity);
+        }
         let full = self.connected() >= self.limits.streams
             || (!known && self.verifiers.len() >= self.limits.streams.saturating_mul(2));
         if full { Err(NotLetIn::Full) } else { Ok(()) }

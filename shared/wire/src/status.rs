@@ -225,7 +225,7 @@ impl Failure {
             Self::KeyAlreadyPrepared => "a key is prepared already",
             Self::KeyNotPrepared => "the key is not prepared",
             Self::KeyNotRetirable => {
-                "only a prepared key that never signed can be withdrawn: activate its successor instead"
+                "only a key that does not sign, and never did, can be withdrawn: activate its successor first"
             }
             Self::KeyCompromised => "the key is compromised",
             Self::ShadowKey => "the key is a drill's: it goes when the drill ends",

@@ -171,6 +171,21 @@ impl Disk {
         }
     }
 
+    /// Whether `epoch` is there.
+    pub(crate) fn probe(&self, epoch: Epoch) -> Writing {
+        if self.failed || epoch != self.tip {
+            return self.nothing();
+        }
+        Writing {
+            steps: Vec::new(),
+            saved: Saved {
+                durable: true,
+                wants_snapshot: self.wants_snapshot(),
+                log_outdated: self.outdated,
+            },
+        }
+    }
+
     fn follows(&self, epoch: Epoch) -> bool {
         let has_room = self.content.deltas.len() < 2 * LOG_BOUND && !self.outdated;
         self.tip != 0 && self.tip + 1 == epoch && has_room

@@ -353,6 +353,11 @@ impl Verifier {
                     wishes.push(self.save(writing, Saves::Heartbeat, effects, at, random));
                     return wishes;
                 }
+                Effect::Probe(epoch) => {
+                    let writing = self.disk.probe(epoch);
+                    wishes.push(self.save(writing, Saves::Heartbeat, effects, at, random));
+                    return wishes;
+                }
                 Effect::End(ending) => {
                     wishes.push(Wish::End(ending));
                     return wishes;

@@ -69,6 +69,8 @@ pub(super) enum Entry {
         /// Where the clocks stood when the ping was sent that it answers.
         sent: ClockMark,
     },
+    /// Nothing new: whether this epoch is on disk.
+    Probe(Epoch),
     /// Nothing, in place of everything before it.
     LetGo,
 }
@@ -78,7 +80,7 @@ impl Entry {
     pub(super) const fn epoch(&self) -> Epoch {
         match self {
             Self::Snapshot { leads_to, .. } | Self::Delta { leads_to, .. } => leads_to.epoch,
-            Self::Heartbeat { epoch, .. } => *epoch,
+            Self::Heartbeat { epoch, .. } | Self::Probe(epoch) => *epoch,
             Self::LetGo => 0,
         }
     }
@@ -186,6 +188,7 @@ impl Journal {
                 links,
             } => self.delta(signed, *leads_to, self.new_links(links.as_ref()))?,
             Entry::Heartbeat { signed, epoch, sent } => self.heartbeat(signed, *epoch, sent)?,
+            Entry::Probe(epoch) => *epoch == self.tip,
             Entry::LetGo => self.let_go()?,
         };
         Ok(Saved {

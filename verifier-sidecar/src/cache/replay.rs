@@ -17,7 +17,7 @@ use super::{CacheIdentity, Unusable, floor};
 use crate::sync::Publishers;
 
 /// The version of the records. Raised when an older program could misread them.
-const FORMAT: u32 = 3;
+const FORMAT: u32 = 4;
 
 pub(super) const IDENTITY: &str = "identity";
 pub(super) const SNAPSHOT: &str = "snapshot";
@@ -66,6 +66,7 @@ struct ClockRecord {
     wall_ms: u64,
     time_ms: u64,
     boot: Option<String>,
+    heard: bool,
 }
 
 /// The clock record of `mark`.
@@ -75,6 +76,7 @@ pub(super) fn write_clock(mark: &ClockMark) -> serde_json::Result<Vec<u8>> {
         wall_ms: mark.moment.wall_millis,
         time_ms: mark.time_millis,
         boot: mark.boot.as_deref().map(str::to_owned),
+        heard: mark.heard,
     })
 }
 
@@ -87,6 +89,7 @@ fn read_clock(record: &[u8]) -> Option<ClockMark> {
         },
         time_millis: record.time_ms,
         boot: record.boot.map(Into::into),
+        heard: record.heard,
     })
 }
 

@@ -77,6 +77,7 @@ impl Desk {
             time_millis: moment.wall_millis,
             moment,
             boot: clock.boot(),
+            heard: true,
         }
     }
 

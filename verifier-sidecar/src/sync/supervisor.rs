@@ -315,6 +315,11 @@ impl Supervisor {
                     self.count(saved);
                     effects.extend(session.kept(saved));
                 }
+                Effect::Probe(epoch) => {
+                    let saved = self.cache.probe(epoch).await;
+                    self.count(saved);
+                    effects.extend(session.kept(saved));
+                }
                 Effect::End(ended) => return Some(ended),
             }
         }

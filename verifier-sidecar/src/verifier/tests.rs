@@ -306,6 +306,7 @@ fn without_the_time_nothing_is_decided() {
         moment: it.store.moment(),
         time_millis: (START + 86_400) * 1000,
         boot: None,
+        heard: false,
     });
     // Remembered or new, the answer is the same.
     for token in [&token, &it.issuer.token(&claims("1.2"))] {

@@ -249,9 +249,11 @@ async fn quarantined(args: QuarantineArgs, output: Output) -> Result<(), Failure
         .map_err(|status| Failure::answered(&doing, &status))?
         .into_inner();
     let bounds = reach::read_bounds(&answer.bounds);
-    let until = reach::latest(&bounds);
+    let files_until = At::read(answer.trust_files_until.as_ref());
+    let until = reach::latest(&bounds).max(files_until);
     let value = serde_json::json!({
         "spiffe_id": args.spiffe_id, "quarantined": true, "decides_until": until, "bounds": bounds,
+        "trust_files_until": files_until,
     });
     output.data(&value, |_| {
         let stops = match until {

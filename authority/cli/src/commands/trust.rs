@@ -78,6 +78,7 @@ pub(crate) async fn run(command: TrustCommand, output: Output) -> Result<(), Fai
 struct Exported {
     file: PathBuf,
     bytes: usize,
+    lifetime_seconds: u64,
 }
 
 async fn export(args: ExportArgs, output: Output) -> Result<(), Failure> {
@@ -95,9 +96,15 @@ async fn export(args: ExportArgs, output: Output) -> Result<(), Failure> {
     let exported = Exported {
         bytes: bytes.len(),
         file: args.out,
+        lifetime_seconds: args.lifetime.as_secs(),
     };
     output.data(&exported, |_| {
-        format!("wrote {} bytes to `{}`", exported.bytes, exported.file.display())
+        let lifetime = present::duration(args.lifetime);
+        format!(
+            "wrote {} bytes to `{}`\nit expires in {lifetime}; until then receipts and rotations count on a sidecar that starts from it",
+            exported.bytes,
+            exported.file.display()
+        )
     })
 }
 
@@ -135,7 +142,8 @@ struct Shown {
     state_digest: String,
     stated_at: String,
     age_seconds: u64,
-    expires_at: Option<String>,
+    expires_at: String,
+    expired: bool,
     signed_by: String,
     revocations: usize,
     deltas: usize,
@@ -171,12 +179,22 @@ fn show(args: &ShowArgs, output: Output) -> Result<(), Failure> {
         }
     })?;
     let shown = Shown::of(&content, now);
-    output.data(&shown, |paint| shown.table(paint))
+    output.data(&shown, |paint| shown.table(paint))?;
+    if shown.expired {
+        let message = format!("`{}` has expired: no sidecar starts from it", args.file.display());
+        return Err(Failure {
+            reason: Some("expired".to_owned()),
+            ..Failure::new(Exit::Refused, message).next("export another: `countersign trust export`")
+        });
+    }
+    Ok(())
 }
 
 impl Shown {
     fn of(content: &TrustFileContent, now_millis: u64) -> Self {
         let stated = content.heartbeat.authority_time_millis;
+        // One that does not say so is no good trust file.
+        let expires = content.heartbeat.expires_at_millis.unwrap_or_default();
         let now = Timestamp::from_seconds(now_millis / 1000);
         let keys = content.state.keys().keys().iter();
         Self {
@@ -184,10 +202,8 @@ impl Shown {
             epoch: content.state.epoch(),
             state_digest: present::hex(content.state.digest()),
             stated_at: present::time(Timestamp::from_seconds(stated / 1000)),
-            expires_at: content
-                .heartbeat
-                .expires_at_millis
-                .map(|millis| present::time(Timestamp::from_seconds(millis / 1000))),
+            expires_at: present::time(Timestamp::from_seconds(expires / 1000)),
+            expired: expires <= now_millis,
             age_seconds: now_millis.saturating_sub(stated) / 1000,
             signed_by: content.key_id.clone(),
             revocations: content.state.revocations().len(),
@@ -209,7 +225,7 @@ impl Shown {
             line("issuer", self.issuer.clone()),
             line("epoch", self.epoch.to_string()),
             line("stated at", format!("{}, {age} ago", self.stated_at)),
-            line("expires at", self.expires_at.clone().unwrap_or_default()),
+            line("expires at", self.expires_at.clone()),
             line("signed by", self.signed_by.clone()),
             line("revocations", self.revocations.to_string()),
         ];

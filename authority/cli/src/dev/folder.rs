@@ -69,6 +69,7 @@ const MADE: &[Made] = &[
 const STATE: &[Made] = &[
     Made::File("lock"),
     Made::File("floor"),
+    Made::File("verifier-id"),
     Made::File("opening"),
     Made::Folder("cache", DATABASE),
     Made::Folder("cache.damaged", DATABASE),
@@ -159,7 +160,7 @@ impl Folder {
             output.warn(&format!("`{}` is not of our making, and stays", path.display()));
         }
         output.note(&format!(
-            "nothing of earlier runs is left in `{}`",
+            "nothing that earlier runs made is left in `{}`",
             self.path.display()
         ));
         Ok(())

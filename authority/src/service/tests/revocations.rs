@@ -199,3 +199,30 @@ async fn subjects_audiences_and_certificates_are_revoked_and_listed() {
     ];
     assert_eq!(named, expected.map(|subject| (Some(subject), true)));
 }
+
+/// I-08: whoever has a key signs new tokens under it, so that no token's end bounds how long verifiers that have not heard accept them.
+#[tokio::test]
+async fn the_receipt_for_a_key_is_not_bounded_by_the_life_of_tokens() {
+    let stage = Stage::new().await;
+    let signing = || {
+        let books = stage.opened.ledger.books();
+        let key = books.ring.signing(stage.opened.ledger.timeline().now());
+        key.expect("signs").key_id().as_str().to_owned()
+    };
+    let compromise = v1::CompromiseKeyRequest {
+        kid: signing(),
+        reason: "a test".to_owned(),
+    };
+    let withdrawn = stage.keys().await.compromise_key(compromise).await;
+    let reach = withdrawn.expect("withdraws").into_inner().reach;
+    assert_eq!(reach.expect("a receipt").tokens_end, None);
+    let mut revocations = stage.revocations().await;
+    for (subject, ends) in [
+        (Subject::KeyId(signing()), false),
+        (Subject::Audience("billing".to_owned()), true),
+    ] {
+        let revoked = revocations.revoke(revoke(subject)).await.expect("revokes");
+        let reach = revoked.into_inner().reach.expect("a receipt");
+        assert_eq!(reach.tokens_end.is_some(), ends);
+    }
+}

@@ -42,10 +42,12 @@ pub struct ClockInDoubt;
 pub struct ClockMark {
     /// What this machine's clocks said.
     pub moment: Moment,
-    /// The verifier's time, in milliseconds since 1970.
+    /// The verifier's time, in milliseconds since 1970; only the latest that is known to have come, unless it was heard.
     pub time_millis: u64,
     /// Which start of the machine it was, if that is known.
     pub boot: Option<BootId>,
+    /// Whether the authority had said what time it is. If not, nobody but the wall clock had.
+    pub heard: bool,
 }
 
 impl ClockMark {
@@ -56,6 +58,17 @@ impl ClockMark {
         let same_boot = boot.is_some() && boot == self.boot.as_ref();
         let passed = elapsed.checked_sub(self.moment.elapsed);
         passed.filter(|_| same_boot)
+    }
+
+    /// The earliest that it can be at `elapsed`, in milliseconds since 1970, as far as the clocks said then.
+    #[must_use]
+    pub fn earliest(&self, boot: Option<&BootId>, elapsed: Duration) -> u64 {
+        let said = if self.heard {
+            self.time_millis
+        } else {
+            self.moment.wall_millis
+        };
+        said.saturating_add(millis(self.passed(boot, elapsed).unwrap_or_default()))
     }
 }
 
@@ -137,11 +150,12 @@ impl VerifierClock {
         }
     }
 
-    /// Goes on from `mark`, which an earlier process left. Within one start of the machine, time is counted on from there
-    /// and is exact. Otherwise only the wall clock can say how long ago that was; when it reads clearly earlier, the time is
+    /// Goes on from `mark`, which an earlier process left. Within one start of the machine, time is counted on from there,
+    /// and is exact if the authority had said it. Otherwise only the wall clock can say how long ago that was; when it reads clearly earlier, the time is
     /// in doubt.
     pub fn resume(&mut self, mark: &ClockMark, now: Moment) {
         let passed = mark.passed(self.boot.as_ref(), now.elapsed);
+        let passed = passed.filter(|_| mark.heard);
         let tolerated = now.wall_millis.saturating_add(millis(MAX_CLOCK_DIFFERENCE));
         (self.time_millis, self.source) = match passed {
             Some(passed) => (mark.time_millis.saturating_add(millis(passed)), Source::Authority),
@@ -185,6 +199,7 @@ impl VerifierClock {
             moment: then,
             time_millis: self.millis(now.elapsed).saturating_sub(millis(since)),
             boot: self.boot.clone(),
+            heard: self.is_heard(),
         }
     }
 

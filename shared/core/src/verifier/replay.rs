@@ -44,15 +44,26 @@ impl Manifest {
     }
 
     fn stated_before(&self, boot: Option<&BootId>, now: Moment) -> Option<Duration> {
+        let then = self.age_then();
         let passed = self.sent.passed(boot, now.elapsed);
         if let Some(passed) = passed.filter(|_| !planted(Bug::AgeByWall)) {
-            return Some(passed);
+            return Some(then.saturating_add(passed));
         }
         let stated_at = self.heartbeat.authority_time_millis;
         let sent_at = self.sent.moment.wall_millis;
         let latest = Duration::from_millis(stated_at.max(sent_at));
         let went_back = Duration::from_millis(now.wall_millis).saturating_add(MAX_CLOCK_DIFFERENCE) < latest;
-        (!went_back).then(|| Duration::from_millis(now.wall_millis.saturating_sub(stated_at.min(sent_at))))
+        let by_wall = Duration::from_millis(now.wall_millis.saturating_sub(stated_at.min(sent_at)));
+        (!went_back).then(|| by_wall.max(then))
+    }
+
+    /// How old it was when it was kept: one that answers a ping is no older than that, and a file may have lain about.
+    fn age_then(&self) -> Duration {
+        if self.heartbeat.expires_at_millis.is_none() {
+            return Duration::ZERO;
+        }
+        let time_millis = self.sent.earliest(None, Duration::ZERO);
+        Duration::from_millis(time_millis.saturating_sub(self.heartbeat.authority_time_millis))
     }
 }
 

@@ -298,12 +298,13 @@ impl<S: Clone> Session<S> {
         effects
     }
 
-    /// A heartbeat was saved as well as could be.
+    /// A heartbeat was saved as well as could be, or it was seen whether the epoch in force is on disk.
     pub fn kept(&mut self, trust: &HeldTrust, now: Moment, saved: Saved) -> Vec<Effect<S>> {
         let mut effects = Vec::new();
         // Everything before it in the queue to the disk is written, too.
         if saved.durable && !self.durable {
             self.durable = true;
+            self.kept_at = None;
             effects.push(self.acknowledge(trust));
         }
         effects.extend(self.new_log(trust, now, saved));

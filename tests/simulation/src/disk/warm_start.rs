@@ -7,7 +7,9 @@ use std::time::Duration;
 use countersign_core::feed::snapshot;
 use countersign_core::publishers::Publishers;
 use countersign_core::trust::{Epoch, TrustState, UpdateRules};
-use countersign_core::verifier::{ClockMark, Manifest, Moment, Replay, StateId, VerifierClock};
+use countersign_core::verifier::{
+    ClockMark, MAX_CLOCK_DIFFERENCE, Manifest, Moment, Replay, StateId, VerifierClock,
+};
 
 use super::{Confirmed, Disk, Floor, Found, Heard, Starting, Step, follow_links, off};
 use crate::authority::TrustFile;
@@ -92,7 +94,7 @@ fn verify(
     let both = believed(&file.snapshot) && believed(&file.heartbeat);
     let heartbeat = file.heartbeat.as_heartbeat().filter(|_| both)?.clone();
     let stated = heartbeat.epoch;
-    let (sent, error) = stated_at(heartbeat.authority_time_millis, found, starting);
+    let (sent, error) = taken_at(heartbeat.authority_time_millis, found, starting);
     let manifest = Manifest {
         heartbeat,
         sent: sent.clone(),
@@ -125,30 +127,40 @@ fn clock(found: &Found, starting: &Starting) -> VerifierClock {
     clock
 }
 
-/// Where the clocks stood when the authority stated the time in the file: exactly, if it has said in this start of the machine what
-/// time it is; otherwise as far as the wall clock says. And how far that may be off.
-fn stated_at(authority_millis: u64, found: &Found, starting: &Starting) -> (ClockMark, Duration) {
+/// Where the clocks stand as the file is taken, and how far that may be off. One that reads clearly earlier than what was seen tells
+/// no age.
+fn taken_at(authority_millis: u64, found: &Found, starting: &Starting) -> (ClockMark, Duration) {
     let (clock, now) = (clock(found, starting), starting.now);
-    let time = clock.millis(now.elapsed);
-    let age = time.checked_sub(authority_millis);
-    let elapsed = age.and_then(|age| now.elapsed.checked_sub(Duration::from_millis(age)));
-    if let (Some(age), Some(elapsed), true) = (age, elapsed, clock.is_heard()) {
-        let wall_millis = now.wall_millis.saturating_sub(age);
-        let mark = clock.mark(Moment { elapsed, wall_millis }, now);
-        return (mark, off(time, starting.right_millis));
-    }
-    // A wall clock that reads earlier than what was seen here before tells no age.
-    let seen = found.mark.as_ref().map_or(0, |mark| mark.time_millis);
+    let (seen, earliest) = found.mark.as_ref().map_or((0, 0), |mark| {
+        let earliest = mark.earliest(Some(&starting.boot), now.elapsed);
+        (mark.time_millis, earliest)
+    });
     let latest = authority_millis.max(seen);
+    let time_millis = clock.millis(now.elapsed).max(earliest);
+    let tolerated = Duration::from_millis(time_millis).saturating_add(MAX_CLOCK_DIFFERENCE);
+    if clock.now(now.elapsed).is_err() || tolerated < Duration::from_millis(latest) {
+        let mark = ClockMark {
+            moment: Moment {
+                elapsed: Duration::ZERO,
+                wall_millis: latest,
+            },
+            time_millis: latest,
+            boot: None,
+            heard: false,
+        };
+        return (mark, off(now.wall_millis, starting.right_millis));
+    }
+    let heard = clock.is_heard();
     let mark = ClockMark {
         moment: Moment {
-            elapsed: Duration::ZERO,
-            wall_millis: latest,
+            elapsed: now.elapsed,
+            wall_millis: if heard { now.wall_millis } else { time_millis },
         },
-        time_millis: latest,
-        boot: None,
+        time_millis: if heard { time_millis.max(latest) } else { latest },
+        boot: Some(Arc::clone(&starting.boot)),
+        heard,
     };
-    (mark, off(now.wall_millis, starting.right_millis))
+    (mark, off(time_millis, starting.right_millis))
 }
 
 /// Whether a later state has what the one on disk takes back.

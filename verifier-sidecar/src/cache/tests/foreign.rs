@@ -188,7 +188,7 @@ async fn a_state_without_its_digest_is_not_used() {
 #[tokio::test]
 async fn a_newer_format_is_kept_aside() {
     let desk = Desk::filled().await;
-    let newer = br#"{"format":4,"identity":{"who":"knows"},"more":1}"#;
+    let newer = br#"{"format":5,"identity":{"who":"knows"},"more":1}"#;
     desk.tamper(&put(replay::IDENTITY, newer));
     let opened = desk.open().await;
     assert!(matches!(opened.found, Found::Unusable(Unusable::Format)));

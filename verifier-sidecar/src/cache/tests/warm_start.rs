@@ -149,6 +149,25 @@ async fn a_file_is_decided_on_for_its_lifetime_and_no_longer() {
     assert!(opened.cache.close().await);
 }
 
+/// X03, I-08: in one start of the machine a file only grows older, however the wall clock is set, and also where the authority was
+/// never heard; after another start it is not younger than when it was taken.
+#[tokio::test]
+async fn a_restart_makes_no_file_younger() {
+    let mut desk = Desk::new();
+    desk.clock.start_machine("one");
+    desk.put_present();
+    desk.clock.advance(60 * SECOND);
+    assert!(desk.open().await.cache.close().await);
+    desk.clock.advance(LIFETIME);
+    desk.clock.set_millis(START * 1000);
+    for (start, age) in [("one", LIFETIME + 60 * SECOND), ("two", 60 * SECOND)] {
+        desk.clock.start_machine(start);
+        let opened = desk.open().await;
+        assert_eq!(trust(&opened).1, Some(age), "{:?}", opened.warm_start);
+        assert!(opened.cache.close().await);
+    }
+}
+
 /// A job that exports no more shows before an outage does: an expired file is refused by its name.
 #[tokio::test]
 async fn a_file_that_has_expired_is_refused() {

@@ -108,6 +108,7 @@ impl Stage {
                     self.kept.push(kept.epoch);
                     effects.extend(self.session.kept(self.disk));
                 }
+                Effect::Probe(_) => effects.extend(self.session.kept(self.disk)),
                 Effect::End(ended) => self.ended = Some(ended),
             }
         }

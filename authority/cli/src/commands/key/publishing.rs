@@ -214,12 +214,30 @@ async fn listed(connection: &Connection) -> Result<v1::PublisherSetView, Failure
     answer.into_inner().publishers.ok_or_else(nothing)
 }
 
+/// What the authority refused, with what to do about it where the same reason is about signing keys elsewhere.
+fn answered(doing: &str, status: &tonic::Status) -> Failure {
+    let failure = Failure::answered(doing, status);
+    let next = match failure.reason.as_deref() {
+        Some("key_already_prepared") => {
+            "go on with `countersign key publishing rotate`, or with `activate` and `retire`"
+        }
+        Some("key_not_prepared") => "begin with `countersign key publishing rotate`, or with `prepare`",
+        Some("key_not_retirable" | "key_unknown") => "see `countersign key publishing`",
+        Some("verifiers_behind") => {
+            "wait for them with `countersign key publishing rotate`, see who they are with `countersign fleet`, or go on without \
+             them: `--force REASON`"
+        }
+        Some(_) | None => return failure,
+    };
+    failure.next(next)
+}
+
 async fn prepared(connection: &Connection) -> Result<v1::PublisherSetView, Failure> {
     let answer = connection
         .publishing_keys()
         .prepare_publishing_key(v1::PreparePublishingKeyRequest {})
         .await;
-    let answer = answer.map_err(|status| Failure::answered("cannot prepare a publishing key", &status))?;
+    let answer = answer.map_err(|status| answered("cannot prepare a publishing key", &status))?;
     answer.into_inner().publishers.ok_or_else(nothing)
 }
 
@@ -232,7 +250,7 @@ async fn activated(connection: &Connection, force: Option<&str>) -> Result<v1::P
         .publishing_keys()
         .activate_publishing_key(request)
         .await;
-    let answer = answer.map_err(|status| Failure::answered("cannot activate the publishing key", &status))?;
+    let answer = answer.map_err(|status| answered("cannot activate the publishing key", &status))?;
     answer.into_inner().publishers.ok_or_else(nothing)
 }
 
@@ -241,7 +259,7 @@ async fn retired(connection: &Connection) -> Result<v1::PublisherSetView, Failur
         .publishing_keys()
         .retire_publishing_key(v1::RetirePublishingKeyRequest {})
         .await;
-    let answer = answer.map_err(|status| Failure::answered("cannot retire a publishing key", &status))?;
+    let answer = answer.map_err(|status| answered("cannot retire a publishing key", &status))?;
     answer.into_inner().publishers.ok_or_else(nothing)
 }
 

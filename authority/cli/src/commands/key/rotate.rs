@@ -205,7 +205,7 @@ enum Held {
 
 /// What an operator can do about verifiers that do not hold a key.
 const NEXT: &str = "repeat `countersign key rotate` to wait on; `countersign fleet forget` those that are gone for good, \
-                    `countersign fleet quarantine` those that are cut off, or go on without them: `--force REASON`";
+                    `countersign fleet quarantine` those whose disk does not work, or go on without them: `--force REASON`";
 
 async fn signs(connection: &Connection, key: &v1::Key, output: Output) -> Result<(), Failure> {
     let mut waiting = Waiting::new(output, UNTIL_IT_SIGNS);

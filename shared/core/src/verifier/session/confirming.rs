@@ -111,11 +111,16 @@ impl<S: Clone> Session<S> {
             .is_none_or(|kept| now.elapsed.saturating_sub(kept) >= KEEP_EVERY)
         {
             self.kept_at = Some(now.elapsed);
-            effects.push(Effect::Keep(Box::new(Kept {
-                signed,
-                epoch: heartbeat.epoch,
-                sent: trust.clock().mark(sent.at, now),
-            })));
+            // What confirms an epoch is kept once the authority is told that the epoch is: it counts on nothing else there (I-08).
+            effects.push(if self.durable || planted(Bug::KeptBeforeDurable) {
+                Effect::Keep(Box::new(Kept {
+                    signed,
+                    epoch: heartbeat.epoch,
+                    sent: trust.clock().mark(sent.at, now),
+                }))
+            } else {
+                Effect::Probe(heartbeat.epoch)
+            });
         }
         effects
     }

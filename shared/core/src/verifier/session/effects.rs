@@ -12,6 +12,8 @@ pub enum Effect<S> {
     Save(Box<Accepted<S>>),
     /// Save this, then call [`super::Session::kept`].
     Keep(Box<Kept<S>>),
+    /// See whether this epoch is on disk by now: its save was given up, and may land late.
+    Probe(Epoch),
     /// Close the stream.
     End(Ending),
     /// Count this, and tell whoever listens.

@@ -16,6 +16,10 @@ struct Stage {
 
 impl Stage {
     fn new() -> Self {
+        Self::beginning(Beginning::default())
+    }
+
+    fn beginning(beginning: Beginning) -> Self {
         let settings = SessionSettings {
             heartbeat_period: HEARTBEAT_PERIOD,
             longest_session: Duration::from_secs(3600),
@@ -23,15 +27,22 @@ impl Stage {
         };
         Self {
             held: nothing(),
-            session: Session::new(settings, Arc::new(ToyHash), Beginning::default(), after(0)),
+            session: Session::new(settings, Arc::new(ToyHash), beginning, after(0)),
             seconds: 0,
             beats: 0,
         }
     }
 
-    /// A stage on which `state(1)` was in force before the stream began.
+    /// A stage on which `state(1)` was in force, and on disk, before the stream began.
     fn warm() -> Self {
-        let mut stage = Self::new();
+        Self::warmed(true)
+    }
+
+    fn warmed(durable: bool) -> Self {
+        let mut stage = Self::beginning(Beginning {
+            durable,
+            ..Beginning::default()
+        });
         stage.held.install(state(1), after(0)).expect("newer");
         let begun = stage.session.begin(&stage.held, after(0));
         assert_eq!(begun.len(), 2);
@@ -72,7 +83,12 @@ fn pings(effects: &[Effect<Signed>]) -> Vec<u64> {
         .iter()
         .filter_map(|effect| match effect {
             Effect::Send(Message::Ping(ping)) => Some(ping.sequence),
-            Effect::Send(_) | Effect::Save(_) | Effect::Keep(_) | Effect::End(_) | Effect::Tell(_) => None,
+            Effect::Send(_)
+            | Effect::Save(_)
+            | Effect::Keep(_)
+            | Effect::Probe(_)
+            | Effect::End(_)
+            | Effect::Tell(_) => None,
         })
         .collect()
 }
@@ -82,7 +98,12 @@ fn acks(effects: &[Effect<Signed>]) -> Vec<Epoch> {
         .iter()
         .filter_map(|effect| match effect {
             Effect::Send(Message::Ack(ack)) => Some(ack.in_force.epoch),
-            Effect::Send(_) | Effect::Save(_) | Effect::Keep(_) | Effect::End(_) | Effect::Tell(_) => None,
+            Effect::Send(_)
+            | Effect::Save(_)
+            | Effect::Keep(_)
+            | Effect::Probe(_)
+            | Effect::End(_)
+            | Effect::Tell(_) => None,
         })
         .collect()
 }
@@ -204,7 +225,7 @@ fn a_kept_heartbeat_knows_when_it_was_asked_for() {
     let effects = stage.answer(1, heartbeat.clone(), LEASE);
     let kept = effects.iter().find_map(|effect| match effect {
         Effect::Keep(kept) => Some(kept),
-        Effect::Send(_) | Effect::Save(_) | Effect::End(_) | Effect::Tell(_) => None,
+        Effect::Send(_) | Effect::Save(_) | Effect::Probe(_) | Effect::End(_) | Effect::Tell(_) => None,
     });
     let sent = &kept.expect("kept").sent;
     assert_eq!((sent.moment, sent.time_millis), (after(0), after(0).wall_millis));
@@ -226,4 +247,25 @@ fn a_kept_heartbeat_knows_when_it_was_asked_for() {
     let mut set_back = after(100);
     set_back.wall_millis -= 3_600_000;
     assert_eq!(age(&manifest(Some("one")), "two", set_back), None);
+}
+
+/// F52, I-08: what confirms an epoch goes to disk only once the authority is told that the epoch is there. A save that was given up may
+/// have landed late, which is asked for, and told.
+#[test]
+fn what_confirms_an_epoch_is_kept_after_the_epoch_is() {
+    let mut stage = Stage::warmed(false);
+    let heartbeat = stage.heartbeat(&state(1));
+    let effects = stage.answer(1, heartbeat, LEASE);
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::Probe(1))));
+    assert!(!is_kept(&effects));
+    let landed = Saved {
+        durable: true,
+        wants_snapshot: false,
+        log_outdated: false,
+    };
+    let told = stage.session.kept(&stage.held, after(stage.seconds), landed);
+    assert_eq!(acks(&told), [1]);
+    let ping = stage.tick();
+    let heartbeat = stage.heartbeat(&state(1));
+    assert!(is_kept(&stage.answer(ping, heartbeat, LEASE)));
 }

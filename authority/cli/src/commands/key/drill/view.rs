@@ -256,7 +256,11 @@ impl Drill {
             _ => "the drill was broken off: the authority was stopped",
         };
         let message = format!("drill {} is not complete: {message}", self.id);
-        let next = "see the verifiers: `countersign fleet`; then run another one, with a longer `--wait`";
+        let next = if self.state == "gave_up" {
+            "see the verifiers: `countersign fleet`; then run another one, with a longer `--wait`"
+        } else {
+            "run another one: `countersign key drill run`"
+        };
         Err(Failure::new(Exit::Unavailable, message).next(next))
     }
 }
