@@ -64,6 +64,6 @@ impl Found {
     pub(crate) fn goes_on(&self, boot: &BootId) -> bool {
         self.mark
             .as_ref()
-            .is_some_and(|mark| mark.boot.as_ref() == Some(boot))
+            .is_some_and(|mark| mark.heard && mark.boot.as_ref() == Some(boot))
     }
 }
