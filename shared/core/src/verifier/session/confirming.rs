@@ -112,7 +112,7 @@ impl<S: Clone> Session<S> {
         {
             self.kept_at = Some(now.elapsed);
             // What confirms an epoch is kept once the authority is told that the epoch is: it counts on nothing else there (I-08).
-            effects.push(if self.durable || planted(Bug::KeptBeforeDurable) {
+            effects.push(if self.durable {
                 Effect::Keep(Box::new(Kept {
                     signed,
                     epoch: heartbeat.epoch,
