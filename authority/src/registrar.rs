@@ -60,3 +60,26 @@ async fn tell(fleet: &Fleet, ledger: &Ledger, is_steady: bool, again: bool) -> b
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use countersign_core::Timestamp;
+
+    use super::*;
+    use crate::test_util::{Bench, START};
+
+    /// A clock that is ahead makes every trust file look expired, and what is struck by it would not be waited for any more.
+    #[tokio::test]
+    async fn a_trust_file_stays_on_record_until_the_clock_is_steady() {
+        let bench = Bench::new();
+        let ledger = bench.open().await.ledger;
+        let until = Timestamp::from_seconds(START + 60);
+        let epoch = ledger.export(until).await.expect("stores").answer;
+        bench.fleet.exported(epoch, until);
+        bench.clock.advance(Duration::from_secs(61));
+        for (is_steady, kept) in [(false, 1), (true, 0)] {
+            assert!(tell(&bench.fleet, &ledger, is_steady, false).await);
+            assert_eq!(ledger.books().roster.exports().count(), kept);
+        }
+    }
+}

@@ -12,7 +12,7 @@ use countersign_crypto::AwsLc;
 use countersign_crypto::publishing::{Context, PinnedKeys};
 use countersign_proto::admin::v1::revoke_request::Subject;
 use countersign_proto::admin::v1::{
-    ActivateKeyRequest, ExportTrustRequest, PrepareKeyRequest, RevokeRequest,
+    ActivateKeyRequest, ExportTrustRequest, PrepareKeyRequest, QuarantineVerifierRequest, RevokeRequest,
 };
 use countersign_proto::trust::v1::{Signed, TrustFile};
 use countersign_wire::read_time;
@@ -178,6 +178,25 @@ async fn a_key_waits_for_files_without_it() {
     keys.activate_key(ActivateKeyRequest::default())
         .await
         .expect("activates");
+}
+
+/// Quarantine takes back no file, so its answer says until when one of these verifiers may start from one.
+#[tokio::test]
+async fn the_answer_to_a_quarantine_names_the_end_of_files() {
+    let stage = Stage::new().await;
+    let mut fleet = stage.fleet().await;
+    let mut answered = async || {
+        let request = QuarantineVerifierRequest {
+            spiffe_id: "spiffe://example.org/sidecar/a".to_owned(),
+            reason: "a test".to_owned(),
+        };
+        let answer = fleet.quarantine_verifier(request).await.expect("takes");
+        answer.into_inner().trust_files_until.as_ref().and_then(read_time)
+    };
+    assert_eq!(answered().await, None);
+    exported(&stage, lasting(3600)).await.expect("is given out");
+    let until = trust_file_until(stage.bench.clock.now().saturating_add(HOUR), HOUR);
+    assert_eq!(answered().await, Some(until));
 }
 
 #[tokio::test]

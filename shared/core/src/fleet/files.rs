@@ -14,9 +14,7 @@ use crate::verifier::MAX_CLOCK_DIFFERENCE;
 pub fn trust_file_until(expires_at: Timestamp, lifetime: Duration) -> Timestamp {
     let margin = MAX_CLOCK_DIFFERENCE.saturating_add(drift(lifetime));
     // What is left of the second counts whole.
-    expires_at
-        .saturating_add(Duration::from_secs(margin.as_secs()))
-        .saturating_add(Duration::from_secs(1))
+    expires_at.saturating_add(Duration::from_secs(margin.as_secs().saturating_add(1)))
 }
 
 /// The trust files that may still be decided on, by epoch.

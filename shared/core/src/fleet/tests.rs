@@ -387,6 +387,30 @@ fn the_limits_hold() {
     assert_eq!(stage.register.connected(), 4);
 }
 
+/// G46: one identity that comes under ever new names, each of which is waited for, leaves room for the others.
+#[test]
+fn one_identity_cannot_take_all_the_room() {
+    let mut stage = Stage::new();
+    stage.register = Register::new(
+        FleetLimits {
+            streams_per_identity: 2,
+            streams: 1000,
+        },
+        LEASE,
+    );
+    let ghost = |number: usize| VerifierKey {
+        verifier_id: VerifierId::parse(&number.to_string()).unwrap(),
+        ..key("a")
+    };
+    for number in 0..1000 {
+        let stream = stage.join(&ghost(number), true).unwrap();
+        stage.register.closed(&ghost(number), stream);
+    }
+    assert_eq!(stage.join(&ghost(1000), true), Err(NotLetIn::Identity));
+    stage.join(&ghost(7), true).unwrap();
+    stage.join(&key("b"), true).unwrap();
+}
+
 /// Longer budgets lengthen what was granted; shorter ones do not shorten it.
 #[test]
 fn ends_never_move_to_earlier_times() {
