@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use countersign_core::feed::snapshot;
 use countersign_core::trust::{Epoch, Heartbeat, TrustState, UpdateRefused};
-use countersign_core::verifier::{ClockMark, MAX_CLOCK_DIFFERENCE, Moment, VerifierClock};
+use countersign_core::verifier::{ClockMark, Moment, VerifierClock};
 use countersign_crypto::AwsLc;
 use countersign_crypto::publishing::PinnedKeys;
 use countersign_mtls::FileError;
@@ -149,7 +149,12 @@ impl Reader<'_> {
         }
         let unwritten = |_never| Unusable::Malformed;
         let identity = replay::write_identity(self.replay.identity).map_err(unwritten)?;
-        let clock = replay::write_clock(&self.taken_at(stated.authority_time_millis)).map_err(unwritten)?;
+        let clock = replay::write_clock(&self.clock().taken(
+            stated.authority_time_millis,
+            self.mark(),
+            self.replay.now,
+        ))
+        .map_err(unwritten)?;
         records.extend([
             (replay::IDENTITY.to_owned(), identity),
             (replay::SNAPSHOT.to_owned(), snapshot.encode_to_vec()),
@@ -189,51 +194,11 @@ impl Reader<'_> {
         clock
     }
 
-    /// Where the clocks stand as the file is taken, so that nothing makes it younger: by what the authority has said in this start of
-    /// the machine, or as far as the wall clock says, which went on from where it was when a file was taken before. One that reads
-    /// clearly earlier than what the authority stated in the file, or than what was seen here, tells no age.
-    fn taken_at(&self, authority_millis: u64) -> ClockMark {
-        let (clock, now) = (self.clock(), self.replay.now);
-        let (seen, earliest) = self.mark().map_or((0, 0), |mark| {
-            let earliest = mark.earliest(self.replay.boot.as_ref(), now.elapsed);
-            (mark.time_millis, earliest)
-        });
-        let latest = authority_millis.max(seen);
-        let time_millis = clock.millis(now.elapsed).max(earliest);
-        let tolerated = Duration::from_millis(time_millis).saturating_add(MAX_CLOCK_DIFFERENCE);
-        if clock.now(now.elapsed).is_err() || tolerated < Duration::from_millis(latest) {
-            return ClockMark {
-                moment: Moment {
-                    elapsed: Duration::ZERO,
-                    wall_millis: latest,
-                },
-                time_millis: latest,
-                boot: None,
-                heard: false,
-            };
-        }
-        let heard = clock.is_heard();
-        ClockMark {
-            moment: Moment {
-                elapsed: now.elapsed,
-                wall_millis: if heard { now.wall_millis } else { time_millis },
-            },
-            time_millis: if heard { time_millis.max(latest) } else { latest },
-            boot: self.replay.boot.clone(),
-            heard,
-        }
-    }
-
     /// Whether nothing is to be decided on it any more, so that it is of no use to anybody.
     fn has_expired(&self, file: &Replayed) -> bool {
-        let lifetime = file
-            .manifest
-            .as_ref()
-            .and_then(|manifest| manifest.heartbeat.lifetime());
-        lifetime.is_some_and(|lifetime| {
-            let age = self.age(file);
-            age != Duration::MAX && age >= lifetime
-        })
+        let manifest = file.manifest.as_ref();
+        let age = manifest.and_then(|manifest| manifest.age(self.replay.boot.as_ref(), self.replay.now));
+        age.is_some_and(|age| age.lifetime.is_some_and(|lifetime| age.so_far >= lifetime))
     }
 
     /// How old `replayed` is; as old as can be when that is not known.

@@ -151,8 +151,8 @@ impl VerifierClock {
     }
 
     /// Goes on from `mark`, which an earlier process left. Within one start of the machine, time is counted on from there,
-    /// and is exact if the authority had said it. Otherwise only the wall clock can say how long ago that was; when it reads clearly earlier, the time is
-    /// in doubt.
+    /// and is exact, if the authority had said it. Otherwise only the wall clock can say how long ago that was; when it reads
+    /// clearly earlier, the time is in doubt.
     pub fn resume(&mut self, mark: &ClockMark, now: Moment) {
         let passed = mark.passed(self.boot.as_ref(), now.elapsed);
         let passed = passed.filter(|_| mark.heard);
@@ -200,6 +200,41 @@ impl VerifierClock {
             time_millis: self.millis(now.elapsed).saturating_sub(millis(since)),
             boot: self.boot.clone(),
             heard: self.is_heard(),
+        }
+    }
+
+    /// Where the clocks stand as a trust file is taken in which the authority stated `authority_millis`, after `before`, so that
+    /// nothing makes it younger: by what the authority has said in this start of the machine, or as far as the wall clock says, which
+    /// went on from where it was when a file was taken before. One that reads clearly earlier than what the authority stated in the
+    /// file, or than what was seen here, tells no age.
+    #[must_use]
+    pub fn taken(&self, authority_millis: u64, before: Option<&ClockMark>, now: Moment) -> ClockMark {
+        let (seen, earliest) = before.map_or((0, 0), |mark| {
+            (mark.time_millis, mark.earliest(self.boot.as_ref(), now.elapsed))
+        });
+        let latest = authority_millis.max(seen);
+        let time_millis = self.millis(now.elapsed).max(earliest);
+        let tolerated = time_millis.saturating_add(millis(MAX_CLOCK_DIFFERENCE));
+        if self.now(now.elapsed).is_err() || tolerated < latest {
+            return ClockMark {
+                moment: Moment {
+                    elapsed: Duration::ZERO,
+                    wall_millis: latest,
+                },
+                time_millis: latest,
+                boot: None,
+                heard: false,
+            };
+        }
+        let heard = self.is_heard();
+        ClockMark {
+            moment: Moment {
+                elapsed: now.elapsed,
+                wall_millis: if heard { now.wall_millis } else { time_millis },
+            },
+            time_millis: if heard { time_millis.max(latest) } else { latest },
+            boot: self.boot.clone(),
+            heard,
         }
     }
 

@@ -7,9 +7,7 @@ use std::time::Duration;
 use countersign_core::feed::snapshot;
 use countersign_core::publishers::Publishers;
 use countersign_core::trust::{Epoch, TrustState, UpdateRules};
-use countersign_core::verifier::{
-    ClockMark, MAX_CLOCK_DIFFERENCE, Manifest, Moment, Replay, StateId, VerifierClock,
-};
+use countersign_core::verifier::{ClockMark, Manifest, Replay, StateId, VerifierClock};
 
 use super::{Confirmed, Disk, Floor, Found, Heard, Starting, Step, follow_links, off};
 use crate::authority::TrustFile;
@@ -127,38 +125,13 @@ fn clock(found: &Found, starting: &Starting) -> VerifierClock {
     clock
 }
 
-/// Where the clocks stand as the file is taken, and how far that may be off. One that reads clearly earlier than what was seen tells
-/// no age.
+/// Where the clocks stand as the file is taken, and how far that may be off.
 fn taken_at(authority_millis: u64, found: &Found, starting: &Starting) -> (ClockMark, Duration) {
-    let (clock, now) = (clock(found, starting), starting.now);
-    let (seen, earliest) = found.mark.as_ref().map_or((0, 0), |mark| {
-        let earliest = mark.earliest(Some(&starting.boot), now.elapsed);
-        (mark.time_millis, earliest)
-    });
-    let latest = authority_millis.max(seen);
-    let time_millis = clock.millis(now.elapsed).max(earliest);
-    let tolerated = Duration::from_millis(time_millis).saturating_add(MAX_CLOCK_DIFFERENCE);
-    if clock.now(now.elapsed).is_err() || tolerated < Duration::from_millis(latest) {
-        let mark = ClockMark {
-            moment: Moment {
-                elapsed: Duration::ZERO,
-                wall_millis: latest,
-            },
-            time_millis: latest,
-            boot: None,
-            heard: false,
-        };
-        return (mark, off(now.wall_millis, starting.right_millis));
-    }
-    let heard = clock.is_heard();
-    let mark = ClockMark {
-        moment: Moment {
-            elapsed: now.elapsed,
-            wall_millis: if heard { now.wall_millis } else { time_millis },
-        },
-        time_millis: if heard { time_millis.max(latest) } else { latest },
-        boot: Some(Arc::clone(&starting.boot)),
-        heard,
+    let now = starting.now;
+    let mark = clock(found, starting).taken(authority_millis, found.mark.as_ref(), now);
+    let time_millis = match mark.boot {
+        Some(_) => mark.earliest(None, Duration::ZERO),
+        None => now.wall_millis,
     };
     (mark, off(time_millis, starting.right_millis))
 }
