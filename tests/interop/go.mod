@@ -5,6 +5,8 @@ go 1.25.0
 tool (
 	github.com/fullstorydev/grpcurl/cmd/grpcurl
 	github.com/itchyny/gojq/cmd/gojq
+	google.golang.org/grpc/interop/client
+	google.golang.org/grpc/interop/server
 )
 
 require (

@@ -10,8 +10,11 @@ if ! command -v go >/dev/null; then
   exit 1
 fi
 mkdir -p "$root/target/interop/bin"
-for tool in ./collector github.com/fullstorydev/grpcurl/cmd/grpcurl github.com/itchyny/gojq/cmd/gojq; do
+for tool in ./collector ./mtls github.com/fullstorydev/grpcurl/cmd/grpcurl github.com/itchyny/gojq/cmd/gojq; do
   GOFLAGS=-mod=readonly go build -trimpath -o "$root/target/interop/bin/${tool##*/}" "$tool"
+done
+for side in client server; do
+  GOFLAGS=-mod=readonly go build -trimpath -o "$root/target/interop/bin/grpc-go-$side" "google.golang.org/grpc/interop/$side"
 done
 
 # libfaketime, of which clock.sh's processes have their clocks: the system's, or the distribution's package, which is unpacked into
@@ -42,7 +45,7 @@ export FAKETIME_LIBRARY
 
 status=0
 results=
-for test in grpcurl otlp readme drill restored stopped clock streams loss; do
+for test in grpcurl otlp readme drill restored stopped clock streams loss grpc_go; do
   printf '\n==== %s.sh\n' "$test"
   ./"$test.sh" | tee "$root/target/interop/$test.log" || status=1
   results+=$(tail -n 1 "$root/target/interop/$test.log")$'\n'
