@@ -354,7 +354,7 @@ impl TrustCache {
         let unsaved = publishers.unsaved();
         let saved = self.save(entry(unsaved.as_ref().map(links))).await;
         if let Some(unsaved) = unsaved.filter(|_| saved.durable) {
-            publishers.saved(unsaved.generation);
+            publishers.saved(unsaved.last.generation);
         }
         saved
     }
@@ -443,7 +443,7 @@ impl TrustCache {
 
 fn links(unsaved: &Unsaved<Signed>) -> Links {
     Links {
-        generation: unsaved.generation,
+        last: unsaved.last,
         record: replay::write_links(&unsaved.links),
         drops_keys: unsaved.drops_keys,
     }

@@ -118,7 +118,7 @@ fn serve(config: Config) -> Result<(), Failure> {
         })?;
     let outcome = control.block_on(async {
         let shutdown = Shutdown::on_signals()?;
-        let building = App::build(config, Arc::new(SystemClock), handle);
+        let building = Box::pin(App::build(config, Arc::new(SystemClock), handle));
         // A start may wait for a predecessor or for the disk, and nobody has to wait with it.
         if let Some(app) = shutdown.token().run_until_cancelled(building).await {
             app?.run_until(shutdown).await;

@@ -10,8 +10,8 @@
 //! generation is held: so whoever acknowledges the state holds the keys.
 //!
 //! INVARIANT (no key outside the set): nothing is believed that a key signed which is not in the set in force.
-//! INVARIANT (no way back): the generation never falls, and below the highest that was ever durable here, nothing is believed
-//! but links.
+//! INVARIANT (no way back): the generation never falls, and until the last link that was ever durable here is in force again, nothing
+//! is believed but links that may lead there.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -42,6 +42,15 @@ pub const ALGORITHM: Algorithm = Algorithm::EdDsa;
 
 /// The SHA-256 of a link's payload.
 pub type LinkDigest = [u8; 32];
+
+/// A link, by where it leads and by what it says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LinkId {
+    /// The generation that it leads to.
+    pub generation: Generation,
+    /// Its digest.
+    pub digest: LinkDigest,
+}
 
 /// Publishing keys by name.
 pub type Keys<K> = BTreeMap<KeyId, K>;
@@ -141,8 +150,8 @@ impl LinkRefused {
 /// What is to go to disk with the next state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unsaved<S> {
-    /// The generation in force.
-    pub generation: Generation,
+    /// The link that leads to the set in force.
+    pub last: LinkId,
     /// Every link that leads there from the pinned set.
     pub links: Vec<S>,
     /// Whether the set in force lacks keys of the one on disk. What is on disk may be signed by those, so that the links go
@@ -153,8 +162,7 @@ pub struct Unsaved<S> {
 /// A set that a link led to.
 #[derive(Debug)]
 struct Held<K, S> {
-    generation: Generation,
-    digest: LinkDigest,
+    id: LinkId,
     keys: Keys<K>,
     signed: S,
 }
@@ -165,7 +173,7 @@ pub struct Publishers<K, S> {
     issuer: Issuer,
     pinned: Keys<K>,
     links: Vec<Held<K, S>>,
-    required: Generation,
+    required: Option<LinkId>,
     durable: Generation,
 }
 
@@ -177,7 +185,7 @@ impl<K, S: Clone> Publishers<K, S> {
             issuer,
             pinned,
             links: Vec::new(),
-            required: 0,
+            required: None,
             durable: 0,
         }
     }
@@ -191,7 +199,13 @@ impl<K, S: Clone> Publishers<K, S> {
     /// The generation in force. Zero: the pinned set, whichever it is.
     #[must_use]
     pub fn generation(&self) -> Generation {
-        self.links.last().map_or(0, |held| held.generation)
+        self.last_link().map_or(0, |last| last.generation)
+    }
+
+    /// The link that leads to the set in force. Nothing: that set is pinned.
+    #[must_use]
+    pub fn last_link(&self) -> Option<LinkId> {
+        self.links.last().map(|held| held.id)
     }
 
     /// The generation that is on disk.
@@ -211,18 +225,28 @@ impl<K, S: Clone> Publishers<K, S> {
         self.links.iter().map(|held| &held.signed)
     }
 
-    /// Takes note that `generation` was durable here behind the same pinned set. Until it is in force again, nothing is
-    /// believed but links.
-    pub fn require(&mut self, generation: Generation) {
+    /// Takes note that `link` was durable here behind the same pinned set. Until it led here again, nothing is believed but
+    /// links, and none that leads past it: a key that was dropped since may have signed that one.
+    pub fn require(&mut self, link: LinkId) {
         if !planted(Bug::GenerationStepsBack) {
-            self.required = self.required.max(generation);
+            self.required = Some(link);
         }
     }
 
     /// Whether links are missing that were here before.
     #[must_use]
     pub fn lacks_links(&self) -> bool {
-        self.generation() < self.required
+        self.missing().is_some()
+    }
+
+    /// Forgets the links that led here, if not one of them was the one that had to: they led astray, and would keep out those of
+    /// the authority. Whether there is such a one missing.
+    pub fn forget_astray(&mut self) -> bool {
+        let astray = self.lacks_links();
+        if astray {
+            self.links.clear();
+        }
+        astray
     }
 
     /// The key `key_id`, if what it signed is believed.
@@ -248,7 +272,7 @@ impl<K, S: Clone> Publishers<K, S> {
     /// Whether the link with this digest led here.
     #[must_use]
     pub fn has_link(&self, digest: &LinkDigest) -> bool {
-        self.links.iter().any(|held| held.digest == *digest)
+        self.links.iter().any(|held| held.id.digest == *digest)
     }
 
     /// Puts the set of `link` in force, which `signer` signed as `signed`.
@@ -282,8 +306,10 @@ impl<K, S: Clone> Publishers<K, S> {
             self.durable = link.generation;
         }
         self.links.push(Held {
-            generation: link.generation,
-            digest: link.digest,
+            id: LinkId {
+                generation: link.generation,
+                digest: link.digest,
+            },
             keys: link.keys,
             signed,
         });
@@ -293,9 +319,9 @@ impl<K, S: Clone> Publishers<K, S> {
     /// What is not on disk yet. Nothing when everything is.
     #[must_use]
     pub fn unsaved(&self) -> Option<Unsaved<S>> {
-        let generation = self.generation();
-        (generation > self.durable).then(|| Unsaved {
-            generation,
+        let unsaved = self.last_link().filter(|last| last.generation > self.durable);
+        unsaved.map(|last| Unsaved {
+            last,
             links: self.links().cloned().collect(),
             drops_keys: self.drops_keys(),
         })
@@ -309,7 +335,7 @@ impl<K, S: Clone> Publishers<K, S> {
     /// Whether the set in force lacks keys of the one on disk.
     #[must_use]
     pub fn drops_keys(&self) -> bool {
-        let on_disk = self.links.iter().rfind(|held| held.generation <= self.durable);
+        let on_disk = self.links.iter().rfind(|held| held.id.generation <= self.durable);
         let on_disk = on_disk.map_or(&self.pinned, |held| &held.keys);
         let in_force = self.in_force();
         on_disk.keys().any(|key_id| !in_force.contains_key(key_id))
@@ -329,12 +355,21 @@ impl<K, S: Clone> Publishers<K, S> {
         self.links.last().map_or(&self.pinned, |held| &held.keys)
     }
 
-    /// Whoever signs two links for one generation, or one that follows on another link than the one before it here, has a twin.
+    /// The link that has to lead here before anything is believed.
+    fn missing(&self) -> Option<&LinkId> {
+        self.required.as_ref().filter(|link| !self.has_link(&link.digest))
+    }
+
+    /// Whoever signs two links for one generation, or one that follows on another link than the one before it here, or than one
+    /// that was here before, has a twin.
     fn check_follows(&self, link: &Link<K>) -> Result<(), LinkRefused> {
-        let find = |generation| self.links.iter().find(|held| held.generation == generation);
+        let find = |generation| self.links.iter().find(|held| held.id.generation == generation);
         let before = link.generation.checked_sub(1).and_then(find);
         let forks = find(link.generation).is_some()
-            || before.is_some_and(|before| link.previous != Some(before.digest));
+            || before.is_some_and(|before| link.previous != Some(before.id.digest))
+            || self.missing().is_some_and(|missing| {
+                link.generation >= missing.generation && link.digest != missing.digest
+            });
         if forks { Err(LinkRefused::Fork) } else { Ok(()) }
     }
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use countersign_core::names::KeyId;
 use countersign_core::planted::{Bug, planted};
-use countersign_core::publishers::{FIRST_GENERATION, Generation, LinkRefused, Publishers, Unsaved};
+use countersign_core::publishers::{FIRST_GENERATION, Generation, LinkId, LinkRefused, Publishers, Unsaved};
 use countersign_core::trust::{Epoch, UpdateRules};
 use countersign_core::verifier::{
     Accepted, ClockMark, Kept, Manifest, Replay, Saved, Signing, StateId, VerifierClock,
@@ -39,9 +39,16 @@ struct Heard {
     void: bool,
 }
 
-/// What was made durable: the highest state, and the highest generation of publisher sets.
+/// What was made durable: the highest state, and the last link to a publisher set.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Floor {
+struct Floor {
+    state: StateId,
+    link: Option<LinkId>,
+}
+
+/// What the authority was told is durable: the highest state, and the highest generation of publisher sets.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Sealed {
     pub(crate) state: StateId,
     pub(crate) publishers: Generation,
 }
@@ -82,18 +89,18 @@ pub(crate) type Links = Unsaved<Signed>;
 #[derive(Debug, Default)]
 pub(crate) struct Disk {
     content: Content,
-    copies: Vec<(Content, Floor)>,
+    copies: Vec<(Content, Sealed)>,
     /// Nothing is written any more, until the next start.
     pub(crate) failed: bool,
     /// The highest state that has to be there at the next start, if anything is, and the publisher set that has to be known
     /// before anything else is believed.
-    pub(crate) sealed: Floor,
+    pub(crate) sealed: Sealed,
     /// Whether a start may find nothing though something was durable.
     pub(crate) damaged: bool,
     tip: Epoch,
     heartbeat_epoch: Epoch,
-    /// The generation of the publisher set that is on disk.
-    generation: Generation,
+    /// The link on disk that leads to the publisher set there.
+    link: Option<LinkId>,
     /// Whether what is in the log was signed by keys that publish no longer.
     outdated: bool,
 }
@@ -122,8 +129,8 @@ impl Disk {
     /// key may have signed what is in the log.
     pub(crate) fn write(&mut self, accepted: &Accepted<Signed>, links: Option<Links>) -> Writing {
         let to = accepted.leads_to;
-        let links = links.filter(|links| links.generation > self.generation);
-        let publishers = links.as_ref().map_or(self.generation, |links| links.generation);
+        let links = links.filter(|links| Some(links.last) != self.link);
+        let link = links.as_ref().map_or(self.link, |links| Some(links.last));
         let is_delta = matches!(accepted.signed, Signing::Delta(_));
         self.outdated |= is_delta && links.as_ref().is_some_and(|links| links.drops_keys);
         let first = match &accepted.signed {
@@ -135,10 +142,7 @@ impl Disk {
             return self.nothing();
         }
         let stays = planted(Bug::FloorNotRaised) && self.content.floor.is_some();
-        let floor = Floor {
-            state: to,
-            publishers,
-        };
+        let floor = Floor { state: to, link };
         let floor = (!stays).then_some(Step::Floor(floor));
         Writing {
             steps: [first].into_iter().chain(floor).collect(),
@@ -257,7 +261,7 @@ impl Disk {
 
     fn lead(&mut self, links: Option<Links>) {
         if let Some(links) = links {
-            self.generation = links.generation;
+            self.link = Some(links.last);
             self.content.links = links.links;
         }
     }
@@ -309,7 +313,7 @@ impl Disk {
     /// A start has seen what is left.
     pub(crate) const fn settle(&mut self, found: bool) {
         if self.content.floor.is_none() {
-            self.sealed = Floor {
+            self.sealed = Sealed {
                 state: StateId {
                     epoch: 0,
                     digest: [0; 32],
@@ -344,9 +348,11 @@ impl Disk {
         starting: &Starting,
     ) -> Found {
         self.failed = false;
-        (self.generation, self.outdated) = (0, false);
+        (self.link, self.outdated) = (None, false);
         let floor = self.content.floor;
-        publishers.require(floor.map_or(0, |floor| floor.publishers));
+        if let Some(link) = floor.and_then(|floor| floor.link) {
+            publishers.require(link);
+        }
         let found = self.read(rules, publishers, starting);
         match found {
             Ok(found) => {
@@ -354,11 +360,11 @@ impl Disk {
                 if let Some(state) = &found.trust {
                     // A crash between records and floor left it behind.
                     self.tip = state.epoch();
-                    self.generation = publishers.generation();
-                    publishers.saved(self.generation);
+                    self.link = publishers.last_link();
+                    publishers.saved(publishers.generation());
                     self.content.floor = Some(Floor {
                         state: StateId::of(state),
-                        publishers: self.generation,
+                        link: self.link,
                     });
                 }
                 let heartbeat = self.content.heartbeat.as_ref();
@@ -449,6 +455,15 @@ impl Disk {
 
 /// Goes from the pinned set to the one that was in force.
 fn follow_links(links: &[Signed], publishers: &mut Publishers<(), Signed>) -> Result<(), Option<StateId>> {
+    let followed = offer_links(links, publishers);
+    if publishers.forget_astray() {
+        Err(None)
+    } else {
+        followed
+    }
+}
+
+fn offer_links(links: &[Signed], publishers: &mut Publishers<(), Signed>) -> Result<(), Option<StateId>> {
     for signed in links {
         let link = signed.as_link().ok_or(None)?;
         match publishers.offer(link.as_ref().clone(), signed.by.as_str(), signed.clone()) {
@@ -456,11 +471,7 @@ fn follow_links(links: &[Signed], publishers: &mut Publishers<(), Signed>) -> Re
             Err(_) => return Err(None),
         }
     }
-    if publishers.lacks_links() {
-        Err(None)
-    } else {
-        Ok(())
-    }
+    Ok(())
 }
 
 /// The publishers that every verifier has pinned.

@@ -342,7 +342,7 @@ impl Verifier {
                         .process
                         .as_ref()
                         .and_then(|process| process.publishers.unsaved());
-                    let generation = links.as_ref().map(|links| links.generation);
+                    let generation = links.as_ref().map(|links| links.last.generation);
                     let writing = self.disk.write(&accepted, links);
                     let what = Saves::Trust(accepted, generation);
                     wishes.push(self.save(writing, what, effects, at, random));

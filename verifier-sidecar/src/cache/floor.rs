@@ -1,5 +1,5 @@
-//! The floor file: the highest epoch that was ever made durable here, and the highest generation of publisher sets, kept outside
-//! the database.
+//! The floor file: the highest epoch that was ever made durable here, and the last link to a publisher set, kept outside the
+//! database.
 //!
 //! It is what shows that a database is older than it was: restored, swapped, or with its tail lost. Two lines: a JSON
 //! object, and its SHA-256, so that a damaged number is not taken for a high one that would lock the authority out.
@@ -9,7 +9,7 @@ use std::io::{self, Read as _};
 use std::path::Path;
 
 use countersign_core::ports::Sha256;
-use countersign_core::publishers::{Generation, LinkDigest};
+use countersign_core::publishers::{Generation, LinkDigest, LinkId};
 use serde::{Deserialize, Serialize};
 
 use super::CacheIdentity;
@@ -18,7 +18,7 @@ use crate::trust::StateId;
 
 /// The name of the file in the state directory.
 pub(super) const FILE: &str = "floor";
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 const MAX_LENGTH: u64 = 16 * 1024;
 
 #[derive(Serialize, Deserialize)]
@@ -28,8 +28,15 @@ struct Content {
     identity: CacheIdentity,
     epoch: u64,
     digest: String,
-    publishers: Generation,
+    link: Option<Link>,
     pin: String,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Link {
+    generation: Generation,
+    digest: String,
 }
 
 /// What was made durable here.
@@ -37,8 +44,8 @@ struct Content {
 pub(super) struct Floor {
     /// The highest state.
     pub(super) state: StateId,
-    /// The highest generation of publisher sets.
-    pub(super) publishers: Generation,
+    /// The link that leads to the highest generation of publisher sets. Nothing: there was none.
+    pub(super) link: Option<LinkId>,
     /// The digest of the pinned set that links lead there from.
     pub(super) pin: LinkDigest,
 }
@@ -48,7 +55,7 @@ impl Floor {
     pub(super) fn none(pin: LinkDigest) -> Self {
         Self {
             state: StateId::default(),
-            publishers: 0,
+            link: None,
             pin,
         }
     }
@@ -92,7 +99,10 @@ pub(super) fn write(
         identity: identity.clone(),
         epoch: floor.state.epoch,
         digest: hex(&floor.state.digest),
-        publishers: floor.publishers,
+        link: floor.link.map(|link| Link {
+            generation: link.generation,
+            digest: hex(&link.digest),
+        }),
         pin: hex(&floor.pin),
     })?;
     let sum = hex(&sha256.sha256(&[content.as_bytes()]));
@@ -108,12 +118,19 @@ fn parse(text: &str, identity: &CacheIdentity, sha256: &dyn Sha256) -> Option<Fl
     if content.format != FORMAT || content.identity != *identity {
         return None;
     }
+    let link = match content.link {
+        Some(link) => Some(LinkId {
+            generation: link.generation,
+            digest: read_hex(&link.digest)?,
+        }),
+        None => None,
+    };
     Some(Floor {
         state: StateId {
             epoch: content.epoch,
             digest: read_hex(&content.digest)?,
         },
-        publishers: content.publishers,
+        link,
         pin: read_hex(&content.pin)?,
     })
 }

@@ -13,7 +13,7 @@
 
 use std::sync::Arc;
 
-use countersign_core::publishers::Generation;
+use countersign_core::publishers::LinkId;
 use countersign_core::trust::Epoch;
 use countersign_core::verifier::{ClockMark, Saved};
 use countersign_runtime::ErrorChain;
@@ -29,8 +29,8 @@ use crate::trust::StateId;
 /// Links that are not on disk yet.
 #[derive(Clone, Debug)]
 pub(super) struct Links {
-    /// The generation that they lead to.
-    pub(super) generation: Generation,
+    /// The last of them.
+    pub(super) last: LinkId,
     /// The record of all of them.
     pub(super) record: Vec<u8>,
     /// Whether a key on disk is not in the set that they lead to.
@@ -123,8 +123,8 @@ pub(super) struct Journal {
     heartbeat_epoch: Option<Epoch>,
     deltas: Vec<Epoch>,
     bytes: usize,
-    /// The generation of the publisher set on disk.
-    generation: Generation,
+    /// The link on disk that leads to the publisher set there. Nothing: there is none but the pinned one.
+    link: Option<LinkId>,
     /// Whether what is in the log was signed by keys that publish no longer.
     outdated: bool,
 }
@@ -147,7 +147,7 @@ impl Journal {
             heartbeat_epoch: None,
             deltas: Vec::new(),
             bytes: 0,
-            generation: 0,
+            link: None,
             outdated: false,
         }
     }
@@ -161,7 +161,7 @@ impl Journal {
         let replayed = replay.run(&records)?;
         if let Some(replayed) = &replayed {
             self.tip = replayed.state.epoch();
-            self.generation = self.publishers.generation();
+            self.link = self.publishers.last_link();
             self.heartbeat_epoch = replayed
                 .manifest
                 .as_ref()
@@ -200,7 +200,7 @@ impl Journal {
 
     /// `links`, unless they were saved with something that nobody waited for.
     fn new_links<'a>(&self, links: Option<&'a Links>) -> Option<&'a Links> {
-        links.filter(|links| links.generation > self.generation)
+        links.filter(|links| links.last.generation > self.link.map_or(0, |link| link.generation))
     }
 
     fn snapshot(
@@ -299,7 +299,7 @@ impl Journal {
             remove: fixed.into_iter().chain(deltas).collect(),
         })?;
         (self.tip, self.heartbeat_epoch, self.bytes) = (0, None, 0);
-        (self.generation, self.outdated) = (0, false);
+        (self.link, self.outdated) = (None, false);
         self.deltas.clear();
         Ok(true)
     }
@@ -326,14 +326,14 @@ impl Journal {
     fn floor(&self, state: StateId) -> Floor {
         Floor {
             state,
-            publishers: self.generation,
+            link: self.link,
             pin: *self.publishers.pin(),
         }
     }
 
     const fn led_to(&mut self, links: Option<&Links>) {
         if let Some(links) = links {
-            self.generation = links.generation;
+            self.link = Some(links.last);
         }
     }
 

@@ -166,8 +166,9 @@ impl Opening {
     fn require(&self, floor: floor::Found) {
         if let floor::Found::Floor(floor) = floor
             && floor.pin == *self.publishers.pin()
+            && let Some(link) = floor.link
         {
-            self.publishers.require(floor.publishers);
+            self.publishers.require(link);
         }
     }
 

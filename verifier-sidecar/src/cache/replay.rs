@@ -230,6 +230,15 @@ impl Replay<'_> {
 
     /// Goes from the pinned set to the one that was in force. A link that does not lead on from the pinned set leads to nothing.
     pub(super) fn follow_links(&self, records: &RecordMap) -> Result<(), Unusable> {
+        let followed = self.offer_links(records);
+        if self.publishers.forget_astray() {
+            followed.and(Err(Unusable::PublishersBehind))
+        } else {
+            followed
+        }
+    }
+
+    fn offer_links(&self, records: &RecordMap) -> Result<(), Unusable> {
         for link in records
             .get(PUBLISHERS)
             .map_or(Ok(Vec::new()), |record| read_links(record))?
@@ -241,9 +250,6 @@ impl Replay<'_> {
                     return Err(Unusable::Publishers);
                 }
             }
-        }
-        if self.publishers.lacks_links() {
-            return Err(Unusable::PublishersBehind);
         }
         Ok(())
     }

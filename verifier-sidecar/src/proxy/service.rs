@@ -112,7 +112,9 @@ impl Serve for ProxyService {
 struct Passed {
     admission: Admission,
     uri: Uri,
+    /// What the service is told of the deadline, where that is not what the caller said.
     timeout: Option<Duration>,
+    deadline: Option<Instant>,
     over: Over,
 }
 
@@ -160,6 +162,7 @@ impl Proxy {
             admission,
             uri: plaintext(uri)?,
             timeout: timeout.filter(|timeout| Some(*timeout) != form.timeout),
+            deadline,
             over: Lifetime { deadline, token }.over(),
         })
     }
@@ -231,6 +234,10 @@ impl Passed {
             biased;
             refusal = over.clone() => Err(refusal),
             answer = proxy.upstream.call(lane, request) => match answer {
+                // A service that keeps the deadline itself may wake before this does, and has other words for it.
+                Ok(_late) if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) => {
+                    Err(Failure::DeadlineExceeded.into())
+                }
                 Ok((response, in_flight)) => Ok(Answer { response, over, in_flight }),
                 Err(error) => {
                     proxy.metrics.upstream_failed();

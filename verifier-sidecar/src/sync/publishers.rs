@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use countersign_core::names::Issuer;
 use countersign_core::ports::{KeyReader, PublicKey};
 use countersign_core::publishers::{
-    self as machine, FIRST_GENERATION, Generation, LinkDigest, LinkRefused, Offered, Unsaved,
+    self as machine, FIRST_GENERATION, Generation, LinkDigest, LinkId, LinkRefused, Offered, Unsaved,
 };
 use countersign_core::trust::{Update, UpdateRefused};
 use countersign_crypto::publishing::{Context, PinnedKeys, verifies};
@@ -109,6 +109,12 @@ impl Publishers {
         self.lock().generation()
     }
 
+    /// [`machine::Publishers::last_link`].
+    #[must_use]
+    pub fn last_link(&self) -> Option<LinkId> {
+        self.lock().last_link()
+    }
+
     /// The generation that is on disk. Zero: none but the pinned one.
     #[must_use]
     pub fn durable(&self) -> Generation {
@@ -128,14 +134,20 @@ impl Publishers {
     }
 
     /// [`machine::Publishers::require`].
-    pub fn require(&self, generation: Generation) {
-        self.lock().require(generation);
+    pub fn require(&self, link: LinkId) {
+        self.lock().require(link);
     }
 
     /// [`machine::Publishers::lacks_links`].
     #[must_use]
     pub fn lacks_links(&self) -> bool {
         self.lock().lacks_links()
+    }
+
+    /// [`machine::Publishers::forget_astray`].
+    #[must_use]
+    pub fn forget_astray(&self) -> bool {
+        self.lock().forget_astray()
     }
 
     /// Whether the set in force lacks keys of the one on disk, which may have signed what is there.

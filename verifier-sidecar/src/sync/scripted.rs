@@ -208,6 +208,11 @@ impl ScriptedAuthority {
         self.signs += 1;
     }
 
+    /// Lets this key sign, also one that was dropped.
+    pub(crate) fn let_sign(&mut self, key: usize) {
+        self.signs = key;
+    }
+
     /// Drops every publishing key but the one that signs: the link, and the delta that names it.
     pub(crate) fn retire_publisher(&mut self) -> (Signed, Signed) {
         self.publish_link(self.link(self.signs, self.signs))

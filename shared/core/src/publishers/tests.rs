@@ -50,6 +50,13 @@ fn signed(signer: u8, generation: Generation, names: &[u8], previous: Option<&Si
     }
 }
 
+fn id(signed: &Signed) -> LinkId {
+    LinkId {
+        generation: signed.link.generation,
+        digest: signed.link.digest,
+    }
+}
+
 fn pinned(names: &[u8]) -> Machine {
     Machine::new(issuer(), keys(names))
 }
@@ -151,13 +158,40 @@ fn what_is_no_link_of_this_authority_is_refused() {
 #[test]
 fn below_the_highest_that_was_durable_only_links_are_believed() {
     let mut machine = pinned(&[1]);
-    machine.require(3);
     let [second, third, ..] = two_rotations();
+    machine.require(id(&third));
     assert!(machine.lacks_links() && !believes(&machine, 1));
     assert_eq!(offer(&mut machine, &second), Ok(Offered::Adopted));
     assert!(!believes(&machine, 1) && !believes(&machine, 2));
     assert_eq!(offer(&mut machine, &third), Ok(Offered::Adopted));
     assert!(believes(&machine, 2) && !machine.lacks_links());
+}
+
+/// K12, D17: with nothing left but what the floor says, a key that was dropped leads nowhere: neither past the last link that
+/// was here, nor beside it; and what it led to keeps nobody out.
+#[test]
+fn a_dropped_key_leads_nowhere_where_only_the_floor_is_left() {
+    let [second, third, fourth, fifth] = two_rotations();
+    for generation in [2, 3, 4, 5, 6, 100] {
+        let mut machine = pinned(&[1]);
+        machine.require(id(&fifth));
+        let forged = signed(1, generation, &[9], None);
+        let past = signed(9, generation.max(5) + 1, &[9], Some(&forged));
+        let before = if generation < 5 {
+            Ok(Offered::Adopted)
+        } else {
+            Err(LinkRefused::Fork)
+        };
+        assert_eq!(offer(&mut machine, &forged), before);
+        assert!(offer(&mut machine, &past).is_err());
+        assert!(!believes(&machine, 1) && !believes(&machine, 9), "{generation}");
+        assert!(machine.forget_astray());
+        for link in [&second, &third, &fourth, &fifth] {
+            assert_eq!(offer(&mut machine, link), Ok(Offered::Adopted));
+        }
+        assert!(!machine.forget_astray() && machine.last_link() == Some(id(&fifth)));
+        assert!(believes(&machine, 3) && !believes(&machine, 1));
+    }
 }
 
 #[test]
@@ -171,7 +205,7 @@ fn what_is_unsaved_says_whether_the_log_would_still_verify() {
     assert!(machine.unsaved().is_none());
     assert_eq!(offer(&mut machine, &third), Ok(Offered::Adopted));
     let unsaved = machine.unsaved().expect("unsaved");
-    assert!(unsaved.drops_keys && unsaved.links.len() == 2 && unsaved.generation == 3);
+    assert!(unsaved.drops_keys && unsaved.links.len() == 2 && unsaved.last == id(&third));
     machine.saved(3);
     assert!(machine.unsaved().is_none() && !machine.drops_keys());
 }
@@ -206,6 +240,8 @@ enum Happening {
     Restarts,
     /// Somebody with all keys that were ever retired, and one of his own, signs a link of this generation.
     Forges(Generation),
+    /// Nothing is left on disk but the floor, and the same somebody is the first to offer links at the start after that.
+    Loses(Generation),
 }
 
 fn happenings() -> impl Strategy<Value = Happening> {
@@ -217,6 +253,7 @@ fn happenings() -> impl Strategy<Value = Happening> {
         2 => Just(Happening::Renews),
         2 => Just(Happening::Restarts),
         1 => (0..20_u64).prop_map(Happening::Forges),
+        1 => (0..20_u64).prop_map(Happening::Loses),
     ]
 }
 
@@ -256,7 +293,7 @@ impl Authority {
 struct Disk {
     log: Vec<u8>,
     links: Vec<Signed>,
-    floor: Generation,
+    floor: Option<LinkId>,
 }
 
 #[derive(Debug)]
@@ -271,7 +308,9 @@ impl Verifier {
     /// Starts from the disk. Everything on it has to verify.
     fn restart(&mut self) {
         self.machine = pinned(&self.pin);
-        self.machine.require(self.disk.floor);
+        if let Some(floor) = self.disk.floor {
+            self.machine.require(floor);
+        }
         for link in &self.disk.links {
             let adopted = offer(&mut self.machine, link);
             assert_eq!(adopted, Ok(Offered::Adopted), "a link on disk");
@@ -282,6 +321,27 @@ impl Verifier {
         }
         self.machine.saved(self.machine.generation());
         self.log_is_whole = true;
+    }
+
+    /// Starts with the floor and nothing else. What keys that were dropped sign for `generation` comes first.
+    fn lose(&mut self, authority: &Authority, generation: Generation) {
+        self.machine = pinned(&self.pin);
+        (self.disk.log, self.disk.links) = (Vec::new(), Vec::new());
+        self.log_is_whole = false;
+        let Some(floor) = self.disk.floor else { return };
+        self.machine.require(floor);
+        let held = usize::try_from(floor.generation).expect("fits");
+        let current = &authority.sets[held - 1];
+        for key in (1..20).filter(|key| !current.contains(key)) {
+            let forged = signed(key, generation, &[key, 69], None);
+            let _refused_or_astray = offer(&mut self.machine, &forged);
+            assert!(
+                (0..70).all(|key| !believes(&self.machine, key)),
+                "nothing is believed"
+            );
+        }
+        assert!(self.machine.forget_astray());
+        self.hear_links(authority);
     }
 
     fn hear_links(&mut self, authority: &Authority) {
@@ -314,8 +374,8 @@ impl Verifier {
         self.disk.log.push(signer);
         if let Some(unsaved) = unsaved {
             self.disk.links = unsaved.links;
-            self.machine.saved(unsaved.generation);
-            self.disk.floor = unsaved.generation;
+            self.machine.saved(unsaved.last.generation);
+            self.disk.floor = Some(unsaved.last);
         }
     }
 }
@@ -351,7 +411,9 @@ proptest! {
                     verifier.hear_links(&authority);
                     verifier.hear(authority.signs, true, true);
                 }
+                Happening::Restarts if verifier.disk.log.is_empty() => verifier.lose(&authority, 0),
                 Happening::Restarts => verifier.restart(),
+                Happening::Loses(generation) => verifier.lose(&authority, generation),
                 Happening::Forges(generation) => {
                     let current = authority.sets.last().expect("a set");
                     let held = verifier.machine.generation().max(1);
@@ -364,7 +426,8 @@ proptest! {
                 }
             }
             let held = verifier.machine.generation();
-            let floor = if matches!(happening, Happening::Restarts) { durable } else { before };
+            let starts = matches!(happening, Happening::Restarts | Happening::Loses(_));
+            let floor = if starts { durable } else { before };
             prop_assert!(held >= floor, "went back from {floor} to {held}");
             durable = durable.max(verifier.machine.durable());
             let set = &authority.sets[usize::try_from(held.max(1)).expect("fits") - 1];

@@ -9,7 +9,7 @@ use countersign_core::publishers::Publishers;
 use countersign_core::trust::{Epoch, TrustState, UpdateRules};
 use countersign_core::verifier::{ClockMark, Manifest, Replay, StateId, VerifierClock};
 
-use super::{Confirmed, Disk, Floor, Found, Heard, Starting, Step, follow_links, off};
+use super::{Confirmed, Disk, Floor, Found, Heard, Sealed, Starting, Step, follow_links, off};
 use crate::authority::TrustFile;
 use crate::toy::{Signed, ToyHash};
 
@@ -49,7 +49,7 @@ impl Disk {
             found.confirmed.extend(confirmed);
         } else if epoch > held && follows(&import.state, found, rules, starting) {
             if is_new && self.damaged {
-                self.sealed = Floor::default();
+                self.sealed = Sealed::default();
             }
             found.mark = Some(import.manifest.sent);
             found.confirmed.extend(confirmed);
@@ -69,11 +69,10 @@ impl Disk {
         let links = publishers.unsaved();
         let deltas: Vec<(Epoch, Signed)> = Vec::new();
         self.take(Step::Snapshot(file.snapshot.clone(), deltas, to, links));
-        publishers.saved(self.generation);
-        let publishers = self.generation;
+        publishers.saved(publishers.generation());
         self.take(Step::Floor(Floor {
             state: to,
-            publishers,
+            link: self.link,
         }));
         self.take(Step::Heartbeat(Box::new(heard)));
     }

@@ -35,7 +35,7 @@ impl Desk {
     }
 
     /// The same, and the first key is retired, durably.
-    async fn retired() -> (Self, Opened) {
+    pub(super) async fn retired() -> (Self, Opened) {
         let (mut desk, opened) = Self::rotated().await;
         let (link, _delta) = desk.authority.retire_publisher();
         assert_eq!(desk.publishers.offer(&link), Ok(Offered::Adopted));
@@ -272,7 +272,7 @@ async fn a_state_under_a_set_that_is_not_on_disk_is_not_used() {
     let sha256 = AwsLc;
     let lowest = floor::Floor {
         state,
-        publishers: 0,
+        link: None,
         pin: *desk.publishers.pin(),
     };
     floor::write(&desk.path(), &desk.identity, lowest, &sha256).unwrap();

@@ -538,6 +538,31 @@ async fn a_file_brings_the_links_to_its_publishing_key() {
     );
 }
 
+/// K11, K12: where the database is lost, a key that was dropped signs no file, whatever links it signs to go with it: the floor
+/// knows the link by which it was dropped.
+#[tokio::test]
+async fn a_dropped_key_signs_no_file_where_only_the_floor_is_left() {
+    let (mut desk, opened) = Desk::retired().await;
+    assert!(opened.cache.close().await);
+    fs::remove_dir_all(desk.database()).unwrap();
+    let mut file = desk.file();
+    file.publishers = desk.publishers.links();
+    let honest = write_trust_file(&file);
+
+    // A link past the last one that was here, to a set in which the first key is again.
+    file.publishers = vec![desk.authority.link(0, 0)];
+    desk.authority.let_sign(0);
+    let by_dropped = desk.file();
+    (file.snapshot, file.heartbeat) = (by_dropped.snapshot, by_dropped.heartbeat);
+    desk.publishers = desk.authority.publishers();
+    assert_eq!(
+        desk.became(&write_trust_file(&file)).await,
+        WarmStart::Refused(Unusable::Publishers)
+    );
+
+    assert_eq!(desk.became(&honest).await, WarmStart::Used(desk.reached().epoch));
+}
+
 /// K14: an epoch that is impossibly far ahead poisons no floor.
 #[tokio::test]
 async fn a_file_does_not_jump() {
