@@ -7,10 +7,20 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use countersign_core::Timestamp;
 use countersign_core::ports::Clock;
+
+/// The time as people are told it: RFC 3339 in UTC.
+#[must_use]
+pub fn written(time: Timestamp) -> String {
+    let since = Duration::from_secs(time.as_seconds());
+    UNIX_EPOCH.checked_add(since).map_or_else(
+        || time.to_string(),
+        |at| humantime::format_rfc3339_seconds(at).to_string(),
+    )
+}
 
 /// The clock is behind a time that was already signed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

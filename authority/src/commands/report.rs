@@ -1,22 +1,14 @@
 //! What an operator is told of a recovery: what was done, what it means, and what to look at.
 
 use std::fmt::{self, Display, Formatter};
-use std::time::{Duration, UNIX_EPOCH};
 
 use countersign_core::Timestamp;
 
 use crate::ledger::Recovered;
+use crate::timeline::written;
 
 /// A recovery, in words.
 pub(super) struct Report<'a>(pub(super) &'a Recovered);
-
-fn time(time: Timestamp) -> impl Display {
-    let since = Duration::from_secs(time.as_seconds());
-    UNIX_EPOCH.checked_add(since).map_or_else(
-        || time.to_string(),
-        |at| humantime::format_rfc3339_seconds(at).to_string(),
-    )
-}
 
 impl Display for Report<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -32,7 +24,7 @@ impl Display for Report<'_> {
         writeln!(f, "recovered: the authority goes on from epoch {epoch}\n")?;
         writeln!(f, "  store      epoch {found}")?;
         if let Some(shown) = shown {
-            let signed_at = time(Timestamp::from_seconds(shown.signed_at));
+            let signed_at = written(Timestamp::from_seconds(shown.signed_at));
             writeln!(
                 f,
                 "  shown      epoch {} of {signed_at}, by {}",

@@ -23,6 +23,7 @@ use crate::audit::{self, Actor, Event, Outcome};
 use crate::keyring::KeyRing;
 use crate::store::meta::HEAD;
 use crate::store::record::Vault;
+use crate::timeline::written;
 
 /// What was found in the store, at the clock's time if the operator accepts that. An acceptance of another time than the one
 /// in the store is none: the option may be left where it is, and works once.
@@ -38,8 +39,10 @@ pub(super) async fn accept_clock(
     }
     if floor.since(now) > opening.leeway {
         let advice = format!(
-            "the store is at {floor} and the clock at {now}: set the clock right, or, if the store is wrong, start with \
-             --accept-clock {floor}, which ends every token"
+            "the store is at {} and the clock at {}: set the clock right, or, if the store is wrong, start with \
+             --accept-clock {floor}, which ends every token",
+            written(floor),
+            written(now)
         );
         Alarm::ClockBehind.raise(&opening.metrics, &advice);
     }
@@ -79,7 +82,7 @@ async fn withdraw(
         action: "accept_clock",
         subject: &before.committed_at.to_string(),
         outcome: Outcome::Done,
-        note: &format!("the clock is at {now}; every key was withdrawn"),
+        note: &format!("the clock is at {}; every key was withdrawn", written(now)),
     });
     Ok(Found {
         books: after,

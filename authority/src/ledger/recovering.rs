@@ -35,6 +35,7 @@ use crate::keyring::{KeyRing, RingKey};
 use crate::store::StoreError;
 use crate::store::meta::{HEAD, Recovery};
 use crate::store::record::RecordError;
+use crate::timeline::written;
 
 impl fmt::Display for Recovery {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -45,8 +46,9 @@ impl fmt::Display for Recovery {
         } = self;
         write!(
             f,
-            "{shown_by} holds epoch {epoch}, signed at {signed_at}, that is not of this store: stop whatever else publishes in \
-             this name, then run `countersign-authority recover`, which ends every token"
+            "{shown_by} holds epoch {epoch}, signed at {}, that is not of this store: stop whatever else publishes in \
+             this name, then run `countersign-authority recover`, which ends every token",
+            written(Timestamp::from_seconds(*signed_at))
         )
     }
 }
@@ -242,8 +244,9 @@ pub async fn recover(opening: &Opening, above: Option<Epoch>) -> Result<Recovere
         subject: &epoch.to_string(),
         outcome: Outcome::Done,
         note: &format!(
-            "from epoch {}; every key was withdrawn, and every token that was issued until {now} is revoked",
-            recovered.found
+            "from epoch {}; every key was withdrawn, and every token that was issued until {} is revoked",
+            recovered.found,
+            written(now)
         ),
     });
     Ok(recovered)

@@ -217,6 +217,20 @@ async fn refuses_every_change(ledger: &Ledger, now: Timestamp) {
     assert_eq!(answers, [Failure::RecoveryRequired; 12]);
 }
 
+#[test]
+fn what_was_shown_is_told_with_a_time_that_people_read() {
+    let recovery = store::meta::Recovery {
+        epoch: 3,
+        signed_at: START,
+        shown_by: "a verifier".to_owned(),
+    };
+    let told = recovery.to_string();
+    assert!(
+        told.contains("epoch 3, signed at 2023-11-14T22:13:20Z,"),
+        "{told}"
+    );
+}
+
 /// D17, F30: a later epoch, by a heartbeat or by an update, is the end of signing and changing, and stays so.
 #[tokio::test]
 async fn a_later_epoch_that_was_signed_stops_everything_also_after_a_restart() {
@@ -370,6 +384,11 @@ async fn a_recovery_goes_on_above_everything_and_accepts_no_token_of_before() {
         .filter(|line| line.contains("\"recover\""))
         .count();
     assert_eq!(audited, 1, "{}", logs.text());
+    assert!(
+        logs.text().contains("issued until 2023-11-14T22:15:20Z"),
+        "{}",
+        logs.text()
+    );
     assert_eq!((recovered.found, recovered.epoch), (1, 3 + RECOVERY_STEP));
     assert_eq!(recovered.withdrawn.len(), 1);
 
