@@ -316,15 +316,22 @@ impl Reader {
     async fn refused(&mut self, nack: &v1::Nack) -> Result<(), Ended> {
         let parts = &self.parts;
         let reason = known_reason(&nack.reason);
-        parts.metrics.count_nack(reason);
-        self.membership.refused(reason, parts.timeline.now());
-        tracing::warn!(
-            verifier = %self.membership.key(),
-            epoch = nack.epoch,
-            in_force = nack.in_force_epoch,
-            reason,
-            "a verifier refused an update"
-        );
+        let (verifier, now) = (self.membership.key(), parts.timeline.now());
+        if reason == UpdateRefused::PublishersChanged.reason() {
+            // The update is in force there. It goes with every change of the publishing keys.
+            self.membership.seen(now);
+            tracing::info!(%verifier, epoch = nack.epoch, reason, "a verifier replaces what is on its disk");
+        } else {
+            parts.metrics.count_nack(reason);
+            self.membership.refused(reason, now);
+            tracing::warn!(
+                %verifier,
+                epoch = nack.epoch,
+                in_force = nack.in_force_epoch,
+                reason,
+                "a verifier refused an update"
+            );
+        }
         if nack.resync {
             self.handle.resync().await.map_err(|_failed| Ended::Unpublished)?;
         }

@@ -10,6 +10,7 @@ use countersign_proto::sync::v1;
 use countersign_proto::sync::v1::sync_request::Message;
 pub(super) use countersign_proto::sync::v1::sync_response::Message as Answer;
 use countersign_wire::trust::{read_heartbeat, read_update};
+use prometheus_client::registry::Registry;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
@@ -416,6 +417,32 @@ async fn a_refusal_is_remembered_and_a_snapshot_sent_when_asked_for() {
     verifier.send(Message::Nack(nack("update_digest"))).await;
     let ended = verifier.end().await.expect("is cut");
     assert_eq!(reason(&ended), "LIMIT_REACHED");
+}
+
+/// A publishing key that is replaced, as it should be from time to time, is nothing to look into.
+#[tokio::test]
+async fn a_verifier_that_replaces_its_log_has_refused_nothing() {
+    let stage = Stage::new().await;
+    let mut verifier = join(&stage, VERIFIER).await;
+    let (epoch, _) = verifier.update().await;
+    let replaces = v1::Nack {
+        epoch,
+        reason: "publishers_changed".to_owned(),
+        in_force_epoch: epoch,
+        resync: true,
+    };
+    verifier.send(Message::Nack(replaces)).await;
+    assert_eq!(verifier.update().await.0, epoch, "a snapshot");
+    let listed = stage.bench.fleet.page(0, None, 1).verifiers;
+    assert_eq!(listed[0].verifier.last_nack, "");
+    let mut registry = Registry::default();
+    stage.bench.metrics.register(&mut registry);
+    let mut shown = String::new();
+    prometheus_client::encoding::text::encode(&mut shown, &registry).expect("encodes");
+    assert!(
+        !shown.contains("publishers_changed"),
+        "nor is it counted as refused"
+    );
 }
 
 #[tokio::test]
