@@ -73,9 +73,12 @@ impl Keys {
         };
         let done = self.desk.ledger.prepare_key(algorithm).await;
         let done = done.map_err(ledger_status)?;
+        let epoch = done.books.trust.epoch();
+        // The answer says who holds it, and an activation may follow at once.
+        self.fleet.reach_soon(epoch).await;
         Ok(v1::PrepareKeyResponse {
             key: Some(self.find(&done.books, &done.answer)?),
-            epoch: done.books.trust.epoch(),
+            epoch,
         })
     }
 

@@ -43,6 +43,8 @@ impl PublishingKeys {
     async fn prepare(self) -> Result<v1::PreparePublishingKeyResponse, Status> {
         let done = self.desk.ledger.prepare_publishing_key().await;
         let done = done.map_err(ledger_status)?;
+        // The answer says who holds it, and an activation may follow at once.
+        self.fleet.reach_soon(done.books.publishing.published_in()).await;
         Ok(v1::PreparePublishingKeyResponse {
             publishers: self.view(&done.books),
         })

@@ -101,6 +101,33 @@ async fn who_lacks_an_epoch_is_told_also_of_those_who_are_away() {
     assert_eq!((answer.total, away.bounds.len()), (2, 3));
 }
 
+/// Whoever prepares a key and looks at the answer is not told that nobody has it, only because nobody was asked yet.
+#[tokio::test]
+async fn a_key_that_is_prepared_is_answered_with_those_who_hold_it() {
+    let stage = Stage::new().await;
+    let member = settled(&stage, "verifier/a").await;
+    let ledger = stage.opened.ledger.clone();
+    let now = ledger.timeline().now();
+    let follows = tokio::spawn(async move {
+        for epoch in [2, 3] {
+            eventually("it is published", || ledger.books().trust.epoch() == epoch).await;
+            member.acknowledged(epoch, true, now);
+        }
+        member
+    });
+    let mut keys = stage.keys().await;
+    let prepared = keys.prepare_key(v1::PrepareKeyRequest::default()).await;
+    let key = prepared.expect("prepared").into_inner().key.expect("a key");
+    assert_eq!((key.acknowledged_by, key.verifiers), (1, 1));
+    let mut keys = stage.publishing_keys().await;
+    let prepared = keys
+        .prepare_publishing_key(v1::PreparePublishingKeyRequest {})
+        .await;
+    let publishers = prepared.expect("prepared").into_inner().publishers.expect("keys");
+    assert_eq!((publishers.acknowledged_by, publishers.verifiers), (1, 1));
+    drop(follows);
+}
+
 fn watching(epoch: u64) -> v1::WatchEpochRequest {
     v1::WatchEpochRequest {
         epoch,
