@@ -228,7 +228,23 @@ impl Output {
         }
     }
 
-    /// The same for what cannot be told again.
+    /// Writes bytes that are for a file or a program on stdout, and nothing else.
+    ///
+    /// # Errors
+    /// When stdout cannot be written, also because nobody reads.
+    pub(crate) fn bytes(&self, bytes: &[u8]) -> Result<(), Failure> {
+        let mut stdout = io::stdout().lock();
+        let written = stdout.write_all(bytes).and_then(|()| stdout.flush());
+        written.map_err(|error| unwritten(&error))
+    }
+
+    /// Whether a person sees stdout as it is written.
+    #[must_use]
+    pub(crate) fn is_shown(&self) -> bool {
+        io::stdout().is_terminal()
+    }
+
+    /// Writes, as [`Output::raw`] does, what cannot be told again.
     ///
     /// # Errors
     /// When stdout cannot be written, also because nobody reads.

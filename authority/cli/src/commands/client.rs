@@ -369,7 +369,7 @@ async fn enable(args: OneArgs, output: Output) -> Result<(), Failure> {
         .await;
     let doing = format!("cannot enable `{}`", args.client_id);
     answer.map_err(|status| Failure::answered(&doing, &status))?;
-    let value = serde_json::json!({ "client_id": args.client_id, "enabled": true });
+    let value = serde_json::json!({ "client_id": args.client_id, "disabled": false });
     output.data(&value, |_| format!("enabled `{}`", args.client_id))
 }
 

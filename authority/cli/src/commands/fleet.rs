@@ -125,9 +125,11 @@ struct Verifier {
     state: State,
     connected: bool,
     quarantined: bool,
-    acknowledged_epoch: u64,
+    /// Unknown until it says so to the authority that runs now.
+    acknowledged_epoch: Option<u64>,
     up_to_date: bool,
-    durable: bool,
+    /// Whether that epoch is on its disk.
+    durable: Option<bool>,
     connected_at: Option<String>,
     last_seen_at: Option<String>,
     last_nack: Option<String>,
@@ -340,7 +342,7 @@ impl Fleet {
             state_digest: present::hex(&listed.state_digest),
             live: count(live.clone().count()),
             in_force: count(
-                live.filter(|verifier| verifier.acknowledged_epoch >= epoch)
+                live.filter(|verifier| verifier.acknowledged_epoch >= Some(epoch))
                     .count(),
             ),
             verifiers,
@@ -371,8 +373,8 @@ impl Fleet {
             vec![
                 name.into(),
                 verifier.state.text(),
-                verifier.acknowledged_epoch.to_string().into(),
-                if verifier.durable { "yes" } else { "no" }.into(),
+                present::optional(verifier.acknowledged_epoch.map(|epoch| epoch.to_string())),
+                present::optional(verifier.durable.map(yes_or_no)),
                 present::optional(until),
                 present::optional(verifier.last_seen_at.clone()),
                 present::optional(verifier.last_nack.clone()),
@@ -401,6 +403,7 @@ impl Fleet {
 impl Verifier {
     fn read(verifier: v1::Verifier, epoch: u64) -> Self {
         let bounds = reach::read_bounds(&verifier.bounds);
+        let acknowledged_epoch = reach::acknowledged(verifier.acknowledged_epoch);
         Self {
             state: State::of(&verifier, epoch),
             up_to_date: verifier.connected && verifier.acknowledged_epoch >= epoch,
@@ -413,12 +416,16 @@ impl Verifier {
             version: verifier.version,
             connected: verifier.connected,
             quarantined: verifier.quarantined,
-            acknowledged_epoch: verifier.acknowledged_epoch,
-            durable: verifier.durable,
+            acknowledged_epoch,
+            durable: acknowledged_epoch.map(|_| verifier.durable),
             decides_until: reach::latest(&bounds),
             bounds,
         }
     }
+}
+
+fn yes_or_no(is_so: bool) -> String {
+    if is_so { "yes" } else { "no" }.to_owned()
 }
 
 #[cfg(test)]

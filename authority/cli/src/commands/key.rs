@@ -1,20 +1,26 @@
 //! `countersign key`: signing keys and their life.
 
 mod drill;
+mod holders;
 mod publishing;
 mod rotate;
 mod users;
 
+use std::time::Duration;
+
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Subcommand};
+use countersign_core::Timestamp;
+use countersign_core::ports::Clock as _;
 use countersign_proto::admin::v1;
+use countersign_runtime::SystemClock;
 use serde::Serialize;
 
-use super::reach::{self, WaitArgs};
+use super::reach::{self, Reach, WaitArgs};
 use crate::connection::{Connection, ConnectionArgs};
 use crate::failure::{Exit, Failure};
 use crate::output::{Output, Paint, Text, Tone};
-use crate::present;
+use crate::present::{self, At};
 use drill::DrillCommand;
 use publishing::PublishingArgs;
 use rotate::RotateArgs;
@@ -112,6 +118,8 @@ pub(crate) struct CompromiseArgs {
 struct Keys {
     epoch: u64,
     keys: Vec<Key>,
+    /// When the last trust file without the prepared key has expired, if there is one: the key waits for that, too.
+    trust_files_until: Option<At>,
 }
 
 #[derive(Debug, Serialize)]
@@ -134,7 +142,6 @@ struct Key {
 #[derive(Debug, Serialize)]
 struct Step {
     epoch: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
     key: Option<Key>,
 }
 
@@ -166,11 +173,26 @@ pub(crate) async fn run(command: KeyCommand, output: Output) -> Result<(), Failu
 async fn list(args: &ConnectionArgs, output: Output) -> Result<(), Failure> {
     let connection = Connection::operator(args).await?;
     let listed = listed(&connection).await?;
+    let trust_files_until = match rotate::standby(&listed.keys, None)? {
+        Some(key) => trust_files(&connection, key.published_in, output).await?,
+        None => None,
+    };
     let keys = Keys {
         epoch: listed.epoch,
         keys: listed.keys.into_iter().map(Key::read).collect(),
+        trust_files_until,
     };
-    output.data(&keys, |paint| keys.table(paint))
+    output.data(&keys, |paint| keys.table(paint, SystemClock.now()))
+}
+
+/// Until when trust files from before `epoch` are decided on.
+async fn trust_files(connection: &Connection, epoch: u64, output: Output) -> Result<Option<At>, Failure> {
+    let published = Reach {
+        epoch,
+        ..Reach::default()
+    };
+    let reach = reach::follow(connection, published, Some(Duration::ZERO), output).await?;
+    Ok(reach.trust_files_until)
 }
 
 async fn listed(connection: &Connection) -> Result<v1::ListKeysResponse, Failure> {
@@ -329,7 +351,7 @@ impl Key {
 }
 
 impl Keys {
-    fn table(&self, paint: Paint) -> String {
+    fn table(&self, paint: Paint, now: Timestamp) -> String {
         let rows = self.keys.iter().map(|key| {
             let tone = match key.state {
                 "active" => Tone::Good,
@@ -358,10 +380,46 @@ impl Keys {
             "SIGNED UNTIL",
             "HELD BY",
         ];
+        let files = match self.trust_files_until {
+            Some(until) => format!(
+                "; exported trust files without the prepared key are decided on until {} UTC",
+                until.clock(now)
+            ),
+            None => String::new(),
+        };
         format!(
-            "{}\n\nepoch {}",
+            "{}\n\nepoch {}{files}",
             paint.table(&heading, rows.collect()),
             self.epoch
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// HELD BY is of verifiers. What holds a key up although they all have it is told, too.
+    #[test]
+    fn trust_files_without_the_prepared_key_are_told_of() {
+        let now = Timestamp::from_seconds(1_800_021_600);
+        let mut keys = Keys {
+            epoch: 7,
+            keys: vec![Key::read(v1::Key {
+                acknowledged_by: 2,
+                verifiers: 2,
+                ..v1::Key::default()
+            })],
+            trust_files_until: Some(At(Timestamp::from_seconds(1_800_021_900))),
+        };
+        let table = keys.table(Paint::plain(), now);
+        assert!(
+            table.ends_with(
+                "2 of 2\n\nepoch 7; exported trust files without the prepared key are decided on until 14:05:00 UTC"
+            ),
+            "{table}"
+        );
+        keys.trust_files_until = None;
+        assert!(keys.table(Paint::plain(), now).ends_with("2 of 2\n\nepoch 7"));
     }
 }

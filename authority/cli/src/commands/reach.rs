@@ -59,7 +59,7 @@ pub(crate) struct Laggard {
     spiffe_id: String,
     verifier_id: String,
     state: &'static str,
-    acknowledged_epoch: u64,
+    acknowledged_epoch: Option<u64>,
     until: Option<At>,
 }
 
@@ -193,15 +193,15 @@ impl Laggard {
             spiffe_id: laggard.spiffe_id,
             verifier_id: laggard.verifier_id,
             state,
-            acknowledged_epoch: laggard.acknowledged_epoch,
+            acknowledged_epoch: acknowledged(laggard.acknowledged_epoch),
             until: At::read(laggard.until.as_ref()),
         }
     }
 
     fn line(&self, now: Timestamp) -> String {
         let at = match self.acknowledged_epoch {
-            0 => String::new(),
-            epoch => format!(" at epoch {epoch}"),
+            None => String::new(),
+            Some(epoch) => format!(" at epoch {epoch}"),
         };
         let until = match self.until {
             Some(until) => format!(", decides until {} UTC", until.clock(now)),
@@ -209,6 +209,15 @@ impl Laggard {
         };
         let name = verifier(&self.spiffe_id, &self.verifier_id);
         format!("{name}: {}{at}{until}", self.state)
+    }
+}
+
+/// The epoch that a verifier has acknowledged, if it has said so since the authority started.
+#[must_use]
+pub(crate) const fn acknowledged(epoch: u64) -> Option<u64> {
+    match epoch {
+        0 => None,
+        epoch => Some(epoch),
     }
 }
 

@@ -191,10 +191,52 @@ fn moment(text: &str) -> Result<Moment, String> {
 
 #[derive(Debug, Serialize)]
 struct Revoked {
-    revoked: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    token_id: Option<String>,
+    revoked: Target,
     already: bool,
+}
+
+/// What is revoked, in the words of `revoke list`.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+struct Target {
+    kind: &'static str,
+    subject: Option<String>,
+    issued_before: Option<String>,
+}
+
+impl Target {
+    /// Of a token that was given whole, the authority says which it is.
+    fn of(subject: &Subject, token_id: &str) -> Self {
+        let (kind, name) = match subject {
+            Subject::Token(_) | Subject::TokenId(_) => ("token", Some(token_id.to_owned())),
+            Subject::ClientId(id) => ("client", Some(id.clone())),
+            Subject::SubjectName(name) => ("subject", Some(name.clone())),
+            Subject::Audience(audience) => ("audience", Some(audience.clone())),
+            Subject::KeyId(kid) => ("key", Some(kid.clone())),
+            Subject::IssuedBefore(_) => ("everything", None),
+            Subject::CertificateThumbprint(thumbprint) => {
+                let thumbprint = countersign_wire::admin::read_thumbprint(thumbprint);
+                (
+                    "certificate",
+                    thumbprint.ok().map(|thumbprint| thumbprint.to_string()),
+                )
+            }
+        };
+        let issued_before = match subject {
+            Subject::IssuedBefore(time) => present::wire_time(Some(time)),
+            Subject::Token(_)
+            | Subject::TokenId(_)
+            | Subject::ClientId(_)
+            | Subject::SubjectName(_)
+            | Subject::Audience(_)
+            | Subject::KeyId(_)
+            | Subject::CertificateThumbprint(_) => None,
+        };
+        Self {
+            kind,
+            subject: name.filter(|name| !name.is_empty()),
+            issued_before,
+        }
+    }
 }
 
 /// Revokes, or shows what is revoked.
@@ -257,34 +299,29 @@ async fn revoke(what: &str, subject: Subject, common: &Common, output: Output) -
     let connection = Connection::operator(&common.connection).await?;
     let request = v1::RevokeRequest {
         reason: common.reason.clone().unwrap_or_default(),
-        subject: Some(subject),
+        subject: Some(subject.clone()),
     };
     let answer = connection.revocations().revoke(request).await;
     let answer = answer
         .map_err(|status| Failure::answered(&format!("cannot revoke {what}"), &status))?
         .into_inner();
+    let told = sentence(what, &answer.token_id, answer.already);
     let revoked = Revoked {
-        revoked: what.to_owned(),
-        token_id: Some(answer.token_id).filter(|id| !id.is_empty()),
+        revoked: Target::of(&subject, &answer.token_id),
         already: answer.already,
     };
-    let told = revoked.sentence();
     reach::tell(&connection, &revoked, &told, answer.reach, common.wait, output).await
 }
 
-impl Revoked {
-    fn sentence(&self) -> String {
-        let what = match &self.token_id {
-            Some(id) => format!("{} {id}", self.revoked),
-            None => self.revoked.clone(),
-        };
-        let already = if self.already {
-            " (nothing to do: already without effect)"
-        } else {
-            ""
-        };
-        format!("revoked {what}{already}")
-    }
+/// `token_id` is which token, where it was one.
+fn sentence(what: &str, token_id: &str, already: bool) -> String {
+    let space = if token_id.is_empty() { "" } else { " " };
+    let already = if already {
+        " (nothing to do: already without effect)"
+    } else {
+        ""
+    };
+    format!("revoked {what}{space}{token_id}{already}")
 }
 
 #[derive(Debug, Serialize)]
@@ -385,15 +422,50 @@ mod tests {
 
     #[test]
     fn the_answer_says_what_was_revoked_and_whether_it_was_already() {
-        let revoked = |already, token_id: Option<&str>| Revoked {
-            revoked: "token".to_owned(),
-            token_id: token_id.map(str::to_owned),
-            already,
-        };
-        assert_eq!(revoked(false, Some("1.0")).sentence(), "revoked token 1.0");
+        assert_eq!(sentence("token", "1.0", false), "revoked token 1.0");
         assert_eq!(
-            revoked(true, None).sentence(),
+            sentence("token", "", true),
             "revoked token (nothing to do: already without effect)"
+        );
+    }
+
+    /// Whoever reads what was revoked reads it as `revoke list` says it, whatever it was.
+    #[test]
+    fn what_is_revoked_has_one_form() {
+        let thumbprint = CertificateThumbprint::new([7; 32]);
+        let time = countersign_wire::write_time(Timestamp::from_seconds(1_800_000_000));
+        let of = |subject: Subject, token_id: &str| {
+            serde_json::to_value(Target::of(&subject, token_id)).expect("JSON")
+        };
+        let named = |kind: &str, subject: &str| serde_json::json!({ "kind": kind, "subject": subject, "issued_before": null });
+        for (subject, token_id, expected) in [
+            (Subject::Token("a.b.c".to_owned()), "1.0", named("token", "1.0")),
+            (Subject::TokenId("1.0".to_owned()), "1.0", named("token", "1.0")),
+            (
+                Subject::ClientId("billing".to_owned()),
+                "",
+                named("client", "billing"),
+            ),
+            (Subject::SubjectName("s".to_owned()), "", named("subject", "s")),
+            (
+                Subject::Audience("demo".to_owned()),
+                "",
+                named("audience", "demo"),
+            ),
+            (Subject::KeyId("k".to_owned()), "", named("key", "k")),
+            (
+                Subject::CertificateThumbprint(thumbprint.as_bytes().to_vec()),
+                "",
+                named("certificate", &thumbprint.to_string()),
+            ),
+        ] {
+            assert_eq!(of(subject, token_id), expected);
+        }
+        assert_eq!(
+            of(Subject::IssuedBefore(time), ""),
+            serde_json::json!({
+                "kind": "everything", "subject": null, "issued_before": "2027-01-15T08:00:00Z",
+            })
         );
     }
 }

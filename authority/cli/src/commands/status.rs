@@ -27,7 +27,7 @@ pub(crate) struct StatusArgs {
 struct Status {
     healthy: bool,
     parts: Vec<Part>,
-    trust: Option<Trust>,
+    trust: Trust,
 }
 
 #[derive(Debug, Serialize)]
@@ -38,20 +38,21 @@ struct Part {
     detail: Option<String>,
 }
 
-/// What the sidecar trusts.
-#[derive(Debug, Serialize)]
+/// What the sidecar trusts. Nothing is known when it does not answer, and of what it holds nothing while it is cold; programs find
+/// every part all the same.
+#[derive(Debug, Default, Serialize)]
 struct Trust {
-    issuer: String,
-    audience: String,
-    epoch: u64,
-    state_digest: String,
-    freshness: String,
-    connected: bool,
+    issuer: Option<String>,
+    audience: Option<String>,
+    epoch: Option<u64>,
+    state_digest: Option<String>,
+    freshness: Option<String>,
+    connected: Option<bool>,
     age_ms: Option<i64>,
     refuses_in_ms: Option<i64>,
-    keys: u32,
-    revocations: u64,
-    classes: Vec<Class>,
+    keys: Option<u32>,
+    revocations: Option<u64>,
+    classes: Option<Vec<Class>>,
 }
 
 /// Until when calls of one class of methods are decided.
@@ -80,17 +81,12 @@ pub(crate) async fn run(args: StatusArgs, output: Output) -> Result<(), Failure>
         admin("sidecar", &environment.sidecar.proxy, &environment.sidecar.admin).await,
         demo(&environment).await,
     ];
-    let trust = match trust(&environment).await {
-        Ok(trust) => Some(trust),
-        Err(why) => {
-            parts.push(verify_api(&environment, why));
-            None
-        }
-    };
+    let asked = trust(&environment.sidecar.verify_grpc).await;
+    parts.push(verify_api(&environment.sidecar.verify_grpc, asked.as_ref().err()));
     let status = Status {
         healthy: parts.iter().all(|part| part.ready),
         parts,
-        trust,
+        trust: asked.unwrap_or_default(),
     };
     output.data(&status, |paint| status.table(paint))?;
     if status.healthy {
@@ -128,18 +124,18 @@ async fn demo(environment: &Environment) -> Part {
     }
 }
 
-/// The API that did not answer.
-fn verify_api(environment: &Environment, why: String) -> Part {
+/// The API by which the sidecar says what it trusts.
+fn verify_api(address: &str, why_not: Option<&String>) -> Part {
     Part {
         part: "verify api",
-        address: environment.sidecar.verify_grpc.clone(),
-        ready: false,
-        detail: Some(why),
+        address: address.to_owned(),
+        ready: why_not.is_none(),
+        detail: why_not.cloned(),
     }
 }
 
-async fn trust(environment: &Environment) -> Result<Trust, String> {
-    let endpoint = Endpoint::from_shared(format!("http://{}", environment.sidecar.verify_grpc));
+async fn trust(address: &str) -> Result<Trust, String> {
+    let endpoint = Endpoint::from_shared(format!("http://{address}"));
     let channel = endpoint
         .map_err(|error| ErrorChain(&error).to_string())?
         .connect()
@@ -147,19 +143,7 @@ async fn trust(environment: &Environment) -> Result<Trust, String> {
     let mut verifier = VerifyServiceClient::new(channel.map_err(|error| ErrorChain(&error).to_string())?);
     let status = verifier.get_status(v1::GetStatusRequest {}).await;
     let status = status.map_err(|status| status.message().to_owned())?.into_inner();
-    Ok(Trust {
-        issuer: status.issuer,
-        audience: status.audience,
-        epoch: status.epoch,
-        state_digest: present::hex(&status.state_digest),
-        freshness: status.freshness,
-        connected: status.connected,
-        age_ms: status.age_ms,
-        refuses_in_ms: status.refuses_in_ms,
-        keys: status.keys,
-        revocations: status.revocations,
-        classes: status.classes.into_iter().map(Class::from).collect(),
-    })
+    Ok(Trust::read(status))
 }
 
 impl From<v1::ClassStatus> for Class {
@@ -201,33 +185,55 @@ impl Status {
             ]
         });
         let parts = paint.table(&["PART", "ADDRESS", "STATE", "DETAIL"], rows.collect());
-        match &self.trust {
+        match self.trust.sentence() {
             None => parts,
-            Some(trust) => format!("{parts}\n\n{}", trust.sentence()),
+            Some(sentence) => format!("{parts}\n\n{sentence}"),
         }
     }
 }
 
 impl Trust {
-    fn sentence(&self) -> String {
-        let stream = if self.connected {
+    fn read(status: v1::GetStatusResponse) -> Self {
+        let holds = status.epoch > 0;
+        Self {
+            issuer: Some(status.issuer),
+            audience: Some(status.audience),
+            epoch: holds.then_some(status.epoch),
+            state_digest: holds.then(|| present::hex(&status.state_digest)),
+            freshness: Some(status.freshness),
+            connected: Some(status.connected),
+            age_ms: status.age_ms,
+            refuses_in_ms: status.refuses_in_ms,
+            keys: holds.then_some(status.keys),
+            revocations: holds.then_some(status.revocations),
+            classes: Some(status.classes.into_iter().map(Class::from).collect()),
+        }
+    }
+
+    /// Nothing when the sidecar does not answer.
+    fn sentence(&self) -> Option<String> {
+        let freshness = self.freshness.as_ref()?;
+        let is_connected = self.connected?;
+        let stream = if is_connected {
             "connected"
         } else {
             "not connected"
         };
-        let left = if self.connected {
+        let (Some(epoch), Some(keys), Some(revocations)) = (self.epoch, self.keys, self.revocations) else {
+            return Some(format!("the sidecar holds no trust yet and is {stream}"));
+        };
+        let left = if is_connected {
             String::new()
         } else {
-            let phrases: Vec<_> = self.classes.iter().map(Class::phrase).collect();
+            let classes = self.classes.iter().flatten();
+            let phrases: Vec<_> = classes.map(Class::phrase).collect();
             format!("; without the authority it {}", phrases.join(", "))
         };
-        format!(
-            "the sidecar is at epoch {}, {} and {stream}; {}, {}{left}",
-            self.epoch,
-            self.freshness,
-            present::count(self.keys, "key"),
-            present::count(self.revocations, "revocation")
-        )
+        Some(format!(
+            "the sidecar is at epoch {epoch}, {freshness} and {stream}; {}, {}{left}",
+            present::count(keys, "key"),
+            present::count(revocations, "revocation")
+        ))
     }
 }
 
@@ -235,39 +241,106 @@ impl Trust {
 mod tests {
     use super::*;
 
-    fn class(class: &str, decides: bool, refuses_in_ms: Option<i64>) -> Class {
-        Class {
+    fn class(class: &str, decides: bool, refuses_in_ms: Option<i64>) -> v1::ClassStatus {
+        v1::ClassStatus {
             class: class.to_owned(),
             decides,
             refuses_in_ms,
+            ..v1::ClassStatus::default()
         }
     }
 
-    /// Without the authority the countdown of each class is told; with it, nobody needs it.
-    #[test]
-    fn the_countdown_of_each_class_is_told_when_it_runs() {
-        let mut trust = Trust {
+    fn stale() -> v1::GetStatusResponse {
+        v1::GetStatusResponse {
             issuer: "https://auth.example.com".to_owned(),
             audience: "orders".to_owned(),
             epoch: 7,
-            state_digest: String::new(),
+            state_digest: vec![0xab],
             freshness: "stale".to_owned(),
-            connected: false,
             age_ms: Some(11_000),
             refuses_in_ms: Some(899_000),
+            connected: false,
             keys: 2,
             revocations: 1,
             classes: vec![
                 class("normal", true, Some(899_000)),
                 class("strict", false, Some(0)),
             ],
-        };
+        }
+    }
+
+    fn cold() -> v1::GetStatusResponse {
+        v1::GetStatusResponse {
+            epoch: 0,
+            freshness: "cold".to_owned(),
+            age_ms: None,
+            refuses_in_ms: None,
+            keys: 0,
+            revocations: 0,
+            classes: vec![class("normal", false, None)],
+            ..stale()
+        }
+    }
+
+    /// Without the authority the countdown of each class is told; with it, nobody needs it.
+    #[test]
+    fn the_countdown_of_each_class_is_told_when_it_runs() {
         assert_eq!(
-            trust.sentence(),
-            "the sidecar is at epoch 7, stale and not connected; 2 keys, 1 revocation; without the authority it refuses normal \
-             methods in 14m 59s, refuses strict methods"
+            Trust::read(stale()).sentence().as_deref(),
+            Some(
+                "the sidecar is at epoch 7, stale and not connected; 2 keys, 1 revocation; without the authority it refuses normal \
+                 methods in 14m 59s, refuses strict methods"
+            )
         );
-        trust.connected = true;
-        assert!(trust.sentence().ends_with("2 keys, 1 revocation"));
+        let connected = Trust {
+            connected: Some(true),
+            ..Trust::read(stale())
+        };
+        let sentence = connected.sentence().expect("it is known");
+        assert!(sentence.ends_with("2 keys, 1 revocation"), "{sentence}");
+    }
+
+    #[test]
+    fn a_cold_sidecar_is_not_said_to_be_at_an_epoch() {
+        assert_eq!(
+            Trust::read(cold()).sentence().as_deref(),
+            Some("the sidecar holds no trust yet and is not connected")
+        );
+        assert_eq!(Trust::default().sentence(), None);
+    }
+
+    #[test]
+    fn programs_find_the_same_parts_whatever_is_known() {
+        let json = |trust: Trust| serde_json::to_value(trust).expect("JSON");
+        let keys = |value: &serde_json::Value| {
+            let object = value.as_object().expect("an object");
+            object.keys().cloned().collect::<Vec<_>>()
+        };
+        let (known, cold, unknown) = (
+            json(Trust::read(stale())),
+            json(Trust::read(cold())),
+            json(Trust::default()),
+        );
+        assert_eq!((keys(&cold), keys(&unknown)), (keys(&known), keys(&known)));
+        assert_eq!(
+            (&known["epoch"], &known["state_digest"]),
+            (&7.into(), &"ab".into())
+        );
+        for part in ["epoch", "state_digest", "age_ms", "keys", "revocations"] {
+            assert!(cold[part].is_null(), "{part}: {cold}");
+        }
+        assert_eq!(cold["freshness"], "cold");
+        let values = unknown.as_object().expect("an object").values();
+        assert!(values.into_iter().all(serde_json::Value::is_null), "{unknown}");
+    }
+
+    /// Each part is listed whether it answers or not.
+    #[tokio::test]
+    async fn the_api_that_does_not_answer_is_a_part_as_one_that_does() {
+        let answers = verify_api("127.0.0.1:1", None);
+        assert!(answers.ready && answers.detail.is_none());
+        let asked = trust("127.0.0.1:1").await;
+        let silent = verify_api("127.0.0.1:1", asked.as_ref().err());
+        assert!(!silent.ready && silent.detail.is_some());
     }
 }

@@ -1,6 +1,6 @@
 //! `countersign trust`: what verifiers hold, in a file.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
@@ -35,7 +35,7 @@ pub(crate) enum TrustCommand {
 /// Where to.
 #[derive(Debug, Args)]
 pub(crate) struct ExportArgs {
-    /// The file to write
+    /// The file to write; `-` is stdout
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
 
@@ -81,17 +81,49 @@ struct Exported {
     lifetime_seconds: u64,
 }
 
-async fn export(args: ExportArgs, output: Output) -> Result<(), Failure> {
-    if !args.force && args.out.exists() {
-        let message = format!("`{}` is there already", args.out.display());
-        return Err(Failure::new(Exit::Failure, message).next("replace it with `--force`"));
+/// Where trust goes.
+#[derive(Debug, PartialEq, Eq)]
+enum Place<'a> {
+    Stdout,
+    /// In place of what is there.
+    Over(&'a Path),
+    /// Where nothing is.
+    New(&'a Path),
+}
+
+impl<'a> Place<'a> {
+    /// Where `args` say, if it can go there. `is_shown` is whether stdout is a terminal.
+    fn choose(args: &'a ExportArgs, is_shown: bool, is_json: bool) -> Result<Self, Failure> {
+        let path = args.out.as_path();
+        if path == Path::new("-") {
+            let why_not = if is_shown {
+                "the trust is not text, and stdout is a terminal"
+            } else if is_json {
+                "stdout is to be both the trust and the JSON"
+            } else {
+                return Ok(Self::Stdout);
+            };
+            return Err(Failure::usage(why_not).next("name a file, or send stdout to one and leave `--json`"));
+        }
+        if args.force {
+            return Ok(Self::Over(path));
+        }
+        if path.exists() {
+            let message = format!("`{}` is there already", path.display());
+            return Err(Failure::new(Exit::Failure, message).next("replace it with `--force`"));
+        }
+        Ok(Self::New(path))
     }
+}
+
+async fn export(args: ExportArgs, output: Output) -> Result<(), Failure> {
+    let place = Place::choose(&args, output.is_shown(), output.is_json())?;
     let connection = Connection::operator(&args.connection).await?;
     let bytes = received(&connection, args.lifetime).await?;
-    if args.force {
-        files::write(&args.out, &bytes, Audience::Everybody)?;
-    } else {
-        files::write_first(&args.out, &bytes, Audience::Everybody)?;
+    match place {
+        Place::Stdout => return output.bytes(&bytes),
+        Place::Over(path) => files::write(path, &bytes, Audience::Everybody)?,
+        Place::New(path) => files::write_first(path, &bytes, Audience::Everybody)?,
     }
     let exported = Exported {
         bytes: bytes.len(),
@@ -238,5 +270,44 @@ impl Shown {
             paint.table(&["TRUST", ""], rows),
             paint.table(&["KEY", "ALGORITHM", "STATE"], keys.collect())
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn args(out: &Path, force: bool) -> ExportArgs {
+        ExportArgs {
+            out: out.to_owned(),
+            force,
+            lifetime: Duration::from_secs(60),
+            connection: ConnectionArgs::default(),
+        }
+    }
+
+    #[test]
+    fn trust_goes_to_stdout_where_somebody_can_take_it() {
+        let args = args(Path::new("-"), false);
+        assert_eq!(Place::choose(&args, false, false).expect("a pipe"), Place::Stdout);
+        for (is_shown, is_json) in [(true, false), (true, true), (false, true)] {
+            let refused = Place::choose(&args, is_shown, is_json).expect_err("nobody can");
+            assert_eq!(refused.exit, Exit::Usage);
+        }
+    }
+
+    #[test]
+    fn no_file_is_replaced_without_being_told_to() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let (kept, forced) = (args(file.path(), false), args(file.path(), true));
+        assert!(Place::choose(&kept, true, true).is_err());
+        let over = Place::choose(&forced, true, true).expect("is told to");
+        assert_eq!(over, Place::Over(file.path()));
+        let other = file.path().with_extension("other");
+        let new = args(&other, false);
+        assert_eq!(
+            Place::choose(&new, true, true).expect("is free"),
+            Place::New(&other)
+        );
     }
 }

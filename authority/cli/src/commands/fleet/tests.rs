@@ -86,6 +86,30 @@ fn a_verifier_is_shown_with_what_it_is_and_until_when_it_decides() {
     assert_eq!(fleet.state_digest, "ab");
 }
 
+/// After a restart of the authority nobody has said anything yet. That is no epoch.
+#[test]
+fn what_a_verifier_has_not_said_yet_is_not_known() {
+    let unheard = v1::Verifier {
+        durable: false,
+        ..verifier("a", true, 0)
+    };
+    let fleet = fleet(vec![unheard, verifier("b", true, 6)]);
+    let table = fleet.table(Paint::plain());
+    let columns = |row: usize| {
+        let line = table.lines().nth(row).expect("a row");
+        line.split_whitespace().map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(columns(1)[1..4], ["behind", "-", "-"], "{table}");
+    assert_eq!(columns(2)[1..4], ["behind", "6", "yes"], "{table}");
+    let json = serde_json::to_value(&fleet).expect("JSON");
+    let unheard = &json["verifiers"][0];
+    assert!(
+        unheard["acknowledged_epoch"].is_null() && unheard["durable"].is_null(),
+        "{json}"
+    );
+    assert_eq!(json["verifiers"][1]["acknowledged_epoch"], 6);
+}
+
 #[test]
 fn replicas_are_told_from_each_other_and_nobody_else_is_bothered() {
     let replica = |id: &str| v1::Verifier {

@@ -17,6 +17,7 @@ use countersign_runtime::SystemClock;
 use serde::Serialize;
 use tokio::time::Instant;
 
+use super::holders::Holders;
 use super::publishing_keys;
 use crate::args::duration;
 use crate::commands::reach::{self, Reach};
@@ -105,6 +106,15 @@ struct Publishers {
     keys: Vec<Key>,
 }
 
+/// The keys while not everybody holds the one that is prepared.
+#[derive(Debug, Serialize)]
+struct Pending {
+    #[serde(flatten)]
+    publishers: Publishers,
+    #[serde(flatten)]
+    holders: Holders,
+}
+
 #[derive(Debug, Serialize)]
 struct Key {
     kid: String,
@@ -151,11 +161,13 @@ async fn show(args: ShowArgs, output: Output) -> Result<(), Failure> {
 /// A run that was broken off goes on where it stopped: with the key that is prepared, or with the one to retire.
 async fn rotate(args: RotateArgs, output: Output) -> Result<(), Failure> {
     let connection = Connection::operator(&args.connection).await?;
-    let mut publishers = listed(&connection).await?;
+    let publishers = listed(&connection).await?;
     if find(&publishers, v1::KeyState::Retired).is_none() {
-        if find(&publishers, v1::KeyState::Prepared).is_none() {
-            publishers = prepared(&connection).await?;
-        }
+        // Asked for also if there is one: an authority that lets nothing be changed says so before anything is waited for.
+        let publishers = match prepared(&connection).await {
+            Err(failure) if failure.reason.as_deref() == Some("key_already_prepared") => publishers,
+            made => made?,
+        };
         when_held(&connection, &publishers, &args, output).await?;
     }
     tell(&retired(&connection).await?, output)
@@ -190,14 +202,20 @@ async fn when_held(
             break reach;
         }
     };
-    let message = format!(
-        "a publishing key is prepared, but {}",
-        behind.sentence(SystemClock.now())
-    );
+    let holders = Holders::lacking(connection, &behind).await?;
+    let lines = holders.lines(&behind, SystemClock.now());
     let Some(reason) = &args.force else {
+        let pending = Pending {
+            publishers: Publishers::read(publishers),
+            holders,
+        };
+        output.data(&pending, |_| format!("{}\n{lines}", pending.publishers.keys()))?;
+        let message = "the prepared publishing key does not sign yet: it is not held everywhere";
         return Err(Failure::new(Exit::Unavailable, message).next(NEXT));
     };
-    output.warn(&format!("{message}; it signs all the same"));
+    output.warn(&format!(
+        "the prepared publishing key is not held everywhere, and signs all the same\n{lines}"
+    ));
     activated(connection, Some(reason)).await.map(drop)
 }
 
@@ -281,25 +299,34 @@ const fn word(state: v1::KeyState) -> &'static str {
 }
 
 fn tell(publishers: &v1::PublisherSetView, output: Output) -> Result<(), Failure> {
-    let keys = publishers.keys.iter().map(|key| Key {
-        kid: key.kid.clone(),
-        state: word(key.state()),
-    });
-    let told = Publishers {
-        generation: publishers.generation,
-        epoch: publishers.epoch,
-        keys: keys.collect(),
-    };
+    let told = Publishers::read(publishers);
     output.data(&told, |_| told.sentence())
 }
 
 impl Publishers {
-    fn sentence(&self) -> String {
+    fn read(publishers: &v1::PublisherSetView) -> Self {
+        let keys = publishers.keys.iter().map(|key| Key {
+            kid: key.kid.clone(),
+            state: word(key.state()),
+        });
+        Self {
+            generation: publishers.generation,
+            epoch: publishers.epoch,
+            keys: keys.collect(),
+        }
+    }
+
+    /// A line for each key.
+    fn keys(&self) -> String {
         let keys = self.keys.iter().map(|key| format!("{} {}", key.kid, key.state));
         let keys: Vec<String> = keys.collect();
+        keys.join("\n")
+    }
+
+    fn sentence(&self) -> String {
         format!(
             "{}\ngeneration {}, epoch {}",
-            keys.join("\n"),
+            self.keys(),
             self.generation,
             self.epoch
         )

@@ -17,10 +17,10 @@ use countersign_runtime::SystemClock;
 use serde::Serialize;
 use tokio::time::Instant;
 
+use super::holders::Holders;
 use super::{activated, listed, prepared};
 use crate::args::duration;
-use crate::commands::fleet;
-use crate::commands::reach::{self, Laggard, Reach};
+use crate::commands::reach::{self, Reach};
 use crate::connection::{Connection, ConnectionArgs};
 use crate::failure::{Exit, Failure};
 use crate::output::Output;
@@ -50,15 +50,19 @@ pub(crate) struct RotateArgs {
     connection: ConnectionArgs,
 }
 
+/// A rotation, as far as it has come. Programs find every part in each.
 #[derive(Debug, Serialize)]
 struct Rotated {
     kid: String,
     algorithm: String,
+    /// Whether it signs. Until then the one before does.
+    signs: bool,
     previous: Option<String>,
     active_from: Option<String>,
-    epoch: u64,
-    verifiers: u32,
-    laggards: Vec<Laggard>,
+    /// The epoch that lets it sign, once there is one.
+    epoch: Option<u64>,
+    #[serde(flatten)]
+    holders: Holders,
     forced: bool,
 }
 
@@ -68,34 +72,48 @@ struct Rotated {
 /// [`Failure`]; what was done until then stays done, and the message says what it is.
 pub(super) async fn run(args: RotateArgs, output: Output) -> Result<(), Failure> {
     let connection = Connection::operator(&args.connection).await?;
-    let before = listed(&connection).await?;
-    let previous = before.keys.iter().find(|key| key.state() == v1::KeyState::Active);
-    let key = match standby(&before.keys, args.algorithm.as_deref())? {
-        Some(key) => key.clone(),
-        None => prepared(&connection, args.algorithm.clone()).await?.0,
+    rotate(&connection, &args, output).await
+}
+
+async fn rotate(connection: &Connection, args: &RotateArgs, output: Output) -> Result<(), Failure> {
+    // Asked for also if there is one: an authority that lets nothing be changed says so before anything is waited for.
+    let made = prepared(connection, args.algorithm.clone()).await;
+    let keys = listed(connection).await?.keys;
+    let key = match made {
+        Ok((key, _epoch)) => key,
+        Err(failure) if failure.reason.as_deref() == Some("key_already_prepared") => {
+            let standby = standby(&keys, args.algorithm.as_deref())?;
+            standby.cloned().ok_or(failure)?
+        }
+        Err(failure) => return Err(failure),
     };
+    let previous = keys.iter().find(|key| key.state() == v1::KeyState::Active);
     let turn = Turn {
-        connection: &connection,
+        connection,
         key: &key,
+        previous: previous.map(|key| key.kid.as_str()),
         output,
     };
     let taken = turn.take(args.wait, args.force.as_deref()).await?;
-    signs(&connection, &taken.key, output).await?;
+    let ended = signs(connection, &taken.key, output).await;
     let rotated = Rotated {
-        previous: previous.map(|key| key.kid.clone()),
+        signs: ended.is_ok(),
         active_from: present::wire_time(taken.key.active_from.as_ref()),
-        kid: taken.key.kid,
-        algorithm: taken.key.algorithm,
-        epoch: taken.epoch,
-        verifiers: taken.reach.in_force,
-        laggards: taken.reach.laggards,
+        epoch: Some(taken.epoch),
         forced: taken.forced,
+        ..turn.rotated(taken.holders)
     };
-    output.data(&rotated, |_| rotated.sentence())
+    if ended.is_ok() || output.is_json() {
+        output.data(&rotated, |_| rotated.sentence())?;
+    }
+    ended
 }
 
 /// The key that is prepared and not yet told to sign.
-fn standby<'a>(keys: &'a [v1::Key], algorithm: Option<&str>) -> Result<Option<&'a v1::Key>, Failure> {
+pub(super) fn standby<'a>(
+    keys: &'a [v1::Key],
+    algorithm: Option<&str>,
+) -> Result<Option<&'a v1::Key>, Failure> {
     let waits =
         |key: &&v1::Key| key.state() == v1::KeyState::Prepared && key.active_from.is_none() && !key.shadow;
     let found = keys.iter().find(waits);
@@ -116,6 +134,8 @@ fn standby<'a>(keys: &'a [v1::Key], algorithm: Option<&str>) -> Result<Option<&'
 struct Turn<'a> {
     connection: &'a Connection,
     key: &'a v1::Key,
+    /// The one that signs until then.
+    previous: Option<&'a str>,
     output: Output,
 }
 
@@ -123,8 +143,8 @@ struct Turn<'a> {
 struct Taken {
     key: v1::Key,
     epoch: u64,
-    /// How far the key had come by then.
-    reach: Reach,
+    /// Who held it by then.
+    holders: Holders,
     forced: bool,
 }
 
@@ -135,19 +155,40 @@ impl Turn<'_> {
             Held::Taken(taken) => return Ok(*taken),
             Held::NotYet(reach) => reach,
         };
-        let lacks = self.lacks(&reach).await?;
-        let message = format!("key {} is prepared, but {lacks}", self.key.kid);
+        let holders = Holders::lacking(self.connection, &reach).await?;
+        let lines = holders.lines(&reach, SystemClock.now());
+        let kid = &self.key.kid;
         let Some(reason) = force else {
+            self.output.data(&self.rotated(holders), |_| {
+                format!("{kid} is prepared and does not sign yet\n{lines}")
+            })?;
+            let message = format!("key {kid} does not sign yet: it is not held everywhere");
             return Err(Failure::new(Exit::Unavailable, message).next(NEXT));
         };
-        self.output.warn(&format!("{message}; it signs all the same"));
-        let (key, epoch) = activated(self.connection, &self.key.kid, Some(reason)).await?;
+        self.output.warn(&format!(
+            "key {kid} is not held everywhere, and signs all the same\n{lines}"
+        ));
+        let (key, epoch) = activated(self.connection, kid, Some(reason)).await?;
         Ok(Taken {
             key,
             epoch,
-            reach,
+            holders,
             forced: true,
         })
+    }
+
+    /// The rotation before the key may sign.
+    fn rotated(&self, holders: Holders) -> Rotated {
+        Rotated {
+            kid: self.key.kid.clone(),
+            algorithm: self.key.algorithm.clone(),
+            signs: false,
+            previous: self.previous.map(str::to_owned),
+            active_from: None,
+            epoch: None,
+            holders,
+            forced: false,
+        }
     }
 
     async fn when_held(&self, wait: Duration) -> Result<Held, Failure> {
@@ -168,7 +209,7 @@ impl Turn<'_> {
                     return Ok(Held::Taken(Box::new(Taken {
                         key,
                         epoch,
-                        reach,
+                        holders: Holders::of(&reach),
                         forced: false,
                     })));
                 }
@@ -180,21 +221,6 @@ impl Turn<'_> {
                 return Ok(Held::NotYet(reach));
             }
         }
-    }
-
-    /// Who does not hold the key.
-    async fn lacks(&self, reach: &Reach) -> Result<String, Failure> {
-        let now = SystemClock.now();
-        let sentence = reach.sentence(now);
-        if !reach.complete {
-            return Ok(format!("{sentence}: {}", reach.laggards(now).join("; ")));
-        }
-        let verifiers = fleet::list(self.connection).await?.verifiers;
-        let without = verifiers.iter().filter(|verifier| !verifier.durable);
-        let names: Vec<String> = without
-            .map(|verifier| reach::verifier(&verifier.spiffe_id, &verifier.verifier_id))
-            .collect();
-        Ok(format!("{sentence}, but not on the disk of {}", names.join(", ")))
     }
 }
 
@@ -235,48 +261,14 @@ impl Rotated {
             None => String::new(),
         };
         let from = self.active_from.as_deref().unwrap_or_default();
-        let holders = present::count(self.verifiers, "verifier");
+        let holders = present::count(self.holders.verifiers, "verifier");
+        let epoch = self.epoch.unwrap_or_default();
         format!(
-            "{} ({}) signs since {from}, held by {holders} before\nepoch {}{previous}",
-            self.kid, self.algorithm, self.epoch
+            "{} ({}) signs since {from}, held by {holders} before\nepoch {epoch}{previous}",
+            self.kid, self.algorithm
         )
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn key(kid: &str, state: v1::KeyState, algorithm: &str, told: bool) -> v1::Key {
-        v1::Key {
-            kid: kid.to_owned(),
-            algorithm: algorithm.to_owned(),
-            state: state.into(),
-            active_from: told.then(prost_types::Timestamp::default),
-            ..v1::Key::default()
-        }
-    }
-
-    #[test]
-    fn a_rotation_takes_over_what_is_prepared() {
-        let keys = [
-            key("a", v1::KeyState::Active, "ES256", true),
-            key("b", v1::KeyState::Prepared, "ES256", true),
-            v1::Key {
-                shadow: true,
-                ..key("drill", v1::KeyState::Prepared, "ES256", false)
-            },
-            key("c", v1::KeyState::Prepared, "ES256", false),
-        ];
-        let found = |algorithm| standby(&keys, algorithm).map(|key| key.map(|key| key.kid.as_str()));
-        assert_eq!(found(None).expect("one"), Some("c"));
-        assert_eq!(found(Some("ES256")).expect("one"), Some("c"));
-        assert!(
-            found(Some("EdDSA"))
-                .expect_err("another")
-                .next
-                .is_some_and(|next| next.contains("retire c"))
-        );
-        assert!(standby(&keys[..3], None).expect("none").is_none());
-    }
-}
+mod tests;
