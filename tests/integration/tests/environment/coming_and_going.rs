@@ -111,6 +111,9 @@ async fn a_sidecar_starts_from_a_file_while_the_authority_is_down() {
     let again = dev.failed(&["trust", "export", "--out", file]);
     assert_eq!(again.exit, 1, "nothing is replaced without being told to");
     dev.text(&["trust", "export", "--out", file, "--force"]);
+    let piped = dev.run(&["trust", "export", "--out", "-"]);
+    assert!(piped.status.success() && piped.stderr.is_empty(), "{piped:?}");
+    std::fs::write(file, piped.stdout).expect("it is written");
     dev.text(&["key", "publishing", "--out", keys]);
 
     dev.kill(dev.environment.processes.sidecar.pid).await;

@@ -114,7 +114,14 @@ async fn nothing_is_said_to_be_everywhere_while_a_verifier_is_away() {
         "{disabled}"
     );
     let rotate = ["key", "rotate", "--wait", "0s"];
-    assert_eq!(dev.failed(&rotate).exit, 4);
+    let pending = dev.run(&[&["--json"], &rotate[..]].concat());
+    assert_eq!(pending.status.code(), Some(4));
+    let pending: Value = serde_json::from_slice(&pending.stdout).expect("says who is waited for");
+    assert_eq!(
+        (&pending["signs"], &pending["laggards"][0]["spiffe_id"]),
+        (&json!(false), &json!(SIDECAR)),
+        "{pending}"
+    );
 
     dev.restart_authority();
     answers(&dev).await;
