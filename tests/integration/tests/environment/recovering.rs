@@ -56,6 +56,8 @@ async fn a_restored_store_un_revokes_nothing_and_one_command_recovers_it() {
     let authority = Authority::of(&dev);
     let revoked = dev.token(&["--client", "billing"]);
     let kept = dev.token(&["--client", "billing"]);
+    dev.text(&["key", "prepare"]);
+    dev.text(&["key", "publishing", "prepare"]);
 
     dev.kill(dev.environment.processes.authority.pid).await;
     let backup = dev.path("yesterday.redb");
@@ -86,10 +88,14 @@ async fn a_restored_store_un_revokes_nothing_and_one_command_recovers_it() {
         String::from_utf8_lossy(&output.stderr).contains("recovery_required")
     })
     .await;
-    assert_eq!(
-        dev.failed(&["revoke", "token", &kept]).reason,
-        "recovery_required"
-    );
+    // A rotation has a key to wait for, and does not.
+    for change in [
+        &["revoke", "token", &kept][..],
+        &["key", "rotate", "--wait", "1m"],
+        &["key", "publishing", "rotate", "--wait", "1m"],
+    ] {
+        assert_eq!(dev.failed(change).reason, "recovery_required", "{change:?}");
+    }
     assert_eq!(refusal(&dev, &revoked).await, is_revoked, "no step back");
     assert_eq!(refusal(&dev, &kept).await, None, "within its budget");
 

@@ -6,7 +6,7 @@
 //!
 //! Verifiers that are running need no other pin for it. Those that come later do, once the links are no longer kept.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::builder::NonEmptyStringValueParser;
@@ -56,7 +56,7 @@ enum PublishingCommand {
 /// Where to.
 #[derive(Debug, Args)]
 struct ShowArgs {
-    /// The file to write. Left out: stdout
+    /// The file to write. Left out, or `-`: stdout
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
 
@@ -148,7 +148,7 @@ pub(super) async fn run(args: PublishingArgs, output: Output) -> Result<(), Fail
 async fn show(args: ShowArgs, output: Output) -> Result<(), Failure> {
     let connection = Connection::operator(&args.connection).await?;
     let jwks = publishing_keys(&connection).await?;
-    match args.out {
+    match args.out.filter(|path| path != Path::new("-")) {
         None => output.raw(&jwks),
         Some(path) => {
             files::write(&path, format!("{jwks}\n").as_bytes(), Audience::Everybody)?;
