@@ -154,10 +154,17 @@ impl Fleet {
         for quarantine in roster.quarantined() {
             state.register.quarantine(quarantine.spiffe_id.clone(), true);
         }
+        drop(state);
+        self.recount(roster);
+    }
+
+    /// Counts with every trust file on record until its end by the clock as it goes now. Ends do not move to earlier times. After the
+    /// clock was set back, what had ended by it or was exported by it ends later than it seemed.
+    pub fn recount(&self, roster: &Roster) {
+        let mut state = self.lock();
         for export in roster.exports() {
-            state
-                .register
-                .exported(export.epoch, self.elapsed_at(export.until));
+            let end = self.elapsed_at(export.until);
+            state.register.exported(export.epoch, end);
         }
     }
 
@@ -332,13 +339,15 @@ impl Fleet {
         Timestamp::from_seconds(at.as_secs().saturating_add(u64::from(at.subsec_nanos() > 0)))
     }
 
-    /// Elapsed time when the clock will say `time`; now, if it has. Half a second less, so that [`Fleet::time_of`] always says the
-    /// same.
+    /// Elapsed time when the clock will say `time`; now, if it has. Half a second more, so that it is not before that, and
+    /// [`Fleet::time_of`] always says the same: the second after it.
     fn elapsed_at(&self, time: Timestamp) -> Duration {
+        // First, so that it comes out earlier and not later, time and again, by what passes in between.
+        let elapsed = self.0.clock.elapsed();
         let left = Duration::from_secs(time.as_seconds())
-            .saturating_sub(Duration::from_millis(500))
+            .saturating_add(Duration::from_millis(500))
             .saturating_sub(Duration::from_millis(self.0.clock.now_millis()));
-        self.0.clock.elapsed().saturating_add(left)
+        elapsed.saturating_add(left)
     }
 
     /// Told of everything that may change how far an epoch has come, but the passing of time.
@@ -406,7 +415,7 @@ impl Fleet {
         }
     }
 
-    /// The store has taken `untold` in. True when there is more.
+    /// The store has taken `untold` in, of which it has struck what is in there as expired. True when there is more.
     pub fn told(&self, untold: &Untold) -> bool {
         let elapsed = self.0.clock.elapsed();
         let mut state = self.lock();

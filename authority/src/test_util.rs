@@ -89,21 +89,16 @@ impl Bench {
 
     pub(crate) fn over(store: Arc<dyn Store>) -> Self {
         let metrics = Arc::new(Metrics::default());
-        let limits = FleetLimits {
-            streams_per_identity: 2,
-            streams: 100,
-        };
         let mut kek = [7; 32];
         kek[0] = 1;
         let clock = Arc::new(ManualClock::at(START));
         let told_by = Arc::<ManualClock>::clone(&clock);
-        let lease = Duration::from_secs(10);
         Self {
             store,
             clock,
             kek,
             issuer: Issuer::parse("https://auth.example.org").expect("valid"),
-            fleet: Fleet::new(limits, lease, told_by, Arc::clone(&metrics)),
+            fleet: fleet(told_by, &metrics),
             metrics,
         }
     }
@@ -145,13 +140,8 @@ impl Bench {
             commit.put(record.name, record.value);
         }
         copy.store.commit(commit).await.expect("copies");
-        let clock = Arc::<ManualClock>::clone(&self.clock);
-        let limits = FleetLimits {
-            streams_per_identity: 2,
-            streams: 100,
-        };
         Self {
-            fleet: Fleet::new(limits, copy.fleet.lease(), clock, Arc::clone(&copy.metrics)),
+            fleet: fleet(Arc::<ManualClock>::clone(&self.clock), &copy.metrics),
             clock: Arc::clone(&self.clock),
             ..copy
         }
@@ -160,6 +150,15 @@ impl Bench {
     pub(crate) fn alarms(&self, alarm: Alarm) -> u64 {
         self.metrics.alarms(alarm)
     }
+}
+
+/// Nobody yet, by `clock`.
+pub(crate) fn fleet(clock: Arc<dyn Clock>, metrics: &Arc<Metrics>) -> Fleet {
+    let limits = FleetLimits {
+        streams_per_identity: 2,
+        streams: 100,
+    };
+    Fleet::new(limits, Duration::from_secs(10), clock, Arc::clone(metrics))
 }
 
 /// What an authority has published: a snapshot and deltas that lead to its state, and a heartbeat for it.

@@ -1,5 +1,7 @@
 //! What becomes of the roster of verifiers. None of it is an epoch: verifiers need not know of each other.
 
+use std::sync::Arc;
+
 use countersign_core::Timestamp;
 use countersign_core::spiffe::SpiffeId;
 use countersign_core::trust::Epoch;
@@ -14,23 +16,25 @@ use crate::store::verifiers::{Export, Quarantine};
 const MAX_EXPORTS: usize = 4096;
 
 impl Ledger {
-    /// Takes down what the fleet has to have taken down before anything is granted, and strikes what is over.
+    /// Takes down what the fleet has to have taken down before anything is granted, and strikes what is over. What it took in: of
+    /// the trust files those that have ended by the wall clock, too, which the store has to go by after a restart.
     ///
     /// # Errors
     /// [`LedgerError`]: the store's.
-    pub async fn enrol(&self, untold: Untold) -> Result<Done<()>, LedgerError> {
-        let Untold { known, gone, expired } = untold;
-        let gone = gone.into_iter().map(RosterChange::Forgotten);
-        let mut changes: Vec<_> = known.into_iter().map(RosterChange::Known).collect();
-        changes.extend(gone);
+    pub async fn enrol(&self, mut untold: Untold) -> Result<Done<Untold>, LedgerError> {
+        let clock = Arc::clone(self.timeline().clock());
         self.write_down(Hold::Nobody, move |books, now| {
-            // By the wall clock, too, which the store has to go by after a restart.
-            let has_ended =
-                |epoch: &Epoch| books.roster.export_ends(*epoch).is_some_and(|until| until <= now);
-            let expired = expired.into_iter().filter(has_ended);
-            changes.extend(expired.map(RosterChange::Expired));
+            // The earlier of the two: after a step ahead that was taken back, files live longer than `now` has it.
+            let now = now.min(clock.now());
+            let ends = |epoch: &Epoch| books.roster.export_ends(*epoch);
+            let has_ended = |epoch: &Epoch| ends(epoch).is_none_or(|until| until <= now);
+            untold.expired.retain(has_ended);
+            let known = untold.known.iter().cloned().map(RosterChange::Known);
+            let gone = untold.gone.iter().cloned().map(RosterChange::Forgotten);
+            let expired = untold.expired.iter().copied().map(RosterChange::Expired);
+            let mut changes: Vec<_> = known.chain(gone).chain(expired).collect();
             changes.retain(|change| !books.roster.has(change));
-            Ok(Plan::roster(changes, ()))
+            Ok(Plan::roster(changes, untold))
         })
         .await
     }

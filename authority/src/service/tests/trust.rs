@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use countersign_core::Timestamp;
 use countersign_core::fleet::trust_file_until;
 use countersign_core::names::TokenId;
 use countersign_core::ports::Clock as _;
@@ -103,13 +104,19 @@ fn of_audience() -> RevokeRequest {
     }
 }
 
+/// When a file that is exported now has expired by every clock, and the authority counts with it no more.
+fn told_end(stage: &Stage, lifetime: Duration) -> Timestamp {
+    let until = trust_file_until(stage.bench.clock.now().saturating_add(lifetime), lifetime);
+    until.saturating_add(Duration::from_secs(1))
+}
+
 /// I-08: nobody knows who starts from a file, so every receipt after it names when that has stopped, with the clock of whoever does
 /// behind by as much as is believed; also after a restart, and no longer than tokens live.
 #[tokio::test]
 async fn receipts_count_on_whoever_starts_from_a_file() {
     let stage = Stage::new().await;
     exported(&stage, lasting(7200)).await.expect("is given out");
-    let until = trust_file_until(stage.bench.clock.now().saturating_add(2 * HOUR), 2 * HOUR);
+    let until = told_end(&stage, 2 * HOUR);
     let revoked = stage.revocations().await.revoke(of_audience()).await;
     let reach = revoked.expect("revokes").into_inner().reach.expect("a receipt");
     assert_eq!((reach.live, reach.complete), (0, false));
@@ -161,8 +168,7 @@ async fn the_store_strikes_only_what_has_expired() {
 async fn a_key_waits_for_files_without_it() {
     let stage = Stage::new().await;
     exported(&stage, lasting(60)).await.expect("is given out");
-    let minute = Duration::from_secs(60);
-    let first_ends = trust_file_until(stage.bench.clock.now().saturating_add(minute), minute);
+    let first_ends = told_end(&stage, Duration::from_secs(60));
     let mut keys = stage.keys().await;
     keys.prepare_key(PrepareKeyRequest::default())
         .await
@@ -195,7 +201,7 @@ async fn the_answer_to_a_quarantine_names_the_end_of_files() {
     };
     assert_eq!(answered().await, None);
     exported(&stage, lasting(3600)).await.expect("is given out");
-    let until = trust_file_until(stage.bench.clock.now().saturating_add(HOUR), HOUR);
+    let until = told_end(&stage, HOUR);
     assert_eq!(answered().await, Some(until));
 }
 
