@@ -47,6 +47,11 @@ impl ManualClock {
         self.wall.store(seconds * 1000, Ordering::SeqCst);
     }
 
+    /// Steps the wall clock ahead.
+    pub(crate) fn step_millis(&self, by: u64) {
+        self.wall.fetch_add(by, Ordering::SeqCst);
+    }
+
     /// Lets time go by.
     pub(crate) fn advance(&self, by: Duration) {
         let millis = u64::try_from(by.as_millis()).expect("short");

@@ -97,8 +97,12 @@ impl Timeline {
     }
 }
 
-/// How far two readings of a minute may differ that are of one and the same time: more than any clock drifts or is slewed.
+/// How far the wall clock may be off after [`COMPARED_OVER`]: more than any clock drifts by itself. One that is set right slowly, by
+/// more than that, is not steady either.
 const MOST_DRIFT: Duration = Duration::from_secs(5);
+
+/// For how long one and the same reading is compared with, however often it is asked.
+const COMPARED_OVER: Duration = Duration::from_secs(60);
 
 /// For how long the clock has to have gone steadily before anything is forgotten by it. One that was wrong at start, or was stepped
 /// ahead, is set right or found by verifiers in this time; what was forgotten by it would be un-revoked, or not be waited for.
@@ -108,6 +112,7 @@ pub const STEADY: Duration = Duration::from_secs(15 * 60);
 #[derive(Debug)]
 pub struct Steadiness {
     clock: Arc<dyn Clock>,
+    /// Both clocks, as they are compared with.
     wall: Duration,
     elapsed: Duration,
     since: Duration,
@@ -126,15 +131,19 @@ impl Steadiness {
         }
     }
 
-    /// How long it is since the beginning, or since the clock was last found stepped. To be asked about every minute.
+    /// How long it is since the beginning, or since the clock was last found to have been stepped or to go wrong. To be asked every
+    /// minute or more often.
     pub fn observe(&mut self) -> Duration {
         let wall = Duration::from_millis(self.clock.now_millis());
         let elapsed = self.clock.elapsed();
-        let expected = self.wall.saturating_add(elapsed.saturating_sub(self.elapsed));
-        if wall.abs_diff(expected) > MOST_DRIFT {
+        let passed = elapsed.saturating_sub(self.elapsed);
+        let is_off = wall.abs_diff(self.wall.saturating_add(passed)) > MOST_DRIFT;
+        if is_off {
             self.since = elapsed;
         }
-        (self.wall, self.elapsed) = (wall, elapsed);
+        if is_off || passed >= COMPARED_OVER {
+            (self.wall, self.elapsed) = (wall, elapsed);
+        }
         elapsed.saturating_sub(self.since)
     }
 }
@@ -179,6 +188,22 @@ mod tests {
         assert_eq!(after(60), 60);
         clock.set(1000);
         assert_eq!(after(60), 0, "a step back");
+    }
+
+    /// A clock that goes a tenth too fast, and is looked at every second, is a second off at no time.
+    #[test]
+    fn a_clock_that_is_set_right_slowly_is_not_steady_however_often_it_is_looked_at() {
+        let clock = Arc::new(ManualClock::at(1000));
+        let mut steadiness = Steadiness::new(Arc::<ManualClock>::clone(&clock));
+        let mut after_a_second = |ahead_millis| {
+            clock.advance(Duration::from_secs(1));
+            clock.step_millis(ahead_millis);
+            steadiness.observe().as_secs()
+        };
+        let longest = (0..600).map(|_| after_a_second(100)).max();
+        assert!(longest.is_some_and(|longest| longest < 60), "{longest:?}");
+        let longest = (0..600).map(|_| after_a_second(0)).max();
+        assert!(longest.is_some_and(|longest| longest >= 540), "{longest:?}");
     }
 
     /// X08: also over a restart, by what was committed before.
