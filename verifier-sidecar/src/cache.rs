@@ -370,8 +370,10 @@ impl TrustCache {
         .await
     }
 
-    /// Whether `epoch` is on disk, behind everything that is still being written.
-    pub async fn probe(&self, epoch: Epoch) -> Saved {
+    /// Whether `epoch` is on disk, behind everything that is still being written. The signed heartbeat for it is not saved: it
+    /// is shown to an authority that does not know how far it had come.
+    pub async fn probe(&self, signed: &Signed, epoch: Epoch) -> Saved {
+        self.latest().heartbeat(epoch, signed);
         self.save(Entry::Probe(epoch)).await
     }
 

@@ -94,8 +94,8 @@ pub(crate) struct Live {
     machine: Session<Signed>,
     pub(crate) stream: StreamId,
     pub(crate) opened: Option<Duration>,
-    /// When the pings were sent, in true time.
-    pings: BTreeMap<u64, Duration>,
+    /// When the pings were sent, in true time and by this machine's clock.
+    pings: BTreeMap<u64, (Duration, Duration)>,
 }
 
 /// What is being written, and what is to be done after it.
@@ -267,7 +267,7 @@ impl Verifier {
     /// signed, but for the second that one is shared for. Nothing when it does not say that the state in force is current.
     fn anchor(&self, pong: &countersign_core::verifier::Pong<Signed>) -> Option<Duration> {
         let process = self.process.as_ref()?;
-        let sent = process.live.as_ref()?.pings.get(&pong.ping_sequence)?;
+        let (sent, _) = process.live.as_ref()?.pings.get(&pong.ping_sequence)?;
         let (signed, _) = pong.heartbeat.as_ref()?;
         let heartbeat = signed.as_heartbeat()?;
         let id = process.held.id();
@@ -353,8 +353,8 @@ impl Verifier {
                     wishes.push(self.save(writing, Saves::Heartbeat, effects, at, random));
                     return wishes;
                 }
-                Effect::Probe(epoch) => {
-                    let writing = self.disk.probe(epoch);
+                Effect::Probe(kept) => {
+                    let writing = self.disk.probe(kept.epoch);
                     wishes.push(self.save(writing, Saves::Heartbeat, effects, at, random));
                     return wishes;
                 }
@@ -373,8 +373,15 @@ impl Verifier {
         wishes
     }
 
+    /// The answer that is kept may repeat an earlier one: what it says counts from when that one was asked for.
     fn keep(&self, kept: &Kept<Signed>, anchor: Option<Duration>) -> Writing {
+        let live = self.process.as_ref().and_then(|process| process.live.as_ref());
+        let asked = live.and_then(|live| {
+            let mut pings = live.pings.values();
+            pings.find(|(_, elapsed)| *elapsed == kept.sent.moment.elapsed)
+        });
         // What confirms without a right to has no anchor: the model takes it for as old as can be.
+        let anchor = anchor.zip(asked).map(|(anchor, (at, _))| anchor.min(*at));
         self.disk.keep(kept, anchor.unwrap_or_default())
     }
 
@@ -395,7 +402,7 @@ impl Verifier {
         }
         let live = process.live.as_mut();
         if let (Some(live), Message::Ping(ping)) = (live, message) {
-            live.pings.insert(ping.sequence, at);
+            live.pings.insert(ping.sequence, (at, self.clock.elapsed(at)));
         }
     }
 

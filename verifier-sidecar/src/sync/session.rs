@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use countersign_core::publishers::{LinkRefused, Offered};
 use countersign_core::staleness::ClassBudget;
-use countersign_core::trust::{Epoch, UpdateRefused};
+use countersign_core::trust::UpdateRefused;
 use countersign_core::verifier::{
     self as machine, Event, HeldTrust, Message, Received, Saved, SessionSettings, StateId,
 };
@@ -43,8 +43,8 @@ pub(super) enum Effect {
     Save(Box<Accepted>),
     /// Save this, then call [`Session::kept`].
     Keep(Box<Kept>),
-    /// See whether this epoch is on disk.
-    Probe(Epoch),
+    /// See whether the epoch of this is on disk, then call [`Session::kept`].
+    Probe(Box<Kept>),
     /// Close the stream.
     End(Ended),
 }
@@ -220,7 +220,7 @@ impl Session {
                 machine::Effect::Send(message) => Effect::Send(Box::new(self.write(message))),
                 machine::Effect::Save(accepted) => Effect::Save(accepted),
                 machine::Effect::Keep(kept) => Effect::Keep(kept),
-                machine::Effect::Probe(epoch) => Effect::Probe(epoch),
+                machine::Effect::Probe(kept) => Effect::Probe(kept),
                 machine::Effect::End(ending) => Effect::End(ending.into()),
                 machine::Effect::Tell(event) => {
                     self.tell(event);

@@ -315,8 +315,8 @@ impl Supervisor {
                     self.count(saved);
                     effects.extend(session.kept(saved));
                 }
-                Effect::Probe(epoch) => {
-                    let saved = self.cache.probe(epoch).await;
+                Effect::Probe(kept) => {
+                    let saved = self.cache.probe(&kept.signed, kept.epoch).await;
                     self.count(saved);
                     effects.extend(session.kept(saved));
                 }

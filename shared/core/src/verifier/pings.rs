@@ -11,7 +11,8 @@ const MOST: usize = 16;
 /// A ping that was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Sent {
-    sequence: u64,
+    /// Its number.
+    pub(super) sequence: u64,
     /// When.
     pub(super) at: Moment,
 }
@@ -32,6 +33,11 @@ impl Pings {
             sent: VecDeque::new(),
             last_answer: now.elapsed,
         }
+    }
+
+    /// The number of the next ping.
+    pub(super) const fn next(&self) -> u64 {
+        self.next
     }
 
     /// Takes note of a ping, and gives its number.

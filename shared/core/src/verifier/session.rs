@@ -17,7 +17,7 @@ mod effects;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::pings::Pings;
+use super::pings::{Pings, Sent};
 use super::rebuild::Rebuild;
 use super::resync::Resync;
 use super::{Ack, Considered, HeldTrust, Hello, Message, Moment, Nack, Ping, Received, StateId};
@@ -69,8 +69,10 @@ pub struct Session<S> {
     pings: Pings,
     resync: Resync,
     rebuild: Option<Rebuild<S>>,
-    /// The number of the last heartbeat, and whether it confirmed the state in force.
-    last_heartbeat: Option<(u64, bool)>,
+    /// The number of the last heartbeat, and the ping that it answered when it confirmed the state in force.
+    last_heartbeat: Option<(u64, Option<Sent>)>,
+    /// From this ping on, the authority has heard that the state in force is on disk when it answers.
+    told_from: Option<u64>,
     behind: u32,
     kept_at: Option<Duration>,
     heard: bool,
@@ -98,6 +100,7 @@ impl<S: Clone> Session<S> {
             resync: Resync::new(),
             rebuild: None,
             last_heartbeat: None,
+            told_from: None,
             behind: 0,
             kept_at: None,
             heard: false,
@@ -341,6 +344,7 @@ impl<S: Clone> Session<S> {
 
     fn acknowledge(&mut self, trust: &HeldTrust) -> Effect<S> {
         self.acknowledged = true;
+        self.told_from = self.durable.then(|| self.pings.next());
         Effect::Send(Message::Ack(Ack {
             in_force: trust.id(),
             durable: self.durable,

@@ -53,4 +53,10 @@ async fn what_is_not_kept_is_not_shown() {
     let cache = TrustCache::in_memory(NotDurable::Unwritable);
     desk.save_revocation(&cache, "fourth").await;
     assert_eq!(shown(&desk, &cache), Some(("update", 5)));
+    // Of a snapshot, the confirmation is shown, although there is nowhere to keep it.
+    desk.save_snapshot(&cache).await;
+    let now = desk.now_millis();
+    let heartbeat = desk.authority.heartbeat(now);
+    assert!(!cache.probe(&heartbeat, desk.reached().epoch).await.durable);
+    assert_eq!(shown(&desk, &cache), Some(("heartbeat", 5)));
 }

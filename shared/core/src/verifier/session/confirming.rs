@@ -19,8 +19,8 @@ const BEHIND: u32 = 2;
 enum Judged {
     /// It confirms the state in force.
     Confirms,
-    /// It has confirmed the state before.
-    Repeats,
+    /// It has confirmed the state before, in answer to this ping.
+    Repeats(Sent),
     /// It confirms nothing.
     Ignored(Ignored),
 }
@@ -47,16 +47,27 @@ impl<S: Clone> Session<S> {
             },
             lease: pong.lease,
         };
-        match self.judge(trust, now, &heartbeat, grant) {
+        match self.judge(trust, now, &heartbeat, (grant, sent)) {
             Judged::Confirms => self.confirmed(trust, now, signed, &heartbeat, sent),
-            Judged::Repeats => Vec::new(),
+            // Whom nothing is granted any more is not counted on either.
+            Judged::Repeats(_) if pong.lease.is_zero() => Vec::new(),
+            Judged::Repeats(first) => self
+                .keep(trust, now, signed, &heartbeat, (first, sent))
+                .into_iter()
+                .collect(),
             Judged::Ignored(Ignored::Ahead) => self.fell_behind(trust, now, &heartbeat),
             Judged::Ignored(Ignored::NotGranted) => self.not_granted(trust, now),
             Judged::Ignored(why) => ignore(why),
         }
     }
 
-    fn judge(&mut self, trust: &mut HeldTrust, now: Moment, heartbeat: &Heartbeat, grant: Grant) -> Judged {
+    fn judge(
+        &mut self,
+        trust: &mut HeldTrust,
+        now: Moment,
+        heartbeat: &Heartbeat,
+        (grant, sent): (Grant, Sent),
+    ) -> Judged {
         if heartbeat.issuer != trust.rules().issuer {
             return Judged::Ignored(Ignored::Refused(UpdateRefused::Issuer));
         }
@@ -65,8 +76,8 @@ impl<S: Clone> Session<S> {
             Some((last, _)) if heartbeat.sequence < last => return Judged::Ignored(Ignored::Sequence),
             // The authority answers pings of one second with one heartbeat. What it confirmed it cannot confirm later
             // than that, or whoever repeats it could keep this verifier from growing old.
-            Some((last, true)) if heartbeat.sequence == last => return Judged::Repeats,
-            Some(_) | None => self.last_heartbeat = Some((heartbeat.sequence, false)),
+            Some((last, Some(first))) if heartbeat.sequence == last => return Judged::Repeats(first),
+            Some(_) | None => self.last_heartbeat = Some((heartbeat.sequence, None)),
         }
         let stated = TimeStated {
             authority_millis: heartbeat.authority_time_millis,
@@ -80,7 +91,7 @@ impl<S: Clone> Session<S> {
         }
         match trust.confirm(heartbeat.epoch, &heartbeat.state_digest, grant, now) {
             Confirmation::Confirmed => {
-                self.last_heartbeat = Some((heartbeat.sequence, true));
+                self.last_heartbeat = Some((heartbeat.sequence, Some(sent)));
                 Judged::Confirms
             }
             Confirmation::NotGranted => Judged::Ignored(Ignored::NotGranted),
@@ -104,25 +115,44 @@ impl<S: Clone> Session<S> {
         self.behind = 0;
         let mut effects = vec![Effect::Tell(Event::Confirmed)];
         if !self.acknowledged {
-            effects.push(self.acknowledge(trust));
+            // The answer to the ping can be kept.
+            effects.extend([self.acknowledge(trust), self.ping(trust, now)]);
         }
-        if self
-            .kept_at
-            .is_none_or(|kept| now.elapsed.saturating_sub(kept) >= KEEP_EVERY)
-        {
-            self.kept_at = Some(now.elapsed);
-            // What confirms an epoch is kept once the authority is told that the epoch is: it counts on nothing else there (I-08).
-            effects.push(if self.durable {
-                Effect::Keep(Box::new(Kept {
-                    signed,
-                    epoch: heartbeat.epoch,
-                    sent: trust.clock().mark(sent.at, now),
-                }))
-            } else {
-                Effect::Probe(heartbeat.epoch)
-            });
-        }
+        effects.extend(self.keep(trust, now, signed, heartbeat, (sent, sent)));
         effects
+    }
+
+    /// Keeps the heartbeat, which confirmed the state in force when it answered the `first` of two pings, and answers the other now.
+    ///
+    /// What confirms an epoch is kept once the authority has heard that the epoch is: it counts on nothing else there, and
+    /// what was sent to it may be lost with the stream (I-08). Its answer to a later ping says that it was not.
+    fn keep(
+        &mut self,
+        trust: &HeldTrust,
+        now: Moment,
+        signed: S,
+        heartbeat: &Heartbeat,
+        (first, answered): (Sent, Sent),
+    ) -> Option<Effect<S>> {
+        let is_due = |kept: Duration| now.elapsed.saturating_sub(kept) >= KEEP_EVERY;
+        let is_heard = match self.told_from {
+            Some(from) => answered.sequence >= from,
+            None => !self.durable,
+        };
+        if !is_heard || !self.kept_at.is_none_or(is_due) || heartbeat.epoch != trust.epoch() {
+            return None;
+        }
+        self.kept_at = Some(now.elapsed);
+        let kept = Box::new(Kept {
+            signed,
+            epoch: heartbeat.epoch,
+            sent: trust.clock().mark(first.at, now),
+        });
+        Some(if self.durable {
+            Effect::Keep(kept)
+        } else {
+            Effect::Probe(kept)
+        })
     }
 
     /// The authority is where this verifier is, and does not know it. What was in force before the stream began can be

@@ -12,8 +12,9 @@ pub enum Effect<S> {
     Save(Box<Accepted<S>>),
     /// Save this, then call [`super::Session::kept`].
     Keep(Box<Kept<S>>),
-    /// See whether this epoch is on disk by now: its save was given up, and may land late.
-    Probe(Epoch),
+    /// Do not save this, which shows how far the authority had come, but see whether its epoch is on disk by now: the save was
+    /// given up, and may land late. Then call [`super::Session::kept`].
+    Probe(Box<Kept<S>>),
     /// Close the stream.
     End(Ending),
     /// Count this, and tell whoever listens.

@@ -7,6 +7,12 @@ use crate::trust::Heartbeat;
 /// What was signed: nothing but its number.
 type Signed = u32;
 
+const SAVED: Saved = Saved {
+    durable: true,
+    wants_snapshot: false,
+    log_outdated: false,
+};
+
 struct Stage {
     held: HeldTrust,
     session: Session<Signed>,
@@ -70,6 +76,24 @@ impl Stage {
             quarantined: false,
         };
         self.session.pong(&mut self.held, after(self.seconds), pong)
+    }
+
+    /// The state of `epoch` came, and is saved.
+    fn save(&mut self, epoch: Epoch) -> Vec<Effect<Signed>> {
+        let now = after(self.seconds);
+        let received = Received {
+            update: snapshot(&state(epoch)),
+            left_out: 0,
+            length: 100,
+            publishers: 1,
+        };
+        let effects = self.session.update(&mut self.held, now, 7, Ok(received));
+        let accepted = effects.into_iter().find_map(|effect| match effect {
+            Effect::Save(accepted) => Some(accepted),
+            Effect::Send(_) | Effect::Keep(_) | Effect::Probe(_) | Effect::End(_) | Effect::Tell(_) => None,
+        });
+        let accepted = accepted.expect("newer");
+        self.session.saved(&mut self.held, now, *accepted, SAVED)
     }
 
     fn overdue(&self) -> Option<Duration> {
@@ -223,6 +247,13 @@ fn a_kept_heartbeat_knows_when_it_was_asked_for() {
     stage.seconds = 3;
     let heartbeat = stage.heartbeat(&state(1));
     let effects = stage.answer(1, heartbeat.clone(), LEASE);
+    assert_eq!(
+        (is_kept(&effects), acks(&effects), pings(&effects)),
+        (false, vec![1], vec![2])
+    );
+    // The next answer says the same, and was not asked for later: the authority states it once in a second.
+    stage.seconds = 4;
+    let effects = stage.answer(2, heartbeat.clone(), LEASE);
     let kept = effects.iter().find_map(|effect| match effect {
         Effect::Keep(kept) => Some(kept),
         Effect::Send(_) | Effect::Save(_) | Effect::Probe(_) | Effect::End(_) | Effect::Tell(_) => None,
@@ -256,16 +287,42 @@ fn what_confirms_an_epoch_is_kept_after_the_epoch_is() {
     let mut stage = Stage::warmed(false);
     let heartbeat = stage.heartbeat(&state(1));
     let effects = stage.answer(1, heartbeat, LEASE);
-    assert!(effects.iter().any(|effect| matches!(effect, Effect::Probe(1))));
+    assert!(
+        effects
+            .iter()
+            .any(|effect| matches!(effect, Effect::Probe(kept) if kept.epoch == 1))
+    );
     assert!(!is_kept(&effects));
-    let landed = Saved {
-        durable: true,
-        wants_snapshot: false,
-        log_outdated: false,
-    };
-    let told = stage.session.kept(&stage.held, after(stage.seconds), landed);
+    let told = stage.session.kept(&stage.held, after(stage.seconds), SAVED);
     assert_eq!(acks(&told), [1]);
     let ping = stage.tick();
     let heartbeat = stage.heartbeat(&state(1));
     assert!(is_kept(&stage.answer(ping, heartbeat, LEASE)));
+}
+
+/// I-08, I-01: what was said to the authority may be lost with the stream. It counts on this disk from its first answer to a ping
+/// behind that, and only such an answer is kept.
+#[test]
+fn what_confirms_an_epoch_is_kept_after_the_authority_heard_of_it() {
+    let mut stage = Stage::warm();
+    let in_flight = stage.tick();
+    let heartbeat = stage.heartbeat(&state(1));
+    let effects = stage.answer(1, heartbeat, LEASE);
+    assert_eq!((acks(&effects), is_kept(&effects)), (vec![1], false));
+    let behind = pings(&effects)[0];
+    let heartbeat = stage.heartbeat(&state(1));
+    assert!(!is_kept(&stage.answer(in_flight, heartbeat, LEASE)));
+    let heartbeat = stage.heartbeat(&state(1));
+    assert!(is_kept(&stage.answer(behind, heartbeat, LEASE)));
+
+    // The same for every epoch that follows.
+    let in_flight = stage.tick();
+    let effects = stage.save(2);
+    let behind = pings(&effects)[0];
+    stage.seconds += 20;
+    let heartbeat = stage.heartbeat(&state(2));
+    assert!(!is_kept(&stage.answer(in_flight, heartbeat, LEASE)));
+    // What confirmed the epoch before, and is repeated, confirms nothing of this one.
+    let heartbeat = stage.heartbeat(&state(2));
+    assert!(is_kept(&stage.answer(behind, heartbeat, LEASE)));
 }
