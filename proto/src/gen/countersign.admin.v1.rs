@@ -22,7 +22,8 @@ pub struct EpochReach {
     /// Those on which it is not in force, or not on disk: at most 100, the longest bound first.
     #[prost(message, repeated, tag = "6")]
     pub laggards: ::prost::alloc::vec::Vec<Laggard>,
-    /// When the last token that the change concerns has expired, if that is known: no bound is later, whoever has not heard.
+    /// When the last token that the change concerns has expired, if that is known: none of `bounds` is later, whoever has not
+    /// heard. `trust_files_until` may be.
     #[prost(message, optional, tag = "7")]
     pub tokens_end: ::core::option::Option<::prost_types::Timestamp>,
     /// Nobody decides on an earlier epoch any more, or nothing is left that it could be decided wrongly about: no bound is ahead, and
