@@ -125,11 +125,12 @@ impl Fleet {
     /// Nobody yet. Leases last `lease`.
     #[must_use]
     pub fn new(limits: FleetLimits, lease: Duration, clock: Arc<dyn Clock>, metrics: Arc<Metrics>) -> Self {
+        let began = clock.elapsed();
         Self(Arc::new(Inner {
             clock,
             metrics,
             state: Mutex::new(State {
-                register: Register::new(limits, lease),
+                register: Register::new(limits, lease, began),
                 current: 0,
                 suspended: false,
                 superseded: HashMap::new(),
@@ -161,10 +162,13 @@ impl Fleet {
     /// Counts with every trust file on record until its end by the clock as it goes now. Ends do not move to earlier times. After the
     /// clock was set back, what had ended by it or was exported by it ends later than it seemed.
     pub fn recount(&self, roster: &Roster) {
+        let exports = roster.exports();
+        let ends: Vec<_> = exports
+            .map(|export| (export.epoch, self.elapsed_at(export.until)))
+            .collect();
         let mut state = self.lock();
-        for export in roster.exports() {
-            let end = self.elapsed_at(export.until);
-            state.register.exported(export.epoch, end);
+        for (epoch, end) in ends {
+            state.register.exported(epoch, end);
         }
     }
 

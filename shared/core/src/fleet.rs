@@ -51,9 +51,12 @@ impl fmt::Display for VerifierKey {
     }
 }
 
-/// The most verifiers of one identity that are known once half of the room is taken: one that comes under ever new names, of which
-/// each is waited for, must not keep the others out.
+/// The most verifiers of one identity that are known once half of the room is taken, and no more than that half: one that comes under
+/// ever new names, of which each is waited for, must not keep the others out.
 const KNOWN_PER_IDENTITY: usize = 1000;
+
+/// However little room there is, a service has so many replicas.
+const A_FEW: usize = 4;
 
 /// How many verifiers are let in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,6 +116,8 @@ pub fn assumed_budgets() -> Arc<[ClassBudget]> {
 pub struct Register {
     limits: FleetLimits,
     lease: Duration,
+    /// When this life of the authority began.
+    began: Duration,
     verifiers: BTreeMap<VerifierKey, Verifier>,
     quarantined: BTreeSet<SpiffeId>,
     next_stream: StreamId,
@@ -125,12 +130,13 @@ pub struct Register {
 }
 
 impl Register {
-    /// Nobody yet. Leases last `lease`.
+    /// Nobody yet. Leases last `lease`. The authority begins at `began`: no earlier life of it grants anything from then on.
     #[must_use]
-    pub fn new(limits: FleetLimits, lease: Duration) -> Self {
+    pub fn new(limits: FleetLimits, lease: Duration, began: Duration) -> Self {
         Self {
             limits,
             lease,
+            began,
             verifiers: BTreeMap::new(),
             quarantined: BTreeSet::new(),
             next_stream: 0,
@@ -208,6 +214,7 @@ impl Register {
         let known = self.verifiers.get(key);
         // Whatever was granted to a verifier that is known is written down. One that comes again and again and hears no answer
         // must not be waited for without end (F17).
+        let is_known = known.is_some();
         let is_news = known.is_none_or(|known| known.budgets != introduction.budgets);
         let superseded = known.and_then(|verifier| verifier.stream);
         match superseded {
@@ -234,9 +241,19 @@ impl Register {
         verifier.acknowledged = 0;
         verifier.durable = 0;
         if introduction.decides && is_news {
-            // An authority that has forgotten it may have granted it something until this moment.
-            verifier.extend(elapsed, self.lease);
-            verifier.kept = verifier.ends.clone();
+            if is_known {
+                // With longer budgets, what it was granted until now lasts longer, and what is on its disk, too.
+                verifier.extend(elapsed, self.lease);
+                verifier.kept.clone_from(&verifier.ends);
+            } else {
+                // Whoever is granted anything in this life is known until that has ended. So what is on its disk was granted before,
+                // by an authority that the store has forgotten: it was restored from a backup. A trust file, from which those start
+                // that have no disk, has an end of its own. They must not be waited for without end (I-01).
+                verifier.extend(self.began, self.lease);
+                verifier.kept.clone_from(&verifier.ends);
+                // It decides on something now.
+                verifier.extend(elapsed, self.lease);
+            }
         }
         let to_be_stored = !verifier.stored;
         *self.by_epoch.entry(0).or_default() += 1;
@@ -255,7 +272,8 @@ impl Register {
         }
         let known = self.verifiers.contains_key(key);
         let is_crowded = !known && self.verifiers.len() >= self.limits.streams;
-        if is_crowded && self.of(&key.spiffe_id).count() >= KNOWN_PER_IDENTITY {
+        let half_the_room = self.limits.streams;
+        if is_crowded && self.of(&key.spiffe_id).count() >= half_the_room.clamp(A_FEW, KNOWN_PER_IDENTITY) {
             return Err(NotLetIn::Identity);
         }
         let full = self.connected() >= self.limits.streams

@@ -150,6 +150,7 @@ pub(crate) struct Process {
     heartbeat: Option<Signed>,
     /// The publishing key that signs.
     publisher: KeyId,
+    steady: exports::Steady,
     /// Nobody is granted a lease.
     suspended: bool,
     pub(crate) tokens: u64,
@@ -163,15 +164,15 @@ impl Authority {
             streams_per_identity: 16,
             streams: 1000,
         };
-        let mut register = Register::new(limits, self.lease);
         let elapsed = self.clock.elapsed(at);
+        let mut register = Register::new(limits, self.lease, elapsed);
         for (key, budgets) in &self.stored.roster {
             register.restore(key.clone(), Arc::clone(budgets), elapsed);
         }
         for spiffe_id in &self.stored.quarantined {
             register.quarantine(spiffe_id.clone(), true);
         }
-        self.restore_exports(&mut register, at);
+        self.recount(&mut register, at);
         let mut feed = Feed::new(self.stored.trust.clone(), self.stored.starts << 42);
         for (generation, link) in self.stored.publishing.links() {
             let _no_streams = feed.introduce(generation, link.clone());
@@ -184,6 +185,7 @@ impl Authority {
             latest: self.stored.committed_at,
             heartbeat: None,
             publisher: self.stored.publishing.signs.clone(),
+            steady: exports::Steady::from(&self.clock, at),
             suspended: self.stored.recovery.is_some(),
             tokens: 0,
         });
@@ -288,14 +290,14 @@ impl Authority {
 
     /// Who has to be taken down in the store, or struck.
     pub(crate) fn enrolment(&mut self, at: Duration) -> Option<Mutation> {
-        let elapsed = self.clock.elapsed(at);
-        let process = self.process.as_mut()?;
-        let gone = process.register.ended(elapsed, 100);
+        let mut process = self.process.take()?;
+        let gone = process.register.ended(self.clock.elapsed(at), 100);
         for key in &gone {
             process.register.unstored(key);
         }
         let known = process.untold.clone();
-        let expired = process.register.expired_files(elapsed, 100);
+        let expired = self.expired_files(&mut process, at);
+        self.process = Some(process);
         let is_news = !known.is_empty() || !gone.is_empty() || !expired.is_empty();
         is_news.then_some(Mutation::Enrol { known, gone, expired })
     }

@@ -33,21 +33,22 @@ impl World {
             return;
         }
         let expires_at = authority.now(self.now).saturating_add(lifetime);
-        if !self.mutate(0, Mutation::Export { expires_at }) {
+        if !self.mutate(0, Mutation::Export { expires_at, lifetime }) {
             return;
         }
         if planted(Bug::FileMadeFirst) {
             self.give_out(expires_at);
         }
-        // While it is being written down.
-        if self.exports.chance(150) {
+        // While it is being written down. More often while there is no other, which would be waited for in its place.
+        let is_first = self.authorities[0].stored.exports.is_empty();
+        if self.exports.chance(if is_first { 900 } else { 150 }) {
             self.crash_authority(10, 3000);
         }
     }
 
     /// A mutation was committed: what it says of a file is written down, and the file is made.
     pub(crate) fn note_exported(&mut self, outcome: &Outcome) {
-        if let Mutation::Export { expires_at } = outcome.mutation
+        if let Mutation::Export { expires_at, .. } = outcome.mutation
             && !planted(Bug::FileMadeFirst)
         {
             let longest = *self.exports.pick(&[30, 3000]);
@@ -99,7 +100,7 @@ impl World {
             return None;
         }
         let calm = self.plan.calm_from.unwrap_or(Duration::MAX);
-        if self.exports.chance(600) {
+        if self.exports.chance(800) {
             let until = self.now + self.exports.millis(1000, 60_000);
             for way in [Way::Up, Way::Down] {
                 self.network.links[verifier].block(way, until.min(calm));

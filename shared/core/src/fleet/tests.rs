@@ -7,6 +7,7 @@ use crate::staleness::StalenessBudget;
 
 const SECOND: Duration = Duration::from_secs(1);
 const LEASE: Duration = Duration::from_secs(10);
+const BEGAN: Duration = Duration::from_secs(1000);
 const NOW: Timestamp = Timestamp::from_seconds(1_800_000_000);
 
 fn key(name: &str) -> VerifierKey {
@@ -40,8 +41,8 @@ impl Stage {
             streams: 4,
         };
         Self {
-            register: Register::new(limits, LEASE),
-            at: 1000 * SECOND,
+            register: Register::new(limits, LEASE, BEGAN),
+            at: BEGAN,
         }
     }
 
@@ -196,6 +197,51 @@ fn the_gate_opens_when_all_hold_the_epoch_or_have_stopped() {
     let gate = stage.register.gate(2, stage.at);
     assert_eq!(gate, Gate::Waits { laggards: 1, until });
     stage.at = until;
+    assert_eq!(stage.register.gate(2, stage.at), Gate::Open);
+}
+
+/// I-01: those without a disk that start from a trust file are new ones each time. Once they acknowledge an epoch, nothing waits for
+/// what they were started from but the file.
+#[test]
+fn whoever_starts_from_a_trust_file_again_and_again_keeps_no_key_from_signing() {
+    let mut stage = Stage::new();
+    stage.at = bound(BEGAN, 900);
+    let file = stage.at + 60 * SECOND;
+    stage.register.exported(1, file);
+    for number in 0..8 {
+        let key = key(&format!("pod-{number}"));
+        let stream = stage.join(&key, true).unwrap();
+        stage.register.acknowledged(&key, stream, 1, false, NOW);
+        let until = bound(stage.at, 900);
+        let laggards = if stage.at < file { 2 } else { 1 };
+        let gate = stage.register.gate(2, stage.at);
+        assert_eq!(gate, Gate::Waits { laggards, until }, "it decides on epoch 1");
+        stage.register.acknowledged(&key, stream, 2, false, NOW);
+        stage.grant(&key, stream, 2);
+        let gate = stage.register.gate(2, stage.at);
+        assert_eq!(gate == Gate::Open, stage.at >= file);
+        assert_eq!(stage.reach(2).is_complete(), stage.at >= file);
+        stage.register.closed(&key, stream);
+        stage.pass(10 * SECOND);
+    }
+}
+
+/// F52, F30, I-08: one that the store does not know, because it was restored from a backup, has on its disk what it was granted before
+/// this life began, and acknowledges without that disk.
+#[test]
+fn what_a_forgotten_verifier_was_granted_before_is_bounded_by_the_start() {
+    let mut stage = Stage::new();
+    stage.pass(60 * SECOND);
+    let key = key("a");
+    let stream = stage.join(&key, true).unwrap();
+    stage.register.acknowledged(&key, stream, 2, false, NOW);
+    stage.grant(&key, stream, 2);
+    let until = bound(BEGAN, 900);
+    assert_eq!(stage.reach(2).bounds[&class("normal")], until);
+    let gate = stage.register.gate(2, stage.at);
+    assert_eq!(gate, Gate::Waits { laggards: 1, until });
+    stage.at = until;
+    stage.grant(&key, stream, 2);
     assert_eq!(stage.register.gate(2, stage.at), Gate::Open);
 }
 
@@ -387,28 +433,28 @@ fn the_limits_hold() {
     assert_eq!(stage.register.connected(), 4);
 }
 
-/// G46: one identity that comes under ever new names, each of which is waited for, leaves room for the others.
+/// G46: one identity that comes under ever new names, each of which is waited for, leaves room for the others, however much there is.
 #[test]
 fn one_identity_cannot_take_all_the_room() {
-    let mut stage = Stage::new();
-    stage.register = Register::new(
-        FleetLimits {
+    for (streams, most) in [(6, 6), (500, 500), (1500, 1500)] {
+        let mut stage = Stage::new();
+        let limits = FleetLimits {
             streams_per_identity: 2,
-            streams: 1000,
-        },
-        LEASE,
-    );
-    let ghost = |number: usize| VerifierKey {
-        verifier_id: VerifierId::parse(&number.to_string()).unwrap(),
-        ..key("a")
-    };
-    for number in 0..1000 {
-        let stream = stage.join(&ghost(number), true).unwrap();
-        stage.register.closed(&ghost(number), stream);
+            streams,
+        };
+        stage.register = Register::new(limits, LEASE, BEGAN);
+        let ghost = |number: usize| VerifierKey {
+            verifier_id: VerifierId::parse(&number.to_string()).unwrap(),
+            ..key("a")
+        };
+        for number in 0..most {
+            let stream = stage.join(&ghost(number), true).unwrap();
+            stage.register.closed(&ghost(number), stream);
+        }
+        assert_eq!(stage.join(&ghost(most), true), Err(NotLetIn::Identity));
+        stage.join(&ghost(1), true).unwrap();
+        stage.join(&key("b"), true).unwrap();
     }
-    assert_eq!(stage.join(&ghost(1000), true), Err(NotLetIn::Identity));
-    stage.join(&ghost(7), true).unwrap();
-    stage.join(&key("b"), true).unwrap();
 }
 
 /// Longer budgets lengthen what was granted; shorter ones do not shorten it.

@@ -1,16 +1,17 @@
-//! Trust files, as in the product: written down, known to the register, and only then made.
+//! Trust files, as in the product: written down as an epoch of their own, known to the register, and only then made; counted with by
+//! the clock as it goes, and struck when they have ended by every time that the authority has.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use countersign_core::Timestamp;
 use countersign_core::feed;
-use countersign_core::fleet::Register;
+use countersign_core::fleet::{Register, trust_file_until};
 use countersign_core::planted::{Bug, planted};
-use countersign_core::verifier::MAX_CLOCK_DIFFERENCE;
+use countersign_core::trust::{Change, Epoch};
 
-use super::Authority;
 use super::plans::{Mutation, Outcome};
+use super::{Authority, Books, Process};
 use crate::clock::Clock;
 use crate::toy::{Body, Signed};
 
@@ -22,19 +23,59 @@ pub(crate) struct TrustFile {
     pub(crate) heartbeat: Signed,
 }
 
-/// Writes down that a file of this epoch or later may be decided on until it expires, by whichever clock.
-pub(super) fn export(mut outcome: Outcome, expires_at: Timestamp) -> Outcome {
-    let until = expires_at.saturating_add(MAX_CLOCK_DIFFERENCE);
-    let epoch = outcome.books.trust.epoch();
-    let latest = outcome.books.exports.entry(epoch).or_default();
-    *latest = until.max(*latest);
-    outcome
+/// For how long the clock has to have gone steadily before a file is struck. The product waits a quarter of an hour, which is longer
+/// than a run.
+const STEADY: Duration = Duration::from_secs(60);
+
+/// How far the wall clock may be off elapsed time.
+const MOST_DRIFT: Duration = Duration::from_secs(5);
+
+/// Since when the wall clock has gone as fast as time itself.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Steady {
+    wall: Duration,
+    elapsed: Duration,
+    since: Duration,
+}
+
+impl Steady {
+    pub(super) fn from(clock: &Clock, at: Duration) -> Self {
+        let elapsed = clock.elapsed(at);
+        Self {
+            wall: Duration::from_millis(clock.wall_millis(at)),
+            elapsed,
+            since: elapsed,
+        }
+    }
+
+    fn is_long_enough(&mut self, clock: &Clock, at: Duration) -> bool {
+        let now = Self::from(clock, at);
+        let expected = self.wall + now.elapsed.saturating_sub(self.elapsed);
+        if now.wall.abs_diff(expected) > MOST_DRIFT {
+            *self = now;
+        }
+        now.elapsed.saturating_sub(self.since) >= STEADY
+    }
+}
+
+/// Writes down that a file may be decided on until it has expired by whichever clock: as an epoch of its own, which the file has.
+pub(super) fn export(
+    mut outcome: Outcome,
+    before: &Books,
+    expires_at: Timestamp,
+    lifetime: Duration,
+    now: Timestamp,
+) -> Outcome {
+    let until = trust_file_until(expires_at, lifetime);
+    outcome.books.exports.insert(before.next_epoch(), until);
+    outcome.changed(Change::default(), before, now)
 }
 
 /// Elapsed time when the clock will say `time`; now, if it has.
 fn elapsed_at(clock: &Clock, time: Timestamp, at: Duration) -> Duration {
     let now = Duration::from_millis(clock.wall_millis(at));
-    clock.elapsed(at) + Duration::from_secs(time.as_seconds()).saturating_sub(now)
+    let time = Duration::from_secs(time.as_seconds()) + Duration::from_millis(500);
+    clock.elapsed(at) + time.saturating_sub(now)
 }
 
 impl Outcome {
@@ -44,23 +85,39 @@ impl Outcome {
         if let (Mutation::Export { .. }, Some(until)) = (&self.mutation, self.books.exports.get(&epoch)) {
             register.exported(epoch, elapsed_at(clock, *until, at));
         }
-        if let Mutation::Enrol { expired, .. } = &self.mutation {
-            for epoch in expired {
-                register.strike_files(*epoch, clock.elapsed(at));
-            }
+        for epoch in &self.struck {
+            register.strike_files(*epoch, clock.elapsed(at));
         }
     }
 }
 
 impl Authority {
-    /// The register hears of the files that may still be decided on.
-    pub(super) fn restore_exports(&self, register: &mut Register, at: Duration) {
+    /// The register hears of the files that may still be decided on, by the clock as it goes now.
+    pub(super) fn recount(&self, register: &mut Register, at: Duration) {
         if planted(Bug::ExportsForgotten) {
             return;
         }
         for (epoch, until) in &self.stored.exports {
             register.exported(*epoch, elapsed_at(&self.clock, *until, at));
         }
+    }
+
+    /// The epochs of files that the store may be asked to strike.
+    pub(super) fn expired_files(&self, process: &mut Process, at: Duration) -> Vec<Epoch> {
+        self.recount(&mut process.register, at);
+        if process.steady.is_long_enough(&self.clock, at) {
+            process.register.expired_files(self.clock.elapsed(at), 100)
+        } else {
+            Vec::new()
+        }
+    }
+
+    /// Those of `expired` that have ended by the wall clock, too.
+    pub(super) fn struck(&self, mut expired: Vec<Epoch>, now: Timestamp, at: Duration) -> Vec<Epoch> {
+        let now = now.min(self.wall(at));
+        let ends = |epoch: &Epoch| self.stored.exports.get(epoch);
+        expired.retain(|epoch| ends(epoch).is_none_or(|until| *until <= now));
+        expired
     }
 
     /// A file of the current state.

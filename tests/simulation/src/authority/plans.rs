@@ -53,6 +53,7 @@ pub(crate) enum Mutation {
     /// A trust file is to be made, which expires then.
     Export {
         expires_at: Timestamp,
+        lifetime: Duration,
     },
     /// Nothing is signed or changed any more, because of this.
     Stop(Stated),
@@ -83,6 +84,8 @@ pub(crate) struct Outcome {
     pub(super) quarantine: Option<(SpiffeId, bool)>,
     pub(super) known: BTreeMap<VerifierKey, Arc<[ClassBudget]>>,
     pub(super) gone: Vec<VerifierKey>,
+    /// Epochs of trust files that the store has no record of any more.
+    pub(super) struck: Vec<Epoch>,
 }
 
 impl Outcome {
@@ -98,6 +101,7 @@ impl Outcome {
             quarantine: None,
             known: BTreeMap::new(),
             gone: Vec::new(),
+            struck: Vec::new(),
         }
     }
 
@@ -182,12 +186,12 @@ impl Authority {
                 outcome.books.recovery = Some(shown);
                 Some(outcome)
             }
-            Mutation::Export { expires_at } => Some(export(outcome, expires_at)),
+            Mutation::Export { expires_at, lifetime } => {
+                Some(export(outcome, &before, expires_at, lifetime, now))
+            }
             Mutation::Recover => None,
             Mutation::Enrol { known, gone, expired } => {
-                let mut outcome = enrol(outcome, known, gone);
-                outcome.books.exports.retain(|epoch, _| !expired.contains(epoch));
-                Some(outcome)
+                enrol(outcome, known, gone, self.struck(expired, now, at))
             }
         }
     }
@@ -358,7 +362,13 @@ fn enrol(
     mut outcome: Outcome,
     known: BTreeMap<VerifierKey, Arc<[ClassBudget]>>,
     gone: Vec<VerifierKey>,
-) -> Outcome {
+    struck: Vec<Epoch>,
+) -> Option<Outcome> {
+    if known.is_empty() && gone.is_empty() && struck.is_empty() {
+        return None;
+    }
+    outcome.books.exports.retain(|epoch, _| !struck.contains(epoch));
+    outcome.struck = struck;
     for key in &gone {
         outcome.books.roster.remove(key);
     }
@@ -369,5 +379,5 @@ fn enrol(
     );
     outcome.known = known;
     outcome.gone = gone;
-    outcome
+    Some(outcome)
 }
