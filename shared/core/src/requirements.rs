@@ -12,7 +12,8 @@ use crate::staleness::ClassBudget;
 pub const MAX_PATH_LENGTH: usize = 1024;
 
 /// A gRPC method as it stands in `:path`: `/package.Service/Method`, byte for byte. What is judged is what is forwarded,
-/// so nothing is normalized and everything else is refused.
+/// so nothing is normalized and everything else is refused. The path of a request that is HTTP and no gRPC is one, too, in a wider
+/// grammar that leaves no second reading either ([`MethodPath::of_http`]).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MethodPath<'a> {
     path: &'a str,
@@ -41,19 +42,40 @@ impl<'a> MethodPath<'a> {
         }
     }
 
+    /// Reads the `target` of a request that is HTTP and no gRPC: a path, and perhaps a query, which nothing depends on. The last
+    /// segment is the method, all before it the service.
+    ///
+    /// # Errors
+    /// [`Rejection::RequestMalformed`] for everything that some server might take for another path: dot segments, empty
+    /// segments (a slash at the end makes one), escapes, parameters, fragments, backslashes, bytes that are not ASCII.
+    pub fn of_http(target: &'a str) -> Result<Self, Rejection> {
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        let segments = path
+            .strip_prefix('/')
+            .filter(|_| path.len() <= MAX_PATH_LENGTH)
+            .ok_or(Rejection::RequestMalformed)?;
+        let is_plain = segments.is_empty() || segments.split('/').all(is_segment);
+        if is_plain && query.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#') {
+            let slash = path.rfind('/').unwrap_or_default();
+            Ok(Self { path, slash })
+        } else {
+            Err(Rejection::RequestMalformed)
+        }
+    }
+
     /// The whole path.
     #[must_use]
     pub const fn as_str(self) -> &'a str {
         self.path
     }
 
-    /// `package.Service`.
+    /// `package.Service`; for HTTP, all segments but the last.
     #[must_use]
     pub fn service(self) -> &'a str {
         self.path.get(1..self.slash).unwrap_or_default()
     }
 
-    /// `Method`.
+    /// `Method`; for HTTP, the last segment.
     #[must_use]
     pub fn method(self) -> &'a str {
         self.path.get(self.slash + 1..).unwrap_or_default()
@@ -63,6 +85,13 @@ impl<'a> MethodPath<'a> {
 fn is_identifier(name: &str) -> bool {
     name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+}
+
+/// A segment of a path that every server takes for these very bytes: unreserved characters and delimiters without a meaning (RFC
+/// 3986, section 2), and no dot segment.
+fn is_segment(segment: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~:@!$&+,=".contains(&byte);
+    !matches!(segment, "" | "." | "..") && segment.bytes().all(is_plain)
 }
 
 impl fmt::Display for MethodPath<'_> {
@@ -106,7 +135,8 @@ pub struct Rule {
     pub access: Access,
 }
 
-/// The rule of every method: by method, else by service, else the default.
+/// The rule of every method: by method, else by service, else the default. For paths of plain HTTP, by path, else by the longest
+/// part of it that has one.
 #[derive(Clone, Debug)]
 pub struct MethodTable {
     methods: BTreeMap<String, Rule>,
@@ -114,9 +144,11 @@ pub struct MethodTable {
     default: Rule,
 }
 
-/// A pattern of the table is neither `/package.Service/Method` nor `/package.Service/*`.
+/// A pattern of the table is neither `/package.Service/Method` nor `/package.Service/*`, nor the like for plain HTTP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a method is written `/package.Service/Method`, or `/package.Service/*` for all of a service")]
+#[error(
+    "a method is written `/package.Service/Method`, or `/package.Service/*` for all of a service; a path of plain HTTP `/path`, or `/path/*` for all below it"
+)]
 pub struct InvalidMethod;
 
 impl MethodTable {
@@ -133,7 +165,8 @@ impl MethodTable {
         }
     }
 
-    /// Sets the access of a method or, with `/package.Service/*`, of a whole service. Answers whether it was not set before.
+    /// Sets the access of a method or path or, with `/package.Service/*`, of a whole service or all below a path. Answers whether it
+    /// was not set before.
     ///
     /// # Errors
     /// [`InvalidMethod`].
@@ -144,12 +177,15 @@ impl MethodTable {
         };
         let earlier = if let Some(service) = method.strip_suffix("/*").and_then(|rest| rest.strip_prefix('/'))
         {
-            if !service.split('.').all(is_identifier) {
+            if !service.split('/').all(is_segment) {
                 return Err(InvalidMethod);
             }
             self.services.insert(service.to_owned(), rule)
         } else {
-            MethodPath::parse(method).map_err(|_malformed| InvalidMethod)?;
+            let path = MethodPath::of_http(method).map_err(|_malformed| InvalidMethod)?;
+            if path.as_str() != method {
+                return Err(InvalidMethod);
+            }
             self.methods.insert(method.to_owned(), rule)
         };
         Ok(earlier.is_none())
@@ -158,9 +194,12 @@ impl MethodTable {
     /// The rule of `method`.
     #[must_use]
     pub fn find(&self, method: MethodPath<'_>) -> &Rule {
+        let below = std::iter::successors(Some(method.service()), |part| {
+            part.rsplit_once('/').map(|(before, _)| before)
+        });
         self.methods
             .get(method.as_str())
-            .or_else(|| self.services.get(method.service()))
+            .or_else(|| below.into_iter().find_map(|part| self.services.get(part)))
             .unwrap_or(&self.default)
     }
 }
@@ -204,6 +243,99 @@ mod tests {
         }
         let method = MethodPath::parse("/pkg.v1.Svc/Do_It2").expect("a method");
         assert_eq!((method.service(), method.method()), ("pkg.v1.Svc", "Do_It2"));
+    }
+
+    /// G02, for requests that are no gRPC: what two servers may take for two paths is none.
+    #[test]
+    fn a_path_of_plain_http_has_one_reading() {
+        for target in [
+            "",
+            "*",
+            "orders",
+            "http://example.com/orders",
+            "//orders",
+            "/orders/",
+            "/orders//17",
+            "/./orders",
+            "/orders/.",
+            "/x/../orders",
+            "/orders/%2e%2e/x",
+            "/orders%2F17",
+            "/orders%2f17",
+            "/orders;v=1",
+            "/orders;v=1/17",
+            "/orders#f",
+            "/orders?a#f",
+            "/orders?a b",
+            "/orders?\u{f6}",
+            "/orders\\17",
+            "/orders 17",
+            "/orders\t",
+            "/orders/*",
+            "/\u{f6}",
+            "/orders/\u{0}",
+        ] {
+            let read = MethodPath::of_http(target);
+            assert_eq!(read, Err(Rejection::RequestMalformed), "{target:?}");
+        }
+        let longest = format!("/{}", "x".repeat(MAX_PATH_LENGTH - 1));
+        for (target, path, service, method) in [
+            ("/", "/", "", ""),
+            ("/healthz", "/healthz", "", "healthz"),
+            ("/orders/17?limit=3&next=%2F", "/orders/17", "orders", "17"),
+            ("/v1/orders:search", "/v1/orders:search", "v1", "orders:search"),
+            ("/v1/~me/a.b-c_d", "/v1/~me/a.b-c_d", "v1/~me", "a.b-c_d"),
+            ("/pkg.v1.Svc/Do", "/pkg.v1.Svc/Do", "pkg.v1.Svc", "Do"),
+            (&longest, &longest, "", &longest[1..]),
+        ] {
+            let read = MethodPath::of_http(target).expect("a path");
+            assert_eq!(
+                (read.as_str(), read.service(), read.method()),
+                (path, service, method)
+            );
+        }
+        assert_eq!(
+            MethodPath::of_http("/pkg.v1.Svc/Do"),
+            MethodPath::parse("/pkg.v1.Svc/Do")
+        );
+        assert!(MethodPath::of_http(&format!("{longest}x")).is_err());
+    }
+
+    /// A call has one rule, whether it comes as gRPC or as plain HTTP.
+    #[test]
+    fn the_longest_part_of_a_path_that_has_a_rule_decides() {
+        let mut table = MethodTable::new(Requirements::default());
+        for pattern in [
+            "/healthz",
+            "/",
+            "/v1/*",
+            "/v1/orders/*",
+            "/v1/orders/search",
+            "/a.B/*",
+        ] {
+            assert_eq!(table.set(pattern, Access::Open), Ok(true), "{pattern}");
+        }
+        for refused in ["/v1/../x", "/v1//*", "/v1/x?a=b", "/v1/", "/v1/*/x", "//*", ""] {
+            assert_eq!(table.set(refused, Access::Open), Err(InvalidMethod), "{refused}");
+        }
+        for (path, pattern) in [
+            ("/healthz", Some("/healthz")),
+            ("/healthz/deep", None),
+            ("/", Some("/")),
+            ("/v1", None),
+            ("/v1/users", Some("/v1/*")),
+            ("/v1/users/17/name", Some("/v1/*")),
+            ("/v1/orders", Some("/v1/*")),
+            ("/v1/orders/17", Some("/v1/orders/*")),
+            ("/v1/orders/17/items", Some("/v1/orders/*")),
+            ("/v1/orders/search", Some("/v1/orders/search")),
+            ("/v1x/orders", None),
+            ("/a.B/C", Some("/a.B/*")),
+            ("/a.B/C/d", Some("/a.B/*")),
+        ] {
+            let found = table.find(MethodPath::of_http(path).expect("a path"));
+            assert_eq!(found.pattern.as_deref(), pattern, "{path}");
+        }
     }
 
     #[test]
