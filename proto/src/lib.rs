@@ -44,6 +44,14 @@ pub mod verify {
     }
 }
 
+/// The sidecar's tokens for the app beside it.
+pub mod agent {
+    /// Version 1.
+    pub mod v1 {
+        include!("gen/countersign.agent.v1.rs");
+    }
+}
+
 /// A service to try things on.
 pub mod demo {
     /// Version 1.

@@ -10,6 +10,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use countersign_core::names::CertificateThumbprint;
 use countersign_core::ports::Clock;
 use countersign_core::spiffe::SpiffeId;
 use http::Uri;
@@ -103,6 +104,12 @@ impl ClientTls {
     /// [`TlsError`], once for each unusable state of the files. Reads files: not for an async task.
     pub fn reload(&self) -> Result<bool, TlsError> {
         self.watched.reload()
+    }
+
+    /// Our certificate, which connections that begin now show.
+    #[must_use]
+    pub fn certificate(&self) -> CertificateThumbprint {
+        self.watched.thumbprint()
     }
 
     /// How the files are doing.

@@ -4,6 +4,8 @@
 //! Each status carries exactly one `google.rpc.ErrorInfo` of the domain [`DOMAIN`]. Its `reason` is the stable reason in
 //! upper case, as that message's grammar asks; the metadata entry `reason` holds it as it stands in metrics and logs.
 
+mod no_token;
+
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -13,6 +15,8 @@ use countersign_core::{Outcome, Rejection};
 use http::{HeaderMap, HeaderValue};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
+
+pub use no_token::{NoToken, no_token, not_called, read_no_token};
 
 /// The `domain` of every `ErrorInfo`.
 pub const DOMAIN: &str = "countersign";
@@ -89,6 +93,16 @@ pub enum Failure {
     Draining,
     /// The called service behind the sidecar cannot be reached.
     UpstreamUnavailable,
+    /// The authority does not answer an agent.
+    AuthorityUnreachable,
+    /// A token of the authority is of no form that is known, or is revoked already.
+    TokenUnusable,
+    /// An agent keeps as many tokens as it may.
+    TooManyTokens,
+    /// A call out to where no route leads.
+    RouteUnknown,
+    /// A call out that has a credential already.
+    TokenPresent,
     /// The caller's deadline has passed.
     DeadlineExceeded,
     /// Not a gRPC method: another HTTP method or path.
@@ -101,7 +115,7 @@ pub enum Failure {
 
 impl Failure {
     /// Every failure.
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 39] = [
         Self::NoIdentity,
         Self::NotAnOperator,
         Self::NotAVerifier,
@@ -132,6 +146,11 @@ impl Failure {
         Self::StoreUnavailable,
         Self::Draining,
         Self::UpstreamUnavailable,
+        Self::AuthorityUnreachable,
+        Self::TokenUnusable,
+        Self::TooManyTokens,
+        Self::RouteUnknown,
+        Self::TokenPresent,
         Self::DeadlineExceeded,
         Self::MethodUnknown,
         Self::EncodingUnsupported,
@@ -172,6 +191,11 @@ impl Failure {
             Self::StoreUnavailable => "store_unavailable",
             Self::Draining => "draining",
             Self::UpstreamUnavailable => "upstream_unavailable",
+            Self::AuthorityUnreachable => "authority_unreachable",
+            Self::TokenUnusable => "token_unusable",
+            Self::TooManyTokens => "too_many_tokens",
+            Self::RouteUnknown => "route_unknown",
+            Self::TokenPresent => "token_present",
             Self::DeadlineExceeded => "deadline_exceeded",
             Self::MethodUnknown => "method_unknown",
             Self::EncodingUnsupported => "encoding_unsupported",
@@ -182,7 +206,7 @@ impl Failure {
     const fn code(self) -> Code {
         match self {
             Self::NoIdentity => Code::Unauthenticated,
-            Self::NotAnOperator | Self::NotAVerifier => Code::PermissionDenied,
+            Self::NotAnOperator | Self::NotAVerifier | Self::RouteUnknown => Code::PermissionDenied,
             Self::ClientExists | Self::IdentityTaken => Code::AlreadyExists,
             Self::ClientUnknown
             | Self::SecretUnknown
@@ -199,12 +223,17 @@ impl Failure {
             | Self::DrillNotRunning
             | Self::VerifierConnected
             | Self::VerifiersBehind => Code::FailedPrecondition,
-            Self::TokenNotOurs => Code::InvalidArgument,
+            Self::TokenNotOurs | Self::TokenPresent => Code::InvalidArgument,
             Self::VersionMoved | Self::StreamSuperseded => Code::Aborted,
-            Self::LimitReached | Self::TooManyStreams | Self::StreamTooSlow => Code::ResourceExhausted,
-            Self::RecoveryRequired | Self::StoreUnavailable | Self::Draining | Self::UpstreamUnavailable => {
-                Code::Unavailable
+            Self::LimitReached | Self::TooManyStreams | Self::StreamTooSlow | Self::TooManyTokens => {
+                Code::ResourceExhausted
             }
+            Self::RecoveryRequired
+            | Self::StoreUnavailable
+            | Self::Draining
+            | Self::UpstreamUnavailable
+            | Self::AuthorityUnreachable
+            | Self::TokenUnusable => Code::Unavailable,
             Self::DeadlineExceeded => Code::DeadlineExceeded,
             Self::MethodUnknown | Self::EncodingUnsupported => Code::Unimplemented,
             Self::Internal => Code::Internal,
@@ -249,6 +278,11 @@ impl Failure {
             Self::StoreUnavailable => "the store cannot be written now",
             Self::Draining => "the server is about to stop",
             Self::UpstreamUnavailable => "the called service cannot be reached",
+            Self::AuthorityUnreachable => "the authority cannot be reached",
+            Self::TokenUnusable => "the token that the authority issued cannot be used",
+            Self::TooManyTokens => "as many tokens are kept as may be",
+            Self::RouteUnknown => "no route leads there",
+            Self::TokenPresent => "the call has an `authorization` already",
             Self::DeadlineExceeded => "the deadline has passed",
             Self::MethodUnknown => "there is no such method",
             Self::EncodingUnsupported => "messages are not taken compressed",
@@ -300,7 +334,17 @@ pub fn invalid(field: &str, description: &str) -> Status {
 /// cause of the authority's own is told to come back anyway.
 #[must_use]
 pub fn not_issued(error: IssueError, retry_after: Option<Duration>) -> Status {
-    let code = match error {
+    let code = issue_code(error);
+    let mut details = error_info(error.reason(), None);
+    let retry_after = retry_after.or_else(|| (code == Code::Unavailable).then_some(RETRY_AFTER));
+    if retry_after.is_some() {
+        details.set_retry_info(retry_after);
+    }
+    make(code, error.to_string(), details)
+}
+
+const fn issue_code(error: IssueError) -> Code {
+    match error {
         IssueError::UnsupportedGrantType
         | IssueError::InvalidRequest
         | IssueError::InvalidTarget
@@ -311,13 +355,7 @@ pub fn not_issued(error: IssueError, retry_after: Option<Duration>) -> Status {
         | IssueError::RecoveryRequired
         | IssueError::ClockBehind
         | IssueError::SigningFailed => Code::Unavailable,
-    };
-    let mut details = error_info(error.reason(), None);
-    let retry_after = retry_after.or_else(|| (code == Code::Unavailable).then_some(RETRY_AFTER));
-    if retry_after.is_some() {
-        details.set_retry_info(retry_after);
     }
-    make(code, error.to_string(), details)
 }
 
 /// The gRPC code for an outcome.

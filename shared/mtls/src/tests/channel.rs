@@ -13,7 +13,7 @@ use tonic_health::pb::health_client::HealthClient;
 
 use super::pki::{Authority, Leaf, NOW, dns, uri};
 use super::rig::{Folder, Server, SetClock, eventually, server, write};
-use crate::{ChannelOptions, ClientTls, ConnectError, ExpectedServer, Peer, TlsError};
+use crate::{ChannelOptions, ClientTls, ConnectError, ExpectedServer, Peer, PeerIdentity, TlsError};
 
 /// A gRPC server that notes who calls.
 struct Serving {
@@ -190,6 +190,8 @@ async fn a_refused_certificate_is_a_clear_error_of_the_first_call() {
         .expect("channel");
     let mut health = HealthClient::new(channel);
     assert!(health.check(HealthCheckRequest::default()).await.is_err());
+    let shown = |leaf: &Leaf| PeerIdentity::from_der(leaf.der()).expect("a leaf").thumbprint;
+    assert_eq!(tls.certificate(), shown(&stranger));
     let good = rest.root.workload("orders");
     write(&folder.files.certificate, &good.chain_pem);
     write(&folder.files.private_key, &good.key_pem);
@@ -203,6 +205,7 @@ async fn a_refused_certificate_is_a_clear_error_of_the_first_call() {
         .check(HealthCheckRequest::default())
         .await
         .expect("answered");
+    assert_eq!(tls.certificate(), shown(&good));
     stop.cancel();
 }
 
