@@ -28,9 +28,9 @@ use tower::ServiceExt as _;
 use crate::refusal_log::{RefusalLog, Refused};
 use crate::server::Serve;
 use crate::server::listener::Peer;
-use crate::sync::SyncMetrics;
-use crate::trust::{TrustStatus, TrustStore};
-use crate::verifier::{Admission, Decision, Question, Verifier};
+use countersign_verifier::sync::SyncMetrics;
+use countersign_verifier::trust::{TrustStatus, TrustStore};
+use countersign_verifier::verifier::{Admission, Decision, Question, Verifier};
 
 /// The API's handlers.
 #[derive(Debug)]

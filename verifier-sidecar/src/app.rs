@@ -11,49 +11,39 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use countersign_core::names::VerifierId;
-use countersign_core::ports::{Clock, Entropy as _, EntropyFailed};
-use countersign_crypto::AwsLc;
-use countersign_mtls::files::read_public;
-use countersign_mtls::{
-    ChannelOptions, ClientCertificates, ClientTls, DEFAULT_WATCH_INTERVAL, ExpectedServer, FileError,
-    PeerIdentity, ServerTls, TlsError,
-};
+use countersign_core::ports::Clock;
+use countersign_mtls::{ClientCertificates, ServerTls, TlsError};
 use countersign_runtime::Shutdown;
 use countersign_runtime::admin_http::{self, AdminEndpoints, Readiness};
 use countersign_runtime::busy::{Busy, retry_while_busy};
+use countersign_verifier::metrics::DecisionMetrics;
+use countersign_verifier::source::{self, SourceError, TrustSource};
+use countersign_verifier::sync::SyncMetrics;
+use countersign_verifier::token_cache::TokenCache;
+use countersign_verifier::trust::TrustStore;
+use countersign_verifier::verifier::Verifier;
 use prometheus_client::registry::Registry;
-use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject as _;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
 
 use crate::api::{ApiService, VerifyApi, report_health};
-use crate::cache::{self, CacheError, CacheIdentity, CacheSettings, Opened, TrustCache};
 use crate::config::Config;
-use crate::metrics::{self, ConnectionMetrics, DecisionMetrics, ProxyMetrics};
+use crate::metrics::{self, ConnectionMetrics, ProxyMetrics};
 use crate::proxy::{Proxy, ProxySettings, Upstream};
 use crate::refusal_log::RefusalLog;
-use crate::sync::{Dial, Publishers, Supervisor, SyncMetrics, SyncSettings};
-use crate::token_cache::TokenCache;
-use crate::trust::TrustStore;
-use crate::verifier::Verifier;
 pub use addresses::Addresses;
 use serving::{Listeners, Services};
 
 /// Why a sidecar does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// Certificates, keys or roots cannot be used.
+    /// There is no trust to be had.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// Certificates, keys or roots of a listener cannot be used.
     #[error("the TLS files cannot be used")]
     Tls(#[from] TlsError),
-    /// Our certificate cannot be read.
-    #[error("the sidecar's certificate cannot be read")]
-    Certificate(#[from] FileError),
-    /// Our certificate does not say who we are, so no authority would admit us.
-    #[error("the certificate in `authority.certificate` has no SPIFFE ID, which verifiers are known by")]
-    NoIdentity,
     /// An address cannot be listened on.
     #[error("cannot listen on {place}")]
     Listen {
@@ -63,12 +53,6 @@ pub enum StartError {
         #[source]
         source: io::Error,
     },
-    /// The state directory cannot be had.
-    #[error("`state_dir` cannot be used")]
-    Cache(#[from] CacheError),
-    /// No randomness.
-    #[error(transparent)]
-    Entropy(#[from] EntropyFailed),
     /// The descriptors of the API are damaged.
     #[error("the descriptors of the local API cannot be served")]
     Reflection(#[from] countersign_wire::reflection::Error),
@@ -79,8 +63,11 @@ pub enum StartError {
 
 impl Busy for StartError {
     fn is_busy(&self) -> bool {
-        matches!(self, Self::Cache(CacheError::InUse))
-            || matches!(self, Self::Listen { source, .. } if source.is_busy())
+        match self {
+            Self::Source(source) => source.is_busy(),
+            Self::Listen { source, .. } => source.is_busy(),
+            Self::Tls(_) | Self::Reflection(_) | Self::Stopped => false,
+        }
     }
 }
 
@@ -115,19 +102,19 @@ impl App {
     pub async fn build(config: Config, clock: Arc<dyn Clock>, calls: Handle) -> Result<Self, StartError> {
         let program = ("countersign-sidecar", env!("CARGO_PKG_VERSION"));
         let mut registry = countersign_runtime::metrics::registry(program.0, program.1);
-        let mut source = TrustSource::open(&config, &clock, &mut registry).await?;
+        let source = TrustSource::open(&config.trust, &clock, &mut registry).await?;
         let verifier = Arc::new(Verifier::new(
-            Arc::clone(&source.trust),
+            Arc::clone(source.trust()),
             config.expectations.clone(),
             config.methods.clone(),
             TokenCache::new(config.token_cache_bytes),
             DecisionMetrics::register(&mut registry),
         ));
-        source.supervisor = source.supervisor.telling_of(Arc::clone(verifier.key_uses()));
-        let services = services(&config, &verifier, source.metrics.clone(), &mut registry)?;
+        let source = source.telling_of(Arc::clone(verifier.key_uses()));
+        let services = services(&config, &verifier, source.metrics().clone(), &mut registry)?;
         let listeners = Listeners::bind(&config, clock, &calls).await?;
         let (admin, admin_address) = bind_admin(config.admin).await?;
-        let tls = listeners.tls_parts(Arc::clone(&source.authority));
+        let tls = listeners.tls_parts(Arc::clone(source.authority()));
         metrics::register_tls(&mut registry, tls);
         Ok(Self {
             addresses: Addresses {
@@ -156,7 +143,7 @@ impl App {
     /// The trust in force.
     #[must_use]
     pub const fn trust(&self) -> &Arc<TrustStore> {
-        &self.source.trust
+        self.source.trust()
     }
 
     /// The one who decides.
@@ -169,16 +156,9 @@ impl App {
     pub async fn run_until(self, shutdown: Shutdown) {
         let background = TaskTracker::new();
         let stop = Shutdown::new();
-        let TrustSource {
-            trust,
-            cache,
-            supervisor,
-            authority,
-            metrics: _,
-        } = self.source;
+        let trust = Arc::clone(self.source.trust());
         self.listeners.watch(&background, &stop);
-        background.spawn(authority.watch(DEFAULT_WATCH_INTERVAL, stop.token()));
-        background.spawn(supervisor.run(stop.token()));
+        background.spawn(self.source.run(stop.token()));
         let endpoints = admin_endpoints(&trust, &shutdown, self.registry);
         background.spawn(serve_admin(self.admin, endpoints, stop.clone()));
         let health = report_health(self.services.health.clone(), Arc::clone(&trust));
@@ -197,74 +177,14 @@ impl App {
         stop.request();
         background.close();
         background.wait().await;
-        if let Some(cache) = Arc::into_inner(cache)
-            && !cache.close().await
-        {
-            tracing::warn!("the state directory was not closed in time");
-        }
         tracing::info!("the sidecar has stopped");
-    }
-}
-
-/// Where trust comes from and where it is.
-struct TrustSource {
-    trust: Arc<TrustStore>,
-    cache: Arc<TrustCache>,
-    supervisor: Supervisor,
-    authority: Arc<ClientTls>,
-    metrics: SyncMetrics,
-}
-
-impl TrustSource {
-    /// Opens the cache, puts what is in it in force, and prepares the stream.
-    async fn open(
-        config: &Config,
-        clock: &Arc<dyn Clock>,
-        registry: &mut Registry,
-    ) -> Result<Self, StartError> {
-        let trust = Arc::new(TrustStore::new(
-            config.rules.clone(),
-            Arc::clone(&config.staleness),
-            Arc::clone(clock),
-        ));
-        metrics::register_trust(registry, Arc::clone(&trust));
-        let metrics = SyncMetrics::default();
-        metrics::register_sync(registry, &metrics);
-        let authority = authority_tls(config, Arc::clone(clock))?;
-        let dial = dial(&authority, &config.authority.uri)?;
-        let pinned = &config.authority.publishers;
-        let publishers = Publishers::new(config.rules.issuer.clone(), pinned, Arc::new(AwsLc));
-        let opened = open_cache(config, &trust, publishers.clone(), Arc::clone(clock)).await?;
-        metrics::register_warm_start(registry, opened.warm_start);
-        let cache = Arc::new(opened.cache);
-        let settings = SyncSettings {
-            heartbeat_period: config.heartbeat,
-            on_stop: config.on_stop,
-            ..SyncSettings::new(random_name()?, opened.verifier_id)
-        };
-        let supervisor = Supervisor::new(
-            settings,
-            dial,
-            publishers,
-            Arc::clone(&trust),
-            Arc::clone(&cache),
-            metrics.clone(),
-        );
-        Ok(Self {
-            trust,
-            cache,
-            supervisor,
-            authority,
-            metrics,
-        })
     }
 }
 
 /// What of the files and folders that `config` names cannot be used. Listens nowhere and changes nothing.
 #[must_use]
 pub fn check(config: &Config, clock: &Arc<dyn Clock>) -> Vec<StartError> {
-    let authority =
-        authority_tls(config, Arc::clone(clock)).and_then(|tls| dial(&tls, &config.authority.uri).map(drop));
+    let source = source::check(&config.trust, clock).into_iter();
     let listeners = config
         .listeners
         .iter()
@@ -273,80 +193,8 @@ pub fn check(config: &Config, clock: &Arc<dyn Clock>) -> Vec<StartError> {
         let tls = ServerTls::load(files, ClientCertificates::Required, Arc::clone(clock));
         tls.map(drop).map_err(StartError::from)
     });
-    let state = cache::check_access(&config.state_dir).map_err(|exposed| CacheError::Exposed(exposed).into());
-    let all = [authority, own_spiffe_id(config).map(drop), state]
-        .into_iter()
-        .chain(listeners);
-    all.filter_map(Result::err).collect()
-}
-
-async fn open_cache(
-    config: &Config,
-    trust: &TrustStore,
-    publishers: Publishers,
-    clock: Arc<dyn Clock>,
-) -> Result<Opened, StartError> {
-    let identity = CacheIdentity {
-        issuer: config.expectations.issuer.as_str().to_owned(),
-        trust_domain: config.expectations.trust_domain.as_str().to_owned(),
-        audience: config.expectations.audience.as_str().to_owned(),
-        sidecar: own_spiffe_id(config)?,
-    };
-    let fresh_id = VerifierId::parse(&random_name()?).map_err(|_malformed| EntropyFailed)?;
-    let settings = CacheSettings {
-        warm_start: config.warm_start.clone(),
-        ..CacheSettings::new(config.state_dir.clone(), identity, fresh_id)
-    };
-    let what = format!("the state directory `{}`", config.state_dir.display());
-    let opened = retry_while_busy(what, async || {
-        let (settings, publishers) = (settings.clone(), publishers.clone());
-        let opening = TrustCache::open(settings, publishers, config.rules.clone(), Arc::clone(&clock));
-        opening.await.map_err(StartError::Cache)
-    });
-    let opened = opened.await?;
-    if let Err(refused) = opened.restore(trust) {
-        tracing::warn!(reason = refused.reason(), "the trust on disk is not used");
-    }
-    Ok(opened)
-}
-
-/// The largest certificate file that is read, as for TLS.
-const MAX_CERTIFICATE_BYTES: u64 = 1024 * 1024;
-
-fn own_spiffe_id(config: &Config) -> Result<String, StartError> {
-    let pem = read_public(&config.authority.files.certificate, MAX_CERTIFICATE_BYTES)?;
-    let identity = CertificateDer::from_pem_slice(&pem)
-        .ok()
-        .and_then(|leaf| PeerIdentity::from_der(&leaf).ok())
-        .and_then(|identity| identity.spiffe_id);
-    identity
-        .map(|id| id.as_str().to_owned())
-        .ok_or(StartError::NoIdentity)
-}
-
-fn authority_tls(config: &Config, clock: Arc<dyn Clock>) -> Result<Arc<ClientTls>, StartError> {
-    let expected = ExpectedServer {
-        spiffe_id: Some(config.authority.spiffe_id.clone()),
-        server_name: config.authority.server_name.clone(),
-    };
-    Ok(ClientTls::load(&config.authority.files, expected, clock)?)
-}
-
-/// Every stream gets a channel of its own. The address is tried here, so that a wrong one is an error of the start.
-fn dial(tls: &Arc<ClientTls>, uri: &str) -> Result<Dial, StartError> {
-    tls.channel(uri, ChannelOptions::default())?;
-    let (tls, uri) = (Arc::clone(tls), uri.to_owned());
-    Ok(Arc::new(move || {
-        tls.channel(&uri, ChannelOptions::default())
-            .map_err(|error| Box::new(error).into())
-    }))
-}
-
-/// Nobody else's, for all that anybody knows.
-fn random_name() -> Result<String, EntropyFailed> {
-    let mut random = [0; 16];
-    AwsLc.fill(&mut random)?;
-    Ok(random.iter().map(|byte| format!("{byte:02x}")).collect())
+    let listeners = listeners.filter_map(Result::err);
+    source.map(StartError::from).chain(listeners).collect()
 }
 
 fn services(

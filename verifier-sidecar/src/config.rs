@@ -14,7 +14,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use countersign_core::freshness::StalenessRules;
 use countersign_core::names::{Audience, ClassName, Issuer};
 use countersign_core::requirements::MethodTable;
 use countersign_core::spiffe::{SpiffeId, TrustDomain};
@@ -27,12 +26,13 @@ use countersign_mtls::files::read_public;
 use countersign_runtime::config::environment::Environment;
 use countersign_runtime::config::{Complaints, PeriodOrZero};
 use countersign_runtime::telemetry::TelemetryConfig;
+use countersign_verifier::source::{Authority, TrustSettings};
 use countersign_wire::status::Disclosure;
 pub use implied::Implied;
 
 use crate::proxy::{TokenForwarding, UpstreamAddress};
 use crate::server::Limits;
-use crate::sync::{HEARTBEAT_PERIOD, OnStop};
+use countersign_verifier::sync::{HEARTBEAT_PERIOD, OnStop};
 use file::File;
 
 /// What a sidecar is built from.
@@ -40,22 +40,10 @@ use file::File;
 pub struct Config {
     /// What is accepted.
     pub expectations: Expectations,
-    /// The authority.
-    pub authority: AuthorityConfig,
-    /// Where the last trust is kept.
-    pub state_dir: PathBuf,
-    /// A file with trust for a start while the authority is away.
-    pub warm_start: Option<PathBuf>,
-    /// What becomes of the trust when the sidecar is stopped.
-    pub on_stop: OnStop,
-    /// How trust is taken over.
-    pub rules: UpdateRules,
-    /// How long it is used without the authority.
-    pub staleness: Arc<StalenessRules>,
+    /// Where trust comes from, and how long it is used.
+    pub trust: TrustSettings,
     /// Classes that the file has a budget for and no method belongs to.
     pub unused_classes: Vec<ClassName>,
-    /// How often a heartbeat is asked for.
-    pub heartbeat: Duration,
     /// Where callers connect.
     pub listeners: Vec<ListenerConfig>,
     /// What methods ask for.
@@ -80,21 +68,6 @@ pub struct Config {
     pub telemetry: TelemetryConfig,
     /// Whether calls are traced.
     pub traced: bool,
-}
-
-/// The connection to the authority.
-#[derive(Clone, Debug)]
-pub struct AuthorityConfig {
-    /// Where it is.
-    pub uri: String,
-    /// Who must answer there.
-    pub spiffe_id: SpiffeId,
-    /// The name in its certificate, when it is not the host in `uri`.
-    pub server_name: Option<String>,
-    /// Our certificate, and whom to trust.
-    pub files: TlsFiles,
-    /// The keys that publish trust.
-    pub publishers: PinnedKeys,
 }
 
 /// A place where callers connect.
@@ -196,15 +169,19 @@ impl Checker {
             .unwrap_or(defaults::UPSTREAM_CONNECTIONS);
         self.within("limits.upstream_connections", connections, 1, 1024);
         Some(Config {
+            trust: TrustSettings {
+                authority: authority?,
+                trust_domain: expectations.as_ref()?.trust_domain.clone(),
+                audience: expectations.as_ref()?.audience.clone(),
+                state_dir: self.path(&file.state_dir),
+                warm_start: file.trust.warm_start.as_deref().map(|path| self.path(path)),
+                on_stop: self.on_stop(&file.trust),
+                rules: rules?,
+                staleness: Arc::new(staleness),
+                heartbeat: file.trust.heartbeat.map_or(HEARTBEAT_PERIOD, Into::into),
+            },
             expectations: expectations?,
-            authority: authority?,
-            state_dir: self.path(&file.state_dir),
-            warm_start: file.trust.warm_start.as_deref().map(|path| self.path(path)),
-            on_stop: self.on_stop(&file.trust),
-            rules: rules?,
-            staleness: Arc::new(staleness),
             unused_classes: classes.unused(file),
-            heartbeat: file.trust.heartbeat.map_or(HEARTBEAT_PERIOD, Into::into),
             listeners,
             methods,
             upstream: (upstream?, connections),
@@ -257,7 +234,7 @@ impl Checker {
         })
     }
 
-    fn authority(&mut self, file: &File) -> Option<AuthorityConfig> {
+    fn authority(&mut self, file: &File) -> Option<Authority> {
         let authority = &file.authority;
         let is_https = authority
             .uri
@@ -270,7 +247,7 @@ impl Checker {
         let spiffe_id = SpiffeId::parse(&authority.spiffe_id);
         let spiffe_id = self.complaints.accept("authority.spiffe_id", spiffe_id);
         let publishers = self.publishers(&file.publishing_keys);
-        Some(AuthorityConfig {
+        Some(Authority {
             uri: authority.uri.clone(),
             spiffe_id: spiffe_id?,
             server_name: authority.server_name.clone(),
@@ -301,7 +278,7 @@ impl Checker {
         UpdateRules {
             max_revocations,
             leeway: expectations.leeway,
-            ..usual_rules(expectations.issuer.clone())
+            ..countersign_verifier::defaults::rules(expectations.issuer.clone())
         }
     }
 
@@ -340,16 +317,6 @@ impl Checker {
             self.complaints
                 .push(key, format_args!("is not between {least} and {most}"));
         }
-    }
-}
-
-/// The rules by which trust of `issuer` is taken over where nothing is configured.
-pub(crate) const fn usual_rules(issuer: Issuer) -> UpdateRules {
-    UpdateRules {
-        issuer,
-        max_revocations: defaults::MAX_REVOCATIONS,
-        max_revocation_life: defaults::MAX_REVOCATION_LIFE,
-        leeway: defaults::LEEWAY,
     }
 }
 

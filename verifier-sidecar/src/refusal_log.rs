@@ -11,7 +11,7 @@ use countersign_core::requirements::MethodPath;
 use countersign_core::trust::Epoch;
 use tokio::time::Instant;
 
-use crate::verifier::Denied;
+use countersign_verifier::verifier::Denied;
 
 /// The refusals told in one second.
 const TOLD: u64 = 20;

@@ -8,7 +8,7 @@ use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package, Package
 use crate::repository;
 
 /// What each crate of the product may depend on, of ours. Tests may see everything.
-const ALLOWED: [(&str, &[&str]); 9] = [
+const ALLOWED: [(&str, &[&str]); 11] = [
     ("countersign-core", &[]),
     ("countersign-proto", &[]),
     ("countersign-crypto", &[CORE]),
@@ -16,7 +16,9 @@ const ALLOWED: [(&str, &[&str]); 9] = [
     ("countersign-runtime", &[CORE]),
     ("countersign-wire", &[CORE, PROTO]),
     ("countersign-authority", &SHARED),
-    ("countersign-sidecar", &SHARED),
+    ("countersign-verifier", &SHARED),
+    ("countersign-sidecar", &WITH_VERIFIER),
+    ("countersign-tower", &WITH_VERIFIER),
     // `countersign dev` starts both roles from one binary.
     ("countersign-cli", &EVERYTHING),
 ];
@@ -33,7 +35,17 @@ const SHARED: [&str; 6] = [
     "countersign-wire",
 ];
 
-const EVERYTHING: [&str; 8] = [
+const WITH_VERIFIER: [&str; 7] = [
+    CORE,
+    PROTO,
+    "countersign-crypto",
+    "countersign-mtls",
+    "countersign-runtime",
+    "countersign-wire",
+    "countersign-verifier",
+];
+
+const EVERYTHING: [&str; 9] = [
     CORE,
     PROTO,
     "countersign-crypto",
@@ -41,6 +53,7 @@ const EVERYTHING: [&str; 8] = [
     "countersign-runtime",
     "countersign-wire",
     "countersign-authority",
+    "countersign-verifier",
     "countersign-sidecar",
 ];
 

@@ -18,11 +18,11 @@ use countersign_crypto::publishing::{Context, PinnedKeys, sign};
 use countersign_crypto::{AwsLc, SigningKey};
 use countersign_proto::trust::v1::Signed;
 use countersign_runtime::SystemClock;
-use countersign_sidecar::metrics::DecisionMetrics;
-use countersign_sidecar::sync::Publishers;
-use countersign_sidecar::token_cache::TokenCache;
-use countersign_sidecar::trust::{Considered, TrustStore};
-use countersign_sidecar::verifier::{Question, Verifier};
+use countersign_verifier::metrics::DecisionMetrics;
+use countersign_verifier::sync::Publishers;
+use countersign_verifier::token_cache::TokenCache;
+use countersign_verifier::trust::{Considered, TrustStore};
+use countersign_verifier::verifier::{Question, Verifier};
 use countersign_wire::trust::write_update;
 use prometheus_client::registry::Registry;
 

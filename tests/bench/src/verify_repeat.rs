@@ -10,10 +10,10 @@ use countersign_core::ports::Clock;
 use countersign_core::requirements::{MethodPath, MethodTable};
 use countersign_core::trust::UpdateRules;
 use countersign_runtime::SystemClock;
-use countersign_sidecar::metrics::DecisionMetrics;
-use countersign_sidecar::token_cache::TokenCache;
-use countersign_sidecar::trust::TrustStore;
-use countersign_sidecar::verifier::{Question, Verifier};
+use countersign_verifier::metrics::DecisionMetrics;
+use countersign_verifier::token_cache::TokenCache;
+use countersign_verifier::trust::TrustStore;
+use countersign_verifier::verifier::{Question, Verifier};
 use prometheus_client::registry::Registry;
 
 use crate::Failure;

@@ -21,7 +21,7 @@ use countersign_mtls::{ClientTls, ExpectedServer, TlsFiles};
 use countersign_runtime::{Shutdown, SystemClock};
 use countersign_sidecar::app::{Addresses, App};
 use countersign_sidecar::config::Config;
-use countersign_sidecar::trust::TrustStore;
+use countersign_verifier::trust::TrustStore;
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;

@@ -143,12 +143,12 @@ pub const ELSEWHERE: [Elsewhere; 15] = [
     ),
     line(
         "T91",
-        "verifier-sidecar/src/verifier/tests.rs",
+        "verifier-sidecar/verifier/src/verifier/tests.rs",
         "the cache of verified tokens",
     ),
     line(
         "T92",
-        "verifier-sidecar/src/verifier/tests.rs",
+        "verifier-sidecar/verifier/src/verifier/tests.rs",
         "no refusal is remembered across epochs",
     ),
     line(
@@ -163,37 +163,37 @@ pub const ELSEWHERE: [Elsewhere; 15] = [
     ),
     line(
         "K15",
-        "verifier-sidecar/src/verifier/tests.rs",
+        "verifier-sidecar/verifier/src/verifier/tests.rs",
         "a flood of unknown kids",
     ),
     line(
         "K16",
-        "verifier-sidecar/src/verifier/tests.rs",
+        "verifier-sidecar/verifier/src/verifier/tests.rs",
         "one wait for a newer epoch",
     ),
     line(
         "K19",
-        "verifier-sidecar/src/sync/session/tests/heeding.rs",
+        "verifier-sidecar/verifier/src/sync/session/tests/heeding.rs",
         "revocations behind a gap are heeded",
     ),
     line(
         "K20",
-        "verifier-sidecar/src/sync/session/tests.rs",
+        "verifier-sidecar/verifier/src/sync/session/tests.rs",
         "on the stream",
     ),
     line(
         "K21",
-        "verifier-sidecar/src/sync/session/tests/heartbeats.rs",
+        "verifier-sidecar/verifier/src/sync/session/tests/heartbeats.rs",
         "older sequence, time far off, staleness grows on",
     ),
     line(
         "K22",
-        "verifier-sidecar/src/sync/session/tests/heeding.rs",
+        "verifier-sidecar/verifier/src/sync/session/tests/heeding.rs",
         "the others are heeded, a snapshot is asked for, and not in a loop",
     ),
     line(
         "K23",
-        "verifier-sidecar/src/trust/tests.rs",
+        "verifier-sidecar/verifier/src/trust/tests.rs",
         "a large update comes into force as a whole",
     ),
     line(
@@ -203,7 +203,7 @@ pub const ELSEWHERE: [Elsewhere; 15] = [
     ),
     line(
         "K25",
-        "verifier-sidecar/src/sync/session/tests/heeding.rs",
+        "verifier-sidecar/verifier/src/sync/session/tests/heeding.rs",
         "counted, and dropped with the authority",
     ),
 ];

@@ -5,7 +5,9 @@ use countersign_core::staleness::StalenessBudget;
 use tracing_subscriber::fmt::MakeWriter;
 
 use super::*;
-use crate::test_util::{REFUSE_AFTER, SetClock, TestIssuer, WARN_AFTER, confirm, empty_store, trust};
+use countersign_verifier::test_util::{
+    REFUSE_AFTER, SetClock, TestIssuer, WARN_AFTER, confirm, empty_store, trust,
+};
 
 /// A log that can be read.
 #[derive(Clone, Default)]

@@ -2,30 +2,15 @@
 
 use std::time::Duration;
 
+pub(super) use countersign_verifier::defaults::{LEEWAY, MAX_LIFETIME, MAX_REVOCATIONS, TOKEN_CACHE_BYTES};
+
 use crate::server::Limits;
 
 /// A missed minute is worth a look.
 pub(super) const WARN_AFTER: Duration = Duration::from_secs(60);
 
-/// The ceiling of every authority.
-pub(super) const MAX_LIFETIME: Duration = Duration::from_secs(60 * 60);
-
-/// Clocks that are kept by NTP differ by less.
-pub(super) const LEEWAY: Duration = Duration::from_secs(5);
-
 /// No leeway is longer.
 pub(super) const MAX_LEEWAY: Duration = Duration::from_secs(60);
-
-/// The longest that a revocation may claim to matter. The authority keeps one for a token's life, a staleness budget and
-/// slack; a day is more than any sensible sum of those, and far less than what an attacker would need to fill memory for
-/// good (K22).
-pub(super) const MAX_REVOCATION_LIFE: Duration = Duration::from_secs(25 * 60 * 60);
-
-/// As many as an authority can have: up to 25 bytes of memory for each single token.
-pub(super) const MAX_REVOCATIONS: usize = countersign_wire::MAX_REVOCATIONS;
-
-/// About two thousand tokens: more than have valid tokens for one service at most places.
-pub(super) const TOKEN_CACHE_BYTES: u64 = 4 * 1024 * 1024;
 
 /// One, on a runtime of its own, carries more than several that share work.
 pub(super) const WORKERS: usize = 1;

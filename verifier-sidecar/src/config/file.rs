@@ -8,7 +8,7 @@ use countersign_runtime::telemetry::TelemetryConfig;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use crate::sync::OnStop;
+use countersign_verifier::sync::OnStop;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]

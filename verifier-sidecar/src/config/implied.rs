@@ -28,7 +28,7 @@ impl Implied<'_> {
     }
 
     fn class(&self, class: &ClassBudget, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let is_default = class.class == self.0.staleness.default_class.class;
+        let is_default = class.class == self.0.trust.staleness.default_class.class;
         let default = if is_default { " (default)" } else { "" };
         let goes_on = DEFAULT_LEASE.saturating_add(class.budget.shortest());
         let name = &class.class;
@@ -56,7 +56,7 @@ impl fmt::Display for Implied<'_> {
             f,
             "with leases of {usual}, which are the authority's to grant (at most {most} is believed):"
         )?;
-        for class in &self.0.staleness.classes {
+        for class in &self.0.trust.staleness.classes {
             f.write_str("\n")?;
             self.class(class, f)?;
         }

@@ -13,7 +13,7 @@ use countersign_runtime::config::{PeriodOrZero, Written};
 
 use super::file::{File, Staleness, Trust};
 use super::{Checker, defaults};
-use crate::sync::HEARTBEAT_PERIOD;
+use countersign_verifier::sync::HEARTBEAT_PERIOD;
 
 /// The classes that a file can name: those built in, as it changed them, and its own.
 pub(super) struct Classes {

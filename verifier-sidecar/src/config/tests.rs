@@ -2,6 +2,8 @@ use countersign_core::jwk::write_set;
 use countersign_core::requirements::{Access, MethodPath};
 use countersign_crypto::{SigningKey, publishing};
 
+use countersign_core::freshness::StalenessRules;
+
 use super::*;
 
 mod staleness;
@@ -59,10 +61,13 @@ fn complaints_about(more: &str) -> String {
 #[test]
 fn a_warm_start_and_forgetting_contradict_each_other() {
     let config = parse(&format!("{LEAST}[trust]\nwarm_start = \"trust\"\n")).expect("good");
-    assert!(config.warm_start.expect("a file").ends_with("trust"));
-    assert_eq!(config.on_stop, OnStop::Keep);
+    assert!(config.trust.warm_start.expect("a file").ends_with("trust"));
+    assert_eq!(config.trust.on_stop, OnStop::Keep);
     let config = parse(&format!("{LEAST}[trust]\non_stop = \"forget\"\n")).expect("good");
-    assert_eq!((config.warm_start, config.on_stop), (None, OnStop::Forget));
+    assert_eq!(
+        (config.trust.warm_start, config.trust.on_stop),
+        (None, OnStop::Forget)
+    );
     let both = complaints_about("[trust]\nwarm_start = \"trust\"\non_stop = \"forget\"\n");
     assert!(both.contains("trust.on_stop"), "{both}");
     let wrong = complaints_about("[trust]\non_stop = \"lose\"\n");
@@ -126,9 +131,7 @@ fn the_defaults_that_the_example_shows_are_the_defaults() {
     let comparable = |config: Config| {
         let Config {
             expectations,
-            rules,
-            staleness,
-            heartbeat,
+            trust,
             limits,
             longest_timeout,
             token_cache_bytes,
@@ -138,6 +141,12 @@ fn the_defaults_that_the_example_shows_are_the_defaults() {
             telemetry,
             ..
         } = config;
+        let TrustSettings {
+            rules,
+            staleness,
+            heartbeat,
+            ..
+        } = trust;
         format!(
             "{expectations:?} {rules:?} {staleness:?} {heartbeat:?} {limits:?} {longest_timeout:?} {token_cache_bytes} {tokens:?} {workers} {upstream:?} {telemetry:?}"
         )
@@ -154,9 +163,12 @@ fn the_least_is_enough_and_paths_are_relative_to_the_file() {
     let (folder, file) = folder();
     std::fs::write(&file, LEAST).expect("written");
     let config = Config::load(&file).expect("the least");
-    assert_eq!(config.state_dir, folder.path().join("state"));
-    assert_eq!(config.authority.files.certificate, folder.path().join("tls.crt"));
-    assert_eq!(*config.staleness, StalenessRules::default());
+    assert_eq!(config.trust.state_dir, folder.path().join("state"));
+    assert_eq!(
+        config.trust.authority.files.certificate,
+        folder.path().join("tls.crt")
+    );
+    assert_eq!(*config.trust.staleness, StalenessRules::default());
     assert!(config.verify.grpc.is_none() && config.verify.unix.is_none());
 }
 

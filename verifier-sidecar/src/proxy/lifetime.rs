@@ -1,33 +1,15 @@
 //! When a call must end although neither side has ended it: at the caller's deadline, or when its token is no longer good.
-//!
-//! The decision about a long call is made again at the token's expiry, whenever the trust changes, and when the trust is
-//! about to be too old for the method's class; so a stream outlives its revocation no longer than a new call would (I-29, G31, G32). In its first
-//! second a call is not looked at again, whatever happens: a stream that has just begun may go on for that much longer.
 
 use std::future::{Future, pending};
 use std::pin::Pin;
-use std::sync::Arc;
-use std::time::Duration;
 
-use countersign_core::Rejection;
-use countersign_core::names::CertificateThumbprint;
-use countersign_core::requirements::MethodPath;
+use countersign_verifier::watch::TokenWatch;
 use countersign_wire::status::Failure;
 use futures_util::FutureExt as _;
 use futures_util::future::Shared;
-use http::Uri;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep_until};
 
 use super::respond::Refusal;
-use crate::verifier::{Admitted, Denied, Verifier};
-
-/// How long a call goes on before its token is looked at again. Nearly every call ends within that, and costs no more
-/// than one timer.
-const SHORT_CALL: Duration = Duration::from_secs(1);
-
-/// How long a call goes on unseen after that, at most. Timers stand still while the machine is suspended, and trust ages: a call
-/// that was open then goes on for no longer than this after it.
-const UNSEEN: Duration = Duration::from_secs(10);
 
 /// The end of a call, with why. Both directions of the call wait for the same.
 pub(crate) type Over = Shared<Pin<Box<dyn Future<Output = Refusal> + Send>>>;
@@ -67,103 +49,5 @@ async fn at(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => sleep_until(deadline).await,
         None => pending().await,
-    }
-}
-
-/// A token in use by a call.
-#[derive(Debug)]
-pub(crate) struct TokenWatch {
-    /// Who judges it.
-    pub(crate) verifier: Arc<Verifier>,
-    /// The token, and what it was good for.
-    pub(crate) admitted: Admitted,
-    /// The target of the call, which names the method.
-    pub(crate) uri: Uri,
-    /// The certificate of the connection.
-    pub(crate) peer_certificate: Option<CertificateThumbprint>,
-}
-
-impl TokenWatch {
-    /// Waits until the token is no longer good for the call.
-    async fn refused(self) -> Denied {
-        sleep(self.good_for().min(SHORT_CALL)).await;
-        let mut epochs = self.verifier.trust().changed();
-        loop {
-            if let Err(denied) = self.judge_again() {
-                return denied;
-            }
-            tokio::select! {
-                () = sleep(self.good_for().min(UNSEEN)) => {}
-                changed = epochs.changed() => if changed.is_err() {
-                    // The store is gone, and with it whatever could still be known.
-                    return Rejection::TrustCold.into();
-                }
-            }
-        }
-    }
-
-    fn judge_again(&self) -> Result<(), Denied> {
-        self.verifier
-            .judge_again(&self.admitted, self.method()?, self.peer_certificate)
-    }
-
-    fn method(&self) -> Result<MethodPath<'_>, Rejection> {
-        MethodPath::parse(self.uri.path_and_query().map_or("", |path| path.as_str()))
-    }
-
-    /// How long the token is good if nothing changes: until it expires, or the trust is too old for the method's class.
-    fn good_for(&self) -> Duration {
-        let expires_at = self.admitted.claims().expires_at;
-        let now = self.verifier.trust().now();
-        let expires_in = now.map_or(Duration::ZERO, |now| expires_at.since(now));
-        let trusted_for = self
-            .method()
-            .map_or(Duration::ZERO, |method| self.verifier.refuses_in(method));
-        // Never nothing: should a clock be a little behind, this is not to spin.
-        expires_in.min(trusted_for).max(Duration::from_millis(20))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use countersign_core::requirements::{MethodTable, Requirements};
-
-    use super::*;
-    use crate::test_util::{REFUSE_AFTER, SetClock, TestIssuer, claims, empty_store, trust, verifier};
-    use crate::verifier::{Admission, Question};
-
-    /// X05, I-29: a machine that sleeps wakes with its timers as they were. The clock that trust ages by has gone on.
-    #[tokio::test(start_paused = true)]
-    async fn a_stream_that_was_open_in_the_machines_sleep_is_judged_soon_after() {
-        let clock = SetClock::new();
-        let store = empty_store(Arc::<SetClock>::clone(&clock));
-        trust(&store, TestIssuer::new("one").state(1, []));
-        let verifier = Arc::new(verifier(
-            &store,
-            MethodTable::new(Requirements::default()),
-            1 << 20,
-        ));
-        let token = TestIssuer::new("one").token(&claims("1.1"));
-        let uri = Uri::from_static("http://orders/a.A/Stream");
-        let question = Question {
-            token: Ok(token.as_bytes()),
-            method: Some(MethodPath::parse(uri.path()).expect("a method")),
-            peer_certificate: None,
-        };
-        let Ok(Admission::Token(admitted)) = verifier.decide(&question).verdict else {
-            panic!("the token is good");
-        };
-        let watch = TokenWatch {
-            verifier,
-            admitted,
-            uri,
-            peer_certificate: None,
-        };
-        let over = tokio::spawn(watch.refused());
-        sleep(SHORT_CALL * 2).await;
-        clock.advance(REFUSE_AFTER + Duration::from_secs(60));
-        let woken = Instant::now();
-        over.await.expect("it ends");
-        assert!(woken.elapsed() <= UNSEEN, "{:?}", woken.elapsed());
     }
 }

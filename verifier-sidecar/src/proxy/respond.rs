@@ -6,7 +6,7 @@ use http::header::{ALLOW, HeaderMap, HeaderValue, WWW_AUTHENTICATE};
 use http::{Response, StatusCode};
 use tonic::{Code, Status};
 
-use crate::verifier::Denied;
+use countersign_verifier::verifier::Denied;
 
 /// Why a call is not served.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,10 +52,7 @@ impl Refusal {
 
     fn status(&self, disclosure: Disclosure) -> Status {
         match self {
-            Self::Rejected(Denied {
-                stale: Some(stale), ..
-            }) => status::stale(stale, disclosure),
-            Self::Rejected(denied) => status::refused(denied.rejection, disclosure),
+            Self::Rejected(denied) => denied.status(disclosure),
             Self::Failed(failure) => status::failed(*failure),
             Self::NotACall | Self::NotGrpc => status::failed(Failure::MethodUnknown),
         }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use countersign_core::bearer;
 use countersign_core::requirements::MethodPath;
 use countersign_runtime::trace_context;
+use countersign_verifier::watch::TokenWatch;
 use countersign_wire::status::{Disclosure, Failure};
 use http::header::AUTHORIZATION;
 use http::request::Parts;
@@ -18,7 +19,7 @@ use tracing::{Instrument as _, Span};
 
 use super::body::{Relayed, RequestBody, ResponseBody};
 use super::headers::{self, TokenForwarding};
-use super::lifetime::{Lifetime, Over, TokenWatch};
+use super::lifetime::{Lifetime, Over};
 use super::request::{self, Form};
 use super::respond::{Refusal, code_in};
 use super::upstream::{InFlight, Lane, Upstream};
@@ -26,7 +27,7 @@ use crate::metrics::{ActiveCall, MethodLabel, ProxyMetrics};
 use crate::refusal_log::{RefusalLog, Refused};
 use crate::server::Serve;
 use crate::server::listener::Peer;
-use crate::verifier::{Admission, Question, Verifier};
+use countersign_verifier::verifier::{Admission, Question, Verifier};
 
 /// What the operator chose.
 #[derive(Clone, Copy, Debug)]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use countersign_proto::demo::v1::EchoRequest;
-use countersign_sidecar::test_util::{self, REFUSE_AFTER};
+use countersign_verifier::test_util::{self, REFUSE_AFTER};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 

@@ -6,7 +6,7 @@ use countersign_core::names::CertificateThumbprint;
 use countersign_proto::verify::v1::verify_response::Verdict;
 use countersign_proto::verify::v1::verify_service_client::VerifyServiceClient;
 use countersign_proto::verify::v1::{GetStatusRequest, VerifyRequest, VerifyResponse};
-use countersign_sidecar::test_util::{self, START, bound_claims};
+use countersign_verifier::test_util::{self, START, bound_claims};
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 use tonic::Code;

@@ -1,7 +1,7 @@
 //! Tokens that are bound to a certificate, over TLS and without.
 
 use countersign_proto::demo::v1::EchoRequest;
-use countersign_sidecar::test_util::bound_claims;
+use countersign_verifier::test_util::bound_claims;
 use tonic::Code;
 
 use crate::support::raw::{call, envelope, send};

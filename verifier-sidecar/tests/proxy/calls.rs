@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use countersign_proto::demo::v1::*;
-use countersign_sidecar::test_util;
+use countersign_verifier::test_util;
 use tokio::net::UnixListener;
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::UnixListenerStream;

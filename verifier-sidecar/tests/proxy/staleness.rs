@@ -8,7 +8,7 @@ use countersign_proto::verify::v1::verify_response::Verdict;
 use countersign_proto::verify::v1::verify_service_client::VerifyServiceClient;
 use countersign_proto::verify::v1::{GetStatusRequest, VerifyRequest};
 use countersign_runtime::config::parse_duration;
-use countersign_sidecar::test_util;
+use countersign_verifier::test_util;
 use tonic::transport::Channel;
 
 use crate::admin::get;

@@ -12,7 +12,7 @@ use std::time::Duration;
 use countersign_runtime::busy::PATIENCE;
 use countersign_sidecar::app::{App, StartError};
 use countersign_sidecar::config::Config;
-use countersign_sidecar::test_util::SetClock;
+use countersign_verifier::test_util::SetClock;
 use tokio::time::Instant;
 
 use crate::command::{GOOD, command, folder};

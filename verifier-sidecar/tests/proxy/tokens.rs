@@ -8,7 +8,7 @@ use countersign_proto::demo::v1::EchoRequest;
 use countersign_proto::verify::v1::verify_response::Verdict;
 use countersign_proto::verify::v1::verify_service_client::VerifyServiceClient;
 use countersign_proto::verify::v1::{Refused, VerifyRequest};
-use countersign_sidecar::test_util::{self, START, TestIssuer};
+use countersign_verifier::test_util::{self, START, TestIssuer};
 
 use crate::support::raw::{Answer, call, envelope, send};
 use crate::support::{ECHO, Sidecar, channel, claims_with, reason, with_token};

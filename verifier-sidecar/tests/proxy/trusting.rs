@@ -7,7 +7,7 @@ use countersign_core::Timestamp;
 use countersign_core::ports::Clock as _;
 use countersign_proto::demo::v1::{EchoRequest, ExpandRequest};
 use countersign_runtime::TimerClock;
-use countersign_sidecar::test_util::{self, REFUSE_AFTER, START};
+use countersign_verifier::test_util::{self, REFUSE_AFTER, START};
 use tokio::time::Instant;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;

@@ -11,7 +11,7 @@ use countersign_crypto::AwsLc;
 use countersign_crypto::publishing::PinnedKeys;
 use countersign_proto::admin::v1::ExportTrustRequest;
 use countersign_runtime::SystemClock;
-use countersign_sidecar::cache::{TrustFileContent, inspect};
+use countersign_verifier::cache::{TrustFileContent, inspect};
 use countersign_wire::trust_file::MAX_TRUST_FILE;
 use countersign_wire::write_duration;
 use serde::Serialize;

@@ -13,7 +13,7 @@ use countersign_crypto::AwsLc;
 use countersign_crypto::publishing::PinnedKeys;
 use countersign_mtls::{ChannelOptions, ClientTls, ExpectedServer, TlsFiles};
 use countersign_runtime::SystemClock;
-use countersign_sidecar::sync::Publishers;
+use countersign_verifier::sync::Publishers;
 use rustix::time::{ClockId, clock_gettime};
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;

@@ -18,7 +18,7 @@ use countersign_proto::sync::v1::sync_service_client::SyncServiceClient;
 use countersign_proto::sync::v1::{Ack, Hello, Ping, Pong, SyncRequest, SyncResponse};
 use countersign_proto::trust::v1::Signed;
 use countersign_runtime::backoff::{Backoff, Jitter};
-use countersign_sidecar::sync::{Publishers, SyncSettings};
+use countersign_verifier::sync::{Publishers, SyncSettings};
 use countersign_wire::MAX_UPDATE_LENGTH;
 use tokio::sync::mpsc;
 use tokio::time::error::Elapsed;

@@ -15,7 +15,7 @@ use countersign_core::names::CertificateThumbprint;
 use countersign_runtime::{Shutdown, SystemClock};
 use countersign_sidecar::app::App;
 use countersign_sidecar::config::Config;
-use countersign_sidecar::verifier::{Question, Verifier};
+use countersign_verifier::verifier::{Question, Verifier};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinSet;

@@ -153,13 +153,14 @@ fn methods_belong_to_classes() {
     assert_eq!(asks("/a.B/Bound"), expected("batch", 120, ""));
     assert_eq!(asks("/a.B/Other"), expected("batch", 120, "orders.read"));
     let used: Vec<_> = config
+        .trust
         .staleness
         .budgets()
         .into_iter()
         .map(|class| class.class.to_string())
         .collect();
     assert_eq!(used, ["batch", "strict", "tolerant"]);
-    assert_eq!(config.staleness.default_class.class.as_str(), "batch");
+    assert_eq!(config.trust.staleness.default_class.class.as_str(), "batch");
 }
 
 /// What the numbers come to, for whoever sets them.

@@ -1,7 +1,7 @@
 use http::Request;
 
 use super::*;
-use crate::verifier::Denied;
+use countersign_verifier::verifier::Denied;
 
 fn form(
     build: impl FnOnce(http::request::Builder) -> http::request::Builder,

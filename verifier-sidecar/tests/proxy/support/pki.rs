@@ -6,7 +6,7 @@ use countersign_core::names::CertificateThumbprint;
 use countersign_core::ports::Sha256 as _;
 use countersign_crypto::AwsLc;
 use countersign_mtls::TlsFiles;
-use countersign_sidecar::test_util::TRUST_DOMAIN;
+use countersign_verifier::test_util::TRUST_DOMAIN;
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair,
     KeyUsagePurpose, SanType, date_time_ymd,

@@ -23,6 +23,7 @@ use countersign_core::verifying::{
     Expectations, Presentation, TrustView, VerifiedToken, authenticate, judge,
 };
 use countersign_core::{Rejection, Timestamp};
+use countersign_wire::status::{self, Disclosure};
 use tokio::sync::Semaphore;
 
 use crate::identity::Identity;
@@ -66,6 +67,17 @@ pub struct Denied {
     pub stale: Option<Stale>,
 }
 
+impl Denied {
+    /// The status that the caller is sent.
+    #[must_use]
+    pub fn status(&self, disclosure: Disclosure) -> tonic::Status {
+        match &self.stale {
+            Some(stale) => status::stale(stale, disclosure),
+            None => status::refused(self.rejection, disclosure),
+        }
+    }
+}
+
 impl From<Rejection> for Denied {
     fn from(rejection: Rejection) -> Self {
         Self {
@@ -92,6 +104,12 @@ pub struct Admitted {
 }
 
 impl Admitted {
+    /// The token.
+    #[must_use]
+    pub const fn token(&self) -> &VerifiedToken {
+        &self.token
+    }
+
     /// What the token says.
     #[must_use]
     pub fn claims(&self) -> &Claims {

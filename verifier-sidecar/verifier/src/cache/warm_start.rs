@@ -26,7 +26,7 @@ use super::disk::RecordMap;
 use super::floor::{self, Floor};
 use super::replay::{self, Rejected, Replay, Replayed, delta_name};
 use super::{CacheIdentity, Unusable};
-use crate::config::usual_rules;
+use crate::defaults;
 use crate::sync::Publishers;
 
 /// What became of the file.
@@ -292,7 +292,7 @@ pub fn inspect(bytes: &Bytes, pinned: &PinnedKeys, now: Moment) -> Result<TrustF
                 sidecar: String::new(),
             },
             publishers: &publishers,
-            rules: &usual_rules(heartbeat.issuer.clone()),
+            rules: &defaults::rules(heartbeat.issuer.clone()),
             floor: floor::Found::Floor(Floor::none(*publishers.pin())),
             boot: None,
             now,

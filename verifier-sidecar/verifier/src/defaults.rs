@@ -1,0 +1,34 @@
+//! What holds where nobody says otherwise, each with the reason for its value.
+
+use std::time::Duration;
+
+use countersign_core::names::Issuer;
+use countersign_core::trust::UpdateRules;
+
+/// The longest life of a token: the ceiling of every authority.
+pub const MAX_LIFETIME: Duration = Duration::from_secs(60 * 60);
+
+/// Clocks that are kept by NTP differ by less.
+pub const LEEWAY: Duration = Duration::from_secs(5);
+
+/// The longest that a revocation may claim to matter. The authority keeps one for a token's life, a staleness budget and
+/// slack; a day is more than any sensible sum of those, and far less than what an attacker would need to fill memory for
+/// good (K22).
+pub const MAX_REVOCATION_LIFE: Duration = Duration::from_secs(25 * 60 * 60);
+
+/// As many as an authority can have: up to 25 bytes of memory for each single token.
+pub const MAX_REVOCATIONS: usize = countersign_wire::MAX_REVOCATIONS;
+
+/// About two thousand tokens: more than have valid tokens for one service at most places.
+pub const TOKEN_CACHE_BYTES: u64 = 4 * 1024 * 1024;
+
+/// The rules by which trust of `issuer` is taken over.
+#[must_use]
+pub const fn rules(issuer: Issuer) -> UpdateRules {
+    UpdateRules {
+        issuer,
+        max_revocations: MAX_REVOCATIONS,
+        max_revocation_life: MAX_REVOCATION_LIFE,
+        leeway: LEEWAY,
+    }
+}

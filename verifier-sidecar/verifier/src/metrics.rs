@@ -1,0 +1,105 @@
+//! The metrics of decisions and of the trust that they are made on, their names and their labels, once.
+//!
+//! The registry puts `countersign_` before each name, and `_total` after those of counters. No label holds anything that
+//! a caller chooses: clients, tokens and keys are no labels at all (H10).
+
+mod trust;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::registry::Registry;
+
+use crate::verifier::{Admission, Denied};
+
+pub use trust::{register_sync, register_trust, register_warm_start};
+
+/// Decisions, their reasons, and what the memory of tokens saved.
+#[derive(Clone, Debug)]
+pub struct DecisionMetrics {
+    decisions: Family<DecisionLabels, Counter>,
+    // On the way of every good call, hence looked up once.
+    allowed: Counter,
+    open: Counter,
+    recognized: Counter,
+    new_tokens: Counter,
+    waits: Family<WaitLabels, Counter>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DecisionLabels {
+    decision: &'static str,
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LookupLabels {
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WaitLabels {
+    outcome: &'static str,
+}
+
+impl DecisionMetrics {
+    /// Counters that `registry` shows.
+    pub fn register(registry: &mut Registry) -> Self {
+        let decisions = Family::<DecisionLabels, Counter>::default();
+        registry.register(
+            "decisions",
+            "Decisions about requests, by verdict and stable reason",
+            decisions.clone(),
+        );
+        let lookups = Family::<LookupLabels, Counter>::default();
+        registry.register(
+            "token_cache_lookups",
+            "Tokens looked up in the memory of authentic tokens",
+            lookups.clone(),
+        );
+        let waits = Family::<WaitLabels, Counter>::default();
+        registry.register(
+            "epoch_waits",
+            "Requests that waited for a newer epoch because their key was not known or not active",
+            waits.clone(),
+        );
+        let decided = |decision, reason| decisions.get_or_create_owned(&DecisionLabels { decision, reason });
+        let looked_up = |result| lookups.get_or_create_owned(&LookupLabels { result });
+        Self {
+            allowed: decided("allowed", "token_verified"),
+            open: decided("allowed", "method_open"),
+            recognized: looked_up("hit"),
+            new_tokens: looked_up("miss"),
+            decisions,
+            waits,
+        }
+    }
+
+    /// Counts a verdict.
+    pub fn count(&self, verdict: &Result<Admission, Denied>) {
+        match verdict {
+            Ok(Admission::Token(_)) => self.allowed.inc(),
+            Ok(Admission::Open) => self.open.inc(),
+            Err(denied) => self
+                .decisions
+                .get_or_create_owned(&DecisionLabels {
+                    decision: "refused",
+                    reason: denied.rejection.reason(),
+                })
+                .inc(),
+        };
+    }
+
+    pub(crate) fn recognized(&self) {
+        self.recognized.inc();
+    }
+
+    pub(crate) fn new_token(&self) {
+        self.new_tokens.inc();
+    }
+
+    pub(crate) fn waited(&self, epoch_came: bool) {
+        let outcome = if epoch_came { "newer_epoch" } else { "timeout" };
+        self.waits.get_or_create_owned(&WaitLabels { outcome }).inc();
+    }
+}
