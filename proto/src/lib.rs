@@ -60,5 +60,46 @@ pub mod demo {
     }
 }
 
+/// What is spoken of Envoy's API.
+pub mod envoy {
+    /// Asking and answering.
+    pub mod service {
+        /// External authorization.
+        pub mod auth {
+            /// Version 3.
+            pub mod v3 {
+                include!("gen/envoy.service.auth.v3.rs");
+            }
+        }
+    }
+
+    /// What Envoy's messages have in common.
+    pub mod config {
+        /// Headers and addresses.
+        pub mod core {
+            /// Version 3.
+            pub mod v3 {
+                include!("gen/envoy.config.core.v3.rs");
+            }
+        }
+    }
+
+    /// Values of Envoy's messages.
+    pub mod r#type {
+        /// Version 3.
+        pub mod v3 {
+            include!("gen/envoy.type.v3.rs");
+        }
+    }
+}
+
+/// What others speak, too.
+pub mod google {
+    /// gRPC's status.
+    pub mod rpc {
+        include!("gen/google.rpc.rs");
+    }
+}
+
 /// Every `.proto` file as a serialized `google.protobuf.FileDescriptorSet`: what gRPC reflection serves.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!("gen/descriptors.bin");

@@ -62,9 +62,9 @@ fn files(services: &[&str]) -> Result<FileDescriptorSet, Error> {
     Ok(set)
 }
 
-/// Every file that is built in, by its name.
+/// Every file that is built in, by its name. What two of them define is taken from the first.
 fn known() -> Result<BTreeMap<String, FileDescriptorProto>, Error> {
-    let mut known = BTreeMap::new();
+    let mut known: BTreeMap<String, FileDescriptorProto> = BTreeMap::new();
     for set in [
         countersign_proto::FILE_DESCRIPTOR_SET,
         tonic_health::pb::FILE_DESCRIPTOR_SET,
@@ -73,10 +73,23 @@ fn known() -> Result<BTreeMap<String, FileDescriptorProto>, Error> {
         tonic_types::pb::FILE_DESCRIPTOR_SET,
     ] {
         for file in FileDescriptorSet::decode(set)?.file {
-            known.insert(file.name().to_owned(), file);
+            if !known.values().any(|other| define_the_same(other, &file)) {
+                known.insert(file.name().to_owned(), file);
+            }
         }
     }
     Ok(known)
+}
+
+/// Whether a message is in both: our copy of Envoy's API brings `google.rpc.Status` under its usual name, and so does the library
+/// for details under another.
+fn define_the_same(one: &FileDescriptorProto, other: &FileDescriptorProto) -> bool {
+    let names = |file: &FileDescriptorProto| -> Vec<String> {
+        let messages = file.message_type.iter();
+        messages.map(|message| message.name().to_owned()).collect()
+    };
+    let (ours, theirs) = (names(one), names(other));
+    one.package() == other.package() && ours.iter().any(|name| theirs.contains(name))
 }
 
 #[cfg(test)]
@@ -108,8 +121,14 @@ mod tests {
                     assert!(names.contains(import.as_str()), "{service}: {import} is missing");
                 }
             }
-            let mut messages = files.file.iter().flat_map(|file| &file.message_type);
-            assert!(messages.any(|message| message.name() == "ErrorInfo"), "{service}");
+            let messages = files.file.iter().flat_map(|file| {
+                let names = file.message_type.iter().map(|message| message.name());
+                names.map(|name| format!("{}.{name}", file.package()))
+            });
+            let messages: Vec<String> = messages.collect();
+            let unique: BTreeSet<&String> = messages.iter().collect();
+            assert_eq!(unique.len(), messages.len(), "{service}: each message once");
+            assert!(messages.contains(&"google.rpc.ErrorInfo".to_owned()), "{service}");
         }
     }
 }

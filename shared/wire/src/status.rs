@@ -395,7 +395,7 @@ const fn coarse(outcome: Outcome) -> (&'static str, &'static str) {
 
 /// How soon to try again when a verifier has no trust that it may use, or the authority does not sign: about the time of a
 /// reconnect.
-const RETRY_AFTER: Duration = Duration::from_secs(2);
+pub const RETRY_AFTER: Duration = Duration::from_secs(2);
 
 /// The status for a refused request.
 #[must_use]
