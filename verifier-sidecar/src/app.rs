@@ -4,6 +4,8 @@
 //! verified and applied on the other, does not make them wait.
 
 mod addresses;
+mod agent;
+mod outbound;
 mod serving;
 
 use std::io;
@@ -33,6 +35,7 @@ use crate::metrics::{self, ConnectionMetrics, ProxyMetrics};
 use crate::proxy::{Proxy, ProxySettings, Upstream};
 use crate::refusal_log::RefusalLog;
 pub use addresses::Addresses;
+use agent::Outgoing;
 use serving::{Listeners, Services};
 
 /// Why a sidecar does not start.
@@ -75,6 +78,7 @@ impl Busy for StartError {
 pub struct App {
     source: TrustSource,
     verifier: Arc<Verifier>,
+    outgoing: Outgoing,
     services: Services,
     listeners: Listeners,
     admin: TcpListener,
@@ -111,7 +115,8 @@ impl App {
             DecisionMetrics::register(&mut registry),
         ));
         let source = source.telling_of(Arc::clone(verifier.key_uses()));
-        let services = services(&config, &verifier, source.metrics().clone(), &mut registry)?;
+        let mut services = services(&config, &verifier, source.metrics().clone(), &mut registry)?;
+        let outgoing = Outgoing::new(&config, &source, &clock, &mut registry, &mut services)?;
         let listeners = Listeners::bind(&config, clock, &calls).await?;
         let (admin, admin_address) = bind_admin(config.admin).await?;
         let tls = listeners.tls_parts(Arc::clone(source.authority()));
@@ -121,10 +126,14 @@ impl App {
                 listeners: listeners.proxy_addresses(),
                 verify_grpc: listeners.api_address(),
                 verify_unix: config.verify.unix,
+                agent_grpc: listeners.agent_address(),
+                agent_unix: config.agent.unix,
+                outbound: listeners.outbound_addresses(),
                 admin: admin_address,
             },
             source,
             verifier,
+            outgoing,
             services,
             listeners,
             admin,
@@ -159,6 +168,7 @@ impl App {
         let trust = Arc::clone(self.source.trust());
         self.listeners.watch(&background, &stop);
         background.spawn(self.source.run(stop.token()));
+        self.outgoing.run(&background, &stop);
         let endpoints = admin_endpoints(&trust, &shutdown, self.registry);
         background.spawn(serve_admin(self.admin, endpoints, stop.clone()));
         let health = report_health(self.services.health.clone(), Arc::clone(&trust));
@@ -194,7 +204,12 @@ pub fn check(config: &Config, clock: &Arc<dyn Clock>) -> Vec<StartError> {
         tls.map(drop).map_err(StartError::from)
     });
     let listeners = listeners.filter_map(Result::err);
-    source.map(StartError::from).chain(listeners).collect()
+    let outbound = outbound::check(config, clock).into_iter().map(StartError::from);
+    source
+        .map(StartError::from)
+        .chain(listeners)
+        .chain(outbound)
+        .collect()
 }
 
 fn services(
@@ -224,6 +239,8 @@ fn services(
     Ok(Services {
         proxy: Arc::new(proxy),
         api,
+        agent: None,
+        ways_out: Vec::new(),
         health,
         connections: ConnectionMetrics::register(registry),
         clock: Arc::clone(verifier.trust().clock()),

@@ -4,9 +4,11 @@
 
 mod access;
 mod addresses;
+mod agent;
 mod defaults;
 mod file;
 mod implied;
+mod outbound;
 mod staleness;
 
 use std::net::SocketAddr;
@@ -14,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use agent::AgentConfig;
 use countersign_core::names::{Audience, ClassName, Issuer};
 use countersign_core::requirements::MethodTable;
 use countersign_core::spiffe::{SpiffeId, TrustDomain};
@@ -29,9 +32,11 @@ use countersign_runtime::telemetry::TelemetryConfig;
 use countersign_verifier::source::{Authority, TrustSettings};
 use countersign_wire::status::Disclosure;
 pub use implied::Implied;
+pub use outbound::{LocalAddress, NeighbourConfig, OutboundConfig};
 
 use crate::proxy::{TokenForwarding, UpstreamAddress};
 use crate::server::Limits;
+use addresses::Local;
 use countersign_verifier::sync::{HEARTBEAT_PERIOD, OnStop};
 use file::File;
 
@@ -58,6 +63,10 @@ pub struct Config {
     pub token_cache_bytes: u64,
     /// Where the local API is.
     pub verify: VerifyConfig,
+    /// Tokens for the service's own calls.
+    pub agent: AgentConfig,
+    /// The ways out to the services that ours calls.
+    pub outbound: Vec<OutboundConfig>,
     /// Where the admin port is.
     pub admin: SocketAddr,
     /// What each listener grants.
@@ -153,12 +162,18 @@ impl Checker {
         let staleness = self.staleness(file, &classes);
         let upstream = self.upstream(&file.upstream);
         let verify = self.verify(&file.verify);
+        let agent = self.agent(&file.agent);
+        let outbound = self.outbound(&file.outbound);
         let admin = self.loopback("admin", &file.admin);
         let limits = self.limits(&file.limits);
         let rules = expectations
             .as_ref()
             .map(|expectations| self.rules(file, expectations));
-        self.check_distinct(&listeners, &verify, admin, upstream.as_ref());
+        let local: Vec<Local> = Local::of_section("verify", verify.unix.as_ref(), verify.grpc)
+            .chain(Local::of_section("agent", agent.unix.as_ref(), agent.grpc))
+            .chain(outbound::local(&outbound))
+            .collect();
+        self.check_distinct(&listeners, &local, admin, upstream.as_ref());
         let checked = file.telemetry.check();
         self.complaints.accept("telemetry", checked);
         let workers = file.workers.unwrap_or(defaults::WORKERS);
@@ -185,14 +200,12 @@ impl Checker {
             listeners,
             methods,
             upstream: (upstream?, connections),
-            tokens: if file.tokens.forward {
-                TokenForwarding::Forward
-            } else {
-                TokenForwarding::Withhold
-            },
+            tokens: forwarding(&file.tokens),
             longest_timeout: file.limits.timeout.map_or(defaults::LONGEST_TIMEOUT, Into::into),
             token_cache_bytes: file.tokens.cache_bytes.unwrap_or(defaults::TOKEN_CACHE_BYTES),
             verify,
+            agent,
+            outbound,
             admin: admin?,
             limits,
             workers,
@@ -317,6 +330,14 @@ impl Checker {
             self.complaints
                 .push(key, format_args!("is not between {least} and {most}"));
         }
+    }
+}
+
+const fn forwarding(tokens: &file::Tokens) -> TokenForwarding {
+    if tokens.forward {
+        TokenForwarding::Forward
+    } else {
+        TokenForwarding::Withhold
     }
 }
 

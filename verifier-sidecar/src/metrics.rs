@@ -4,6 +4,8 @@
 //! a caller chooses: methods that the configuration does not name are `_OTHER`, and clients, tokens and keys are no
 //! labels at all (H10).
 
+mod agent;
+mod outbound;
 mod tls;
 
 use std::fmt;
@@ -15,6 +17,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+pub(crate) use agent::{AgentMetrics, register_agent};
 pub use tls::{TlsParts, register_tls};
 
 /// What passes through the proxy.

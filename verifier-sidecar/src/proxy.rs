@@ -7,16 +7,16 @@
 //! Nothing of a call reaches the service before the verdict, not even a connection (I-28). What is passed on is what was
 //! judged, less the reserved headers, plus ours (I-27).
 
-mod body;
+pub(crate) mod body;
 mod headers;
-mod lifetime;
-mod request;
-mod respond;
+pub(crate) mod lifetime;
+pub(crate) mod request;
+pub(crate) mod respond;
 mod service;
-mod upstream;
+pub(crate) mod upstream;
 
 pub use headers::TokenForwarding;
 pub use upstream::UpstreamAddress;
 
 pub(crate) use service::{Proxy, ProxyService, ProxySettings};
-pub(crate) use upstream::Upstream;
+pub(crate) use upstream::{Dial, Upstream};

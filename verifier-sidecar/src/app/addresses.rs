@@ -13,6 +13,12 @@ pub struct Addresses {
     pub verify_grpc: Option<SocketAddr>,
     /// The local API's socket.
     pub verify_unix: Option<PathBuf>,
+    /// The token agent over TCP.
+    pub agent_grpc: Option<SocketAddr>,
+    /// The token agent's socket.
+    pub agent_unix: Option<PathBuf>,
+    /// Where the app makes its calls out, in the order of the configuration; unix sockets are none of them.
+    pub outbound: Vec<SocketAddr>,
     /// The admin port.
     pub admin: SocketAddr,
 }
@@ -28,6 +34,15 @@ impl fmt::Display for Addresses {
         }
         if let Some(path) = &self.verify_unix {
             write!(f, ", verify unix://{}", path.display())?;
+        }
+        if let Some(address) = self.agent_grpc {
+            write!(f, ", agent {address}")?;
+        }
+        if let Some(path) = &self.agent_unix {
+            write!(f, ", agent unix://{}", path.display())?;
+        }
+        for address in &self.outbound {
+            write!(f, ", outbound {address}")?;
         }
         write!(f, ", admin {}", self.admin)
     }

@@ -3,6 +3,7 @@
 use std::fmt::Display;
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 
 use countersign_core::ports::Clock;
@@ -16,9 +17,11 @@ use tokio_util::task::TaskTracker;
 use tonic_health::server::HealthReporter;
 
 use super::StartError;
+use crate::agent::AgentService;
 use crate::api::ApiService;
-use crate::config::{Config, ListenerConfig};
+use crate::config::{Config, ListenerConfig, LocalAddress};
 use crate::metrics::{ConnectionMetrics, TlsParts};
+use crate::outbound::{Outbound, OutboundService};
 use crate::proxy::{Proxy, ProxyService};
 use crate::server::listener::Listener;
 use crate::server::{Limits, Serve, Terms, serve};
@@ -27,6 +30,9 @@ use crate::server::{Limits, Serve, Terms, serve};
 pub(super) struct Services {
     pub(super) proxy: Arc<Proxy>,
     pub(super) api: ApiService,
+    pub(super) agent: Option<AgentService>,
+    /// In the order of the configuration.
+    pub(super) ways_out: Vec<Arc<Outbound>>,
     pub(super) health: HealthReporter,
     pub(super) connections: ConnectionMetrics,
     pub(super) clock: Arc<dyn Clock>,
@@ -37,6 +43,9 @@ pub(super) struct Services {
 pub(super) struct Listeners {
     proxy: Vec<(Listener, Disclosure)>,
     api: Vec<Listener>,
+    agent: Vec<Listener>,
+    /// In the order of the configuration.
+    outbound: Vec<Listener>,
     tls: Vec<Arc<ServerTls>>,
 }
 
@@ -50,6 +59,8 @@ impl Listeners {
         let mut listeners = Self {
             proxy: Vec::new(),
             api: Vec::new(),
+            agent: Vec::new(),
+            outbound: Vec::new(),
             tls: Vec::new(),
         };
         for listener in &config.listeners {
@@ -57,18 +68,16 @@ impl Listeners {
                 .bind_proxy(listener, config.limits, &clock, calls)
                 .await?;
         }
-        let limits = config.limits;
-        if let Some(address) = config.verify.grpc {
-            let listener = bound(calls, &address, || Listener::plaintext(address, limits)).await?;
-            listeners.api.push(listener);
-        }
-        if let Some(path) = &config.verify.unix {
-            let place = format!("unix://{}", path.display());
-            let bind = || {
-                let path = path.clone();
-                async move { Listener::unix(&path, limits) }
+        let (verify, agent) = (&config.verify, &config.agent);
+        listeners.api = bind_local(calls, verify.grpc, verify.unix.as_deref(), config.limits).await?;
+        listeners.agent = bind_local(calls, agent.grpc, agent.unix.as_deref(), config.limits).await?;
+        for way in &config.outbound {
+            let (grpc, unix) = match &way.listen {
+                LocalAddress::Tcp(address) => (Some(*address), None),
+                LocalAddress::Unix(path) => (None, Some(path.as_path())),
             };
-            listeners.api.push(bound(calls, &place, bind).await?);
+            let bound = bind_local(calls, grpc, unix, config.limits).await?;
+            listeners.outbound.extend(bound);
         }
         Ok(listeners)
     }
@@ -105,8 +114,17 @@ impl Listeners {
         self.api.iter().find_map(Listener::address)
     }
 
+    pub(super) fn agent_address(&self) -> Option<SocketAddr> {
+        self.agent.iter().find_map(Listener::address)
+    }
+
+    pub(super) fn outbound_addresses(&self) -> Vec<SocketAddr> {
+        self.outbound.iter().filter_map(Listener::address).collect()
+    }
+
     pub(super) fn tls_parts(&self, authority: Arc<ClientTls>) -> TlsParts {
-        let all = self.proxy.iter().map(|(listener, _)| listener).chain(&self.api);
+        let all = self.proxy.iter().map(|(listener, _)| listener);
+        let all = all.chain(&self.api).chain(&self.agent).chain(&self.outbound);
         TlsParts {
             authority,
             listeners: self.tls.clone(),
@@ -137,6 +155,12 @@ impl Listeners {
         for listener in self.api {
             running.push(spawn(calls, listener, services.api.clone(), terms()));
         }
+        for (listener, service) in self.agent.into_iter().zip(services.agent.iter().cycle()) {
+            running.push(spawn(calls, listener, service.clone(), terms()));
+        }
+        for (listener, way) in self.outbound.into_iter().zip(services.ways_out) {
+            running.push(spawn(calls, listener, OutboundService::new(way), terms()));
+        }
         for ended in join_all(running).await {
             if let Err(error) = ended {
                 tracing::error!(%error, "a listener has failed");
@@ -152,6 +176,28 @@ fn spawn<S: Serve>(
     terms: Terms,
 ) -> tokio::task::JoinHandle<()> {
     calls.spawn(serve(listener, service, terms))
+}
+
+/// Binds what is for this machine only.
+async fn bind_local(
+    calls: &Handle,
+    grpc: Option<SocketAddr>,
+    unix: Option<&Path>,
+    limits: Limits,
+) -> Result<Vec<Listener>, StartError> {
+    let mut listeners = Vec::new();
+    if let Some(address) = grpc {
+        listeners.push(bound(calls, &address, || Listener::plaintext(address, limits)).await?);
+    }
+    if let Some(path) = unix {
+        let place = format!("unix://{}", path.display());
+        let bind = || {
+            let path = path.to_owned();
+            async move { Listener::unix(&path, limits) }
+        };
+        listeners.push(bound(calls, &place, bind).await?);
+    }
+    Ok(listeners)
 }
 
 /// Binds on the runtime that will accept: a socket belongs to one.

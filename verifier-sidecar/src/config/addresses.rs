@@ -9,6 +9,56 @@ use countersign_wire::status::Disclosure;
 use super::{Checker, ListenerConfig, VerifyConfig, file};
 use crate::proxy::UpstreamAddress;
 
+/// What is served to this machine only, by the key that it is configured with.
+#[derive(Clone, Debug)]
+pub(super) enum Local {
+    Unix(String, PathBuf),
+    Tcp(String, SocketAddr),
+}
+
+impl Local {
+    /// What a section with the keys `unix` and `grpc` has.
+    pub(super) fn of_section(
+        section: &str,
+        unix: Option<&PathBuf>,
+        grpc: Option<SocketAddr>,
+    ) -> impl Iterator<Item = Self> + use<> {
+        let unix = unix.map(|path| Self::Unix(format!("{section}.unix"), path.clone()));
+        let grpc = grpc.map(|address| Self::Tcp(format!("{section}.grpc"), address));
+        unix.into_iter().chain(grpc)
+    }
+
+    fn key(&self) -> &str {
+        match self {
+            Self::Unix(key, _) | Self::Tcp(key, _) => key,
+        }
+    }
+
+    fn is_at(&self, upstream: &UpstreamAddress) -> bool {
+        match (self, upstream) {
+            (Self::Tcp(_, own), UpstreamAddress::Tcp(addresses)) => {
+                addresses.iter().any(|address| collide(*address, *own))
+            }
+            (Self::Unix(_, own), UpstreamAddress::Unix(path)) => resolved(own) == resolved(path),
+            (Self::Tcp(..), UpstreamAddress::Unix(_)) | (Self::Unix(..), UpstreamAddress::Tcp(_)) => false,
+        }
+    }
+
+    fn tcp(&self) -> Option<(&String, SocketAddr)> {
+        match self {
+            Self::Tcp(key, address) => Some((key, *address)),
+            Self::Unix(..) => None,
+        }
+    }
+
+    fn unix(&self) -> Option<(&String, PathBuf)> {
+        match self {
+            Self::Unix(key, path) => Some((key, resolved(path))),
+            Self::Tcp(..) => None,
+        }
+    }
+}
+
 impl Checker {
     pub(super) fn listeners(&mut self, files: &[file::Listener]) -> Vec<ListenerConfig> {
         if files.is_empty() {
@@ -88,7 +138,7 @@ impl Checker {
     pub(super) fn check_distinct(
         &mut self,
         listeners: &[ListenerConfig],
-        verify: &VerifyConfig,
+        local: &[Local],
         admin: Option<SocketAddr>,
         upstream: Option<&UpstreamAddress>,
     ) {
@@ -96,7 +146,8 @@ impl Checker {
         let mut taken: Vec<(String, SocketAddr)> = named
             .map(|(index, listener)| (format!("listener.{index}.address"), listener.address))
             .collect();
-        taken.extend(verify.grpc.map(|address| ("verify.grpc".to_owned(), address)));
+        let addresses = local.iter().filter_map(Local::tcp);
+        taken.extend(addresses.map(|(key, address)| (key.clone(), address)));
         taken.extend(admin.map(|address| ("admin".to_owned(), address)));
         for (index, (key, address)) in taken.iter().enumerate() {
             let earlier = taken
@@ -108,22 +159,34 @@ impl Checker {
                     .push(key, format_args!("wants the same port as `{other}`"));
             }
         }
-        let itself = match upstream {
-            Some(UpstreamAddress::Tcp(addresses)) => {
-                let is_service = |own: SocketAddr| addresses.iter().any(|address| collide(*address, own));
-                let found = taken.iter().find(|(_, own)| is_service(*own));
-                found.map(|(key, _)| key.as_str())
-            }
-            Some(UpstreamAddress::Unix(path)) => {
-                let own = verify.unix.as_deref();
-                own.filter(|own| resolved(own) == resolved(path))
-                    .map(|_| "verify.unix")
-            }
-            None => None,
-        };
-        if let Some(key) = itself {
+        self.check_sockets(local);
+        let served: Vec<Local> = taken
+            .into_iter()
+            .map(|(key, address)| Local::Tcp(key, address))
+            .chain(local.iter().filter(|local| local.unix().is_some()).cloned())
+            .collect();
+        if let Some(upstream) = upstream {
+            self.check_elsewhere("upstream", upstream, &served);
+        }
+    }
+
+    /// What `key` says, `upstream`, is none of what the sidecar serves.
+    pub(super) fn check_elsewhere(&mut self, key: &str, upstream: &UpstreamAddress, served: &[Local]) {
+        if let Some(itself) = served.iter().find(|local| local.is_at(upstream)) {
             self.complaints
-                .push("upstream", format_args!("is the sidecar itself, at `{key}`"));
+                .push(key, format_args!("is the sidecar itself, at `{}`", itself.key()));
+        }
+    }
+
+    /// The later of two that want one socket would take it from the earlier.
+    fn check_sockets(&mut self, local: &[Local]) {
+        let sockets: Vec<_> = local.iter().filter_map(Local::unix).collect();
+        for (index, (key, path)) in sockets.iter().enumerate() {
+            let earlier = sockets.iter().take(index).find(|(_, other)| other == path);
+            if let Some((other, _)) = earlier {
+                self.complaints
+                    .push(key, format_args!("is the same socket as `{other}`"));
+            }
         }
     }
 
@@ -152,7 +215,7 @@ fn resolved(path: &Path) -> PathBuf {
         .unwrap_or_else(|| path.to_owned())
 }
 
-fn parse_upstream(text: &str) -> Option<UpstreamAddress> {
+pub(super) fn parse_upstream(text: &str) -> Option<UpstreamAddress> {
     if let Some(path) = text.strip_prefix("unix://") {
         let is_absolute = path.starts_with('/') && path.len() > 1;
         return is_absolute.then(|| UpstreamAddress::Unix(PathBuf::from(path)));

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 pub(super) use countersign_verifier::defaults::{LEEWAY, MAX_LIFETIME, MAX_REVOCATIONS, TOKEN_CACHE_BYTES};
 
+use crate::agent::AgentLimits;
 use crate::server::Limits;
 
 /// A missed minute is worth a look.
@@ -35,3 +36,13 @@ pub(super) const LIMITS: Limits = Limits {
     // Kubernetes kills after 30 s.
     drain: Duration::from_secs(10),
 };
+
+pub(super) const AGENT: AgentLimits = AgentLimits {
+    // A service calls a handful of others, each with a few sets of scopes.
+    max_tokens: 64,
+    // Jobs that run every hour find a token even if the authority is away then.
+    idle: Duration::from_secs(60 * 60),
+};
+
+/// Each is asked for anew every few minutes, and takes a few KiB.
+pub(super) const MAX_TOKENS: usize = 4096;

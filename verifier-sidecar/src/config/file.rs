@@ -40,6 +40,10 @@ pub(super) struct File {
     #[serde(default)]
     pub(super) verify: Verify,
     #[serde(default)]
+    pub(super) agent: super::agent::File,
+    #[serde(default)]
+    pub(super) outbound: Vec<super::outbound::File>,
+    #[serde(default)]
     pub(super) limits: Limits,
     #[serde(default)]
     pub(super) telemetry: TelemetryConfig,

@@ -6,6 +6,8 @@ use countersign_core::freshness::StalenessRules;
 
 use super::*;
 
+mod agent;
+mod outbound;
 mod staleness;
 
 const EXAMPLE: &str = include_str!("../../config.example.toml");
@@ -139,6 +141,8 @@ fn the_defaults_that_the_example_shows_are_the_defaults() {
             workers,
             upstream,
             telemetry,
+            agent,
+            outbound,
             ..
         } = config;
         let TrustSettings {
@@ -148,7 +152,7 @@ fn the_defaults_that_the_example_shows_are_the_defaults() {
             ..
         } = trust;
         format!(
-            "{expectations:?} {rules:?} {staleness:?} {heartbeat:?} {limits:?} {longest_timeout:?} {token_cache_bytes} {tokens:?} {workers} {upstream:?} {telemetry:?}"
+            "{expectations:?} {rules:?} {staleness:?} {heartbeat:?} {limits:?} {longest_timeout:?} {token_cache_bytes} {tokens:?} {workers} {upstream:?} {telemetry:?} {agent:?} {outbound:?}"
         )
     };
     assert_eq!(comparable(shown), comparable(silent));

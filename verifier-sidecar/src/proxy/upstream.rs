@@ -1,4 +1,5 @@
-//! Connections to the service behind the sidecar: HTTP/2 without TLS over loopback or a unix socket.
+//! Connections to the service behind the sidecar: HTTP/2 without TLS over loopback or a unix socket. And to those that the app
+//! calls out to: the same, or with TLS to wherever they are.
 //!
 //! Calls share a connection until it has as many as servers commonly grant, then the next one is opened; so a service
 //! full of long streams does not make short calls wait. Nor does a caller who does not read his answers: each call has its
@@ -17,6 +18,7 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
+use countersign_mtls::ClientTls;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::http2;
@@ -49,11 +51,59 @@ impl fmt::Display for UpstreamAddress {
     }
 }
 
+/// How connections are made.
+#[derive(Clone, Debug)]
+pub(crate) enum Dial {
+    /// On this machine.
+    Plaintext(UpstreamAddress),
+    /// Over a network, with our certificate.
+    Tls {
+        /// An `https` address.
+        uri: String,
+        /// Our certificate, and whom to expect.
+        tls: Arc<ClientTls>,
+    },
+}
+
+impl Dial {
+    /// How long a connection may take to come about.
+    const fn patience(&self) -> Duration {
+        match self {
+            Self::Plaintext(_) => CONNECT_TIME,
+            Self::Tls { .. } => REMOTE_CONNECT_TIME,
+        }
+    }
+
+    async fn connect(&self) -> io::Result<http2::SendRequest<RequestBody>> {
+        match self {
+            Self::Plaintext(UpstreamAddress::Unix(path)) => {
+                handshake(UnixStream::connect(path).await?, None).await
+            }
+            Self::Plaintext(UpstreamAddress::Tcp(addresses)) => {
+                let stream = TcpStream::connect(addresses.as_slice()).await?;
+                // With Nagle's algorithm a small call waits 40 ms.
+                stream.set_nodelay(true)?;
+                handshake(stream, None).await
+            }
+            Self::Tls { uri, tls } => {
+                let stream = tls.connect(uri, REMOTE_CONNECT_TIME).await;
+                handshake(stream.map_err(io::Error::other)?, Some(KEEPALIVE)).await
+            }
+        }
+    }
+}
+
 /// The calls that one connection takes. Servers grant about a hundred streams; what they do not grant waits inside.
 const STREAMS: u32 = 100;
 
 /// How long a connection may take to come about. The service is on this machine.
 const CONNECT_TIME: Duration = Duration::from_secs(1);
+
+/// The same for a name, a connection and a TLS handshake over a network.
+const REMOTE_CONNECT_TIME: Duration = Duration::from_secs(5);
+
+/// How often it is asked whether a connection over a network is still there, and how soon it has to answer.
+const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(5));
 
 /// How long a failure to connect is taken for the answer, so that a service that is down is not asked by every call.
 const FAILURE_HOLDS: Duration = Duration::from_millis(50);
@@ -92,7 +142,7 @@ pub(crate) enum UpstreamError {
 /// The service behind the sidecar.
 #[derive(Debug)]
 pub(crate) struct Upstream {
-    address: UpstreamAddress,
+    dial: Dial,
     slots: Box<[Slot]>,
     next_lane: AtomicUsize,
 }
@@ -104,8 +154,13 @@ pub(crate) struct Lane(usize);
 impl Upstream {
     /// The service at `address`, over at most so many connections. None is opened before the first call.
     pub(crate) fn new(address: UpstreamAddress, connections: usize) -> Self {
+        Self::dialling(Dial::Plaintext(address), connections)
+    }
+
+    /// The same for a service that is connected to in this way.
+    pub(crate) fn dialling(dial: Dial, connections: usize) -> Self {
         Self {
-            address,
+            dial,
             slots: (0..connections.max(1)).map(|_| Slot::default()).collect(),
             next_lane: AtomicUsize::new(0),
         }
@@ -147,7 +202,7 @@ impl Upstream {
         for slot in self.slots.iter().cycle().skip(first).take(self.slots.len()) {
             let found = match slot.open_connection() {
                 Some(connection) => connection,
-                None => slot.connect(&self.address).await?,
+                None => slot.connect(&self.dial).await?,
             };
             if let Some(in_flight) = found.reserve() {
                 return Ok((found.sender.clone(), in_flight));
@@ -172,7 +227,7 @@ impl Slot {
             .filter(|connection| !connection.sender.is_closed())
     }
 
-    async fn connect(&self, address: &UpstreamAddress) -> Result<Arc<Connection>, UpstreamError> {
+    async fn connect(&self, dial: &Dial) -> Result<Arc<Connection>, UpstreamError> {
         let mut failed_at = self.failed_at.lock().await;
         // Whoever held the lock before may have done the work.
         if let Some(connection) = self.open_connection() {
@@ -181,7 +236,7 @@ impl Slot {
         if failed_at.is_some_and(|at| at.elapsed() < FAILURE_HOLDS) {
             return Err(UpstreamError::JustFailed);
         }
-        let attempt = timeout(CONNECT_TIME, connect(address)).await;
+        let attempt = timeout(dial.patience(), dial.connect()).await;
         match attempt.unwrap_or_else(|_elapsed| Err(io::ErrorKind::TimedOut.into())) {
             Ok(sender) => {
                 let connection = Arc::new(Connection {
@@ -234,23 +289,18 @@ impl Drop for InFlight {
     }
 }
 
-async fn connect(address: &UpstreamAddress) -> io::Result<http2::SendRequest<RequestBody>> {
-    match address {
-        UpstreamAddress::Unix(path) => handshake(UnixStream::connect(path).await?).await,
-        UpstreamAddress::Tcp(addresses) => {
-            let stream = TcpStream::connect(addresses.as_slice()).await?;
-            // With Nagle's algorithm a small call waits 40 ms.
-            stream.set_nodelay(true)?;
-            handshake(stream).await
-        }
-    }
-}
-
-async fn handshake<T>(stream: T) -> io::Result<http2::SendRequest<RequestBody>>
+async fn handshake<T>(
+    stream: T,
+    keepalive: Option<(Duration, Duration)>,
+) -> io::Result<http2::SendRequest<RequestBody>>
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    if let Some((interval, patience)) = keepalive {
+        builder.keep_alive_interval(interval).keep_alive_timeout(patience);
+    }
+    let (sender, connection) = builder
         .timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)

@@ -2,6 +2,7 @@
 
 #![expect(clippy::expect_used, reason = "helpers of tests may panic as tests do")]
 
+mod agent;
 mod certificate;
 mod coming_and_going;
 mod crash;

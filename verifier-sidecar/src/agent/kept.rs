@@ -1,0 +1,138 @@
+//! What is kept for one key, and what follows from it: whom to answer what, and when to ask the authority. Without I/O; all
+//! times are of the clock that counts on in the machine's sleep, so no wall clock makes a token last longer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use countersign_runtime::backoff::Jitter;
+use countersign_wire::status::NoToken;
+
+use super::Unavailable;
+use super::standing::Standing;
+use super::token::Token;
+
+/// After any attempt nobody asks again sooner, whatever happens to what came of it.
+pub(super) const LEAST_PAUSE: Duration = Duration::from_secs(1);
+
+/// How long before its end a token is no longer given out: whoever gets it has yet to use it, and clocks differ.
+const MARGIN: Duration = Duration::from_secs(10);
+
+/// A token and its times.
+#[derive(Debug)]
+pub(crate) struct Fetched {
+    /// The token.
+    pub(crate) token: Token,
+    /// From when on another is to be fetched.
+    pub(crate) refresh_at: Duration,
+    /// From when on it is not given out any more.
+    pub(crate) served_until: Duration,
+}
+
+impl Fetched {
+    /// `token`, that was asked for at `asked_at`: its life is counted from there, which errs on the safe side.
+    ///
+    /// Another is fetched between a sixth and a half of its life, in the middle at a third. Agents that began together, after a
+    /// restart or an outage, come apart.
+    pub(super) fn new(token: Token, asked_at: Duration, jitter: &mut Jitter) -> Self {
+        let life = token.lifetime();
+        Self {
+            refresh_at: asked_at + life / 6 + jitter.up_to(life / 3),
+            served_until: asked_at + life - MARGIN.min(life / 10),
+            token,
+        }
+    }
+}
+
+/// A failed attempt.
+#[derive(Clone, Copy, Debug)]
+struct Failed {
+    why: NoToken,
+}
+
+/// What is kept for one key.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Kept {
+    token: Option<Arc<Fetched>>,
+    failed: Option<Failed>,
+    /// Nobody asks the authority before.
+    paused_until: Duration,
+}
+
+/// What somebody who wants a token is told.
+#[derive(Clone, Debug)]
+pub(super) enum Answer {
+    /// Here it is.
+    Token(Arc<Fetched>),
+    /// There is none.
+    Unavailable(Unavailable),
+    /// The keeper asks.
+    Wait,
+}
+
+impl Kept {
+    /// What somebody who wants a token at `now` is told.
+    pub(super) fn answer(&self, now: Duration, standing: impl Fn(&Token) -> Standing) -> Answer {
+        if let Some(token) = self.good_token(now, standing) {
+            return Answer::Token(Arc::clone(token));
+        }
+        match self.failed {
+            // INVARIANT (held back): whoever comes in the pause hears what came of the attempt before it.
+            Some(Failed { why }) if now < self.paused_until => Answer::Unavailable(Unavailable {
+                why,
+                retry_after: self.paused_until - now,
+            }),
+            Some(_) | None => Answer::Wait,
+        }
+    }
+
+    /// When the authority is to be asked: in the past when it is due. Nothing: when somebody wants a token.
+    pub(super) fn asks_at(&self, is_wanted: bool, standing: impl Fn(&Token) -> Standing) -> Option<Duration> {
+        let due = match &self.token {
+            None if is_wanted => Duration::ZERO,
+            None => return None,
+            Some(held) => match standing(&held.token) {
+                Standing::Good => held.refresh_at,
+                Standing::Outdated | Standing::Revoked => Duration::ZERO,
+            },
+        };
+        Some(due.max(self.paused_until))
+    }
+
+    /// For how long the token is given out, if nothing is heard against it.
+    pub(super) fn good_for(&self, now: Duration, standing: impl Fn(&Token) -> Standing) -> Duration {
+        let token = self.good_token(now, standing);
+        token.map_or(Duration::ZERO, |held| held.served_until.saturating_sub(now))
+    }
+
+    /// Why the last attempt failed, if it did.
+    pub(super) fn last_error(&self) -> Option<NoToken> {
+        self.failed.map(|failed| failed.why)
+    }
+
+    /// The token, good or not.
+    pub(super) fn into_token(self) -> Option<Arc<Fetched>> {
+        self.token
+    }
+
+    /// Takes note of a token that came at `now`.
+    pub(super) fn succeeded(&mut self, token: Fetched, now: Duration) {
+        *self = Self {
+            token: Some(Arc::new(token)),
+            failed: None,
+            paused_until: now + LEAST_PAUSE,
+        };
+    }
+
+    /// Takes note of an attempt that failed at `now`. What is kept goes on being served.
+    pub(super) fn failed(&mut self, why: NoToken, now: Duration, pause: Duration) {
+        self.failed = Some(Failed { why });
+        self.paused_until = now + pause.max(LEAST_PAUSE);
+    }
+
+    fn good_token(&self, now: Duration, standing: impl Fn(&Token) -> Standing) -> Option<&Arc<Fetched>> {
+        // INVARIANT (nothing revoked): looked at each time, for revocations come at any.
+        self.token
+            .as_ref()
+            .filter(|held| now < held.served_until && standing(&held.token) != Standing::Revoked)
+    }
+}

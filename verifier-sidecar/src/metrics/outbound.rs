@@ -1,0 +1,37 @@
+//! What passes through the outbound proxies.
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+use super::{ProxyMetrics, RequestLabels};
+
+impl ProxyMetrics {
+    /// Counters for calls out that `registry` shows. Their `method` is the route.
+    pub fn register_outbound(registry: &mut Registry) -> Self {
+        let requests = Family::<RequestLabels, Counter>::default();
+        registry.register(
+            "outbound_requests",
+            "Calls out that have ended, by route and the gRPC status that the app saw",
+            requests.clone(),
+        );
+        let streams = Gauge::default();
+        registry.register(
+            "outbound_active_streams",
+            "Calls out under way now",
+            streams.clone(),
+        );
+        let upstream_failures = Counter::default();
+        registry.register(
+            "outbound_upstream_failures",
+            "Calls out for which the neighbour could not be reached",
+            upstream_failures.clone(),
+        );
+        Self {
+            requests,
+            streams,
+            upstream_failures,
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! Which calls go out, with tokens for whom: by the host that the app names, and by the method.
+
+use std::fmt;
+
+use countersign_core::requirements::MethodPath;
+use http::uri::Authority;
+
+use crate::agent::TokenKey;
+
+/// Calls that go out with the same token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// The host, or host and port, that the app calls. None: whatever it calls.
+    pub host: Option<String>,
+    /// The methods.
+    pub paths: Paths,
+    /// The token.
+    pub key: TokenKey,
+}
+
+/// Some methods.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Paths {
+    /// All.
+    All,
+    /// Those whose path begins so.
+    Under(String),
+    /// This one.
+    One(String),
+}
+
+/// The text names no methods.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("is none of `/package.Service/Method`, `/package.Service/*`, `/package.*`")]
+pub struct InvalidPaths;
+
+impl Paths {
+    /// Reads `/package.Service/Method`, `/package.Service/*` or `/package.*`.
+    ///
+    /// # Errors
+    /// [`InvalidPaths`] for everything else.
+    pub fn parse(text: &str) -> Result<Self, InvalidPaths> {
+        let Some(prefix) = text.strip_suffix('*') else {
+            let one = MethodPath::parse(text).map_err(|_other_form| InvalidPaths)?;
+            return Ok(Self::One(one.as_str().to_owned()));
+        };
+        // Whole names only: nothing of `/shop.v1x` is under `/shop.v1.*`.
+        let example = match prefix.strip_suffix('.') {
+            Some(package) => format!("{package}.S/M"),
+            None => format!("{prefix}M"),
+        };
+        let is_whole = prefix.ends_with(['.', '/']) && MethodPath::parse(&example).is_ok();
+        if is_whole {
+            Ok(Self::Under(prefix.to_owned()))
+        } else {
+            Err(InvalidPaths)
+        }
+    }
+
+    fn contain(&self, method: MethodPath<'_>) -> bool {
+        match self {
+            Self::All => true,
+            Self::Under(prefix) => method.as_str().starts_with(prefix),
+            Self::One(path) => method.as_str() == path,
+        }
+    }
+
+    fn contain_all_of(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::All, _) => true,
+            (Self::Under(_) | Self::One(_), Self::All) | (Self::One(_), Self::Under(_)) => false,
+            (Self::Under(prefix), Self::Under(path) | Self::One(path)) => path.starts_with(prefix),
+            (Self::One(one), Self::One(other)) => one == other,
+        }
+    }
+}
+
+impl Route {
+    /// Whether it leads a call of `method` at `authority`.
+    pub(crate) fn leads(&self, authority: Option<&Authority>, method: MethodPath<'_>) -> bool {
+        let is_host = |host: &String| {
+            authority.is_some_and(|authority| {
+                host.eq_ignore_ascii_case(authority.host()) || host.eq_ignore_ascii_case(authority.as_str())
+            })
+        };
+        self.host.as_ref().is_none_or(is_host) && self.paths.contain(method)
+    }
+
+    /// Whether it leads every call that `other` leads, so that `other` after it leads none.
+    #[must_use]
+    pub fn hides(&self, other: &Self) -> bool {
+        let same_host = match (&self.host, &other.host) {
+            (None, _) => true,
+            (Some(_), None) => false,
+            (Some(host), Some(other)) => host.eq_ignore_ascii_case(other),
+        };
+        same_host && self.paths.contain_all_of(&other.paths)
+    }
+}
+
+impl fmt::Display for Route {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.host.as_deref().unwrap_or("*"))?;
+        match &self.paths {
+            Paths::All => f.write_str("/*"),
+            Paths::Under(prefix) => write!(f, "{prefix}*"),
+            Paths::One(path) => f.write_str(path),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn route(host: Option<&str>, paths: Option<&str>) -> Route {
+        Route {
+            host: host.map(str::to_owned),
+            paths: paths.map_or(Paths::All, |paths| Paths::parse(paths).expect("of the form")),
+            key: TokenKey {
+                audience: None,
+                scopes: BTreeSet::new(),
+            },
+        }
+    }
+
+    fn leads(route: &Route, authority: &str, path: &str) -> bool {
+        let authority: Authority = authority.parse().expect("an authority");
+        route.leads(Some(&authority), MethodPath::parse(path).expect("a method"))
+    }
+
+    /// G01: one grammar, and whole names in it.
+    #[test]
+    fn routes_name_whole_methods_services_and_packages() {
+        for wrong in [
+            "",
+            "*",
+            "/",
+            "/*",
+            "shop.v1.Orders/*",
+            "/shop.v1.Orders",
+            "/shop.v1.Ord*",
+            "/shop..v1.*",
+            "/../*",
+            "/shop.v1.Orders/Get*",
+            "/shop.v1.Orders/*/x",
+            "/shop.v1.Orders//*",
+            "/%61.b/*",
+            "/shop.*.Orders/*",
+        ] {
+            assert_eq!(Paths::parse(wrong), Err(InvalidPaths), "{wrong}");
+        }
+        for (paths, inside, outside) in [
+            (
+                "/shop.v1.Orders/Get",
+                "/shop.v1.Orders/Get",
+                "/shop.v1.Orders/GetAll",
+            ),
+            ("/shop.v1.Orders/*", "/shop.v1.Orders/Get", "/shop.v1.OrdersX/Get"),
+            ("/shop.v1.*", "/shop.v1.Orders/Get", "/shop.v1x.Orders/Get"),
+        ] {
+            let route = route(None, Some(paths));
+            assert!(leads(&route, "127.0.0.1:1", inside), "{paths}");
+            assert!(!leads(&route, "127.0.0.1:1", outside), "{paths}");
+        }
+    }
+
+    #[test]
+    fn routes_go_by_the_host_that_the_app_names() {
+        let (any, stock) = (route(None, None), route(Some("stock"), None));
+        let (port, v6) = (route(Some("stock:8443"), None), route(Some("[::1]"), None));
+        let path = "/a.B/C";
+        for (authority, expected) in [
+            ("stock", [true, true, false, false]),
+            ("STOCK:8443", [true, true, true, false]),
+            ("stock:1", [true, true, false, false]),
+            ("stock.example.com", [true, false, false, false]),
+            ("xstock", [true, false, false, false]),
+            ("[::1]:80", [true, false, false, true]),
+        ] {
+            let found = [&any, &stock, &port, &v6].map(|route| leads(route, authority, path));
+            assert_eq!(found, expected, "{authority}");
+        }
+        assert!(!stock.leads(None, MethodPath::parse(path).expect("a method")));
+        assert_eq!(stock.to_string(), "stock/*");
+        assert_eq!(route(None, Some("/a.*")).to_string(), "*/a.*");
+    }
+
+    #[test]
+    fn a_route_after_one_that_leads_all_its_calls_is_hidden() {
+        let all = route(None, None);
+        let service = route(None, Some("/a.B/*"));
+        let method = route(None, Some("/a.B/C"));
+        let hosted = route(Some("stock"), Some("/a.B/C"));
+        for (first, then) in [
+            (&all, &service),
+            (&all, &hosted),
+            (&service, &method),
+            (&service, &hosted),
+            (&method, &method),
+        ] {
+            assert!(first.hides(then), "{first} {then}");
+        }
+        for (first, then) in [
+            (&service, &all),
+            (&method, &service),
+            (&hosted, &method),
+            (&route(Some("other"), None), &hosted),
+        ] {
+            assert!(!first.hides(then), "{first} {then}");
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! One call out, from its headers to the neighbour's.
+
+use std::sync::Arc;
+
+use countersign_runtime::trace_context;
+use countersign_wire::status::{self, Disclosure, Failure};
+use http::header::{AUTHORIZATION, TE};
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Uri};
+use http_body::Body as _;
+use hyper::body::Incoming;
+use tokio::time::{Instant, timeout_at};
+use tracing::{Instrument as _, Span};
+
+use super::{Leading, Outbound};
+use crate::agent::{Fetched, Unavailable};
+use crate::metrics::{ActiveCall, MethodLabel};
+use crate::proxy::body::{Relayed, RequestBody, ResponseBody};
+use crate::proxy::lifetime::{Lifetime, Over};
+use crate::proxy::request::{self, Form};
+use crate::proxy::respond::{Refusal, code_in};
+use crate::proxy::upstream::{InFlight, Lane};
+use crate::server::Serve;
+use crate::server::listener::Peer;
+
+/// The way out, as its listener serves it.
+#[derive(Clone, Debug)]
+pub(crate) struct OutboundService {
+    outbound: Arc<Outbound>,
+    lane: Lane,
+}
+
+impl OutboundService {
+    /// What serves `outbound`.
+    pub(crate) fn new(outbound: Arc<Outbound>) -> Self {
+        let lane = outbound.neighbour.for_token(None).upstream.lane();
+        Self { outbound, lane }
+    }
+}
+
+/// Why a call is not made.
+enum NotCalled {
+    Refused(Refusal),
+    NoToken(Unavailable),
+}
+
+impl From<Failure> for NotCalled {
+    fn from(failure: Failure) -> Self {
+        Self::Refused(failure.into())
+    }
+}
+
+impl From<Refusal> for NotCalled {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl NotCalled {
+    /// The answer in the neighbour's place. The app may know everything.
+    fn respond(&self, call: &mut ActiveCall) -> Response<ResponseBody> {
+        match self {
+            Self::Refused(refusal) => {
+                call.ended_with(refusal.code());
+                refusal.respond(Disclosure::Precise)
+            }
+            Self::NoToken(no) => {
+                call.ended_with("UNAVAILABLE");
+                status::not_called(no.why, no.retry_after).into_http()
+            }
+        }
+    }
+}
+
+/// The neighbour's answer.
+struct Answer {
+    response: Response<Incoming>,
+    over: Over,
+    in_flight: InFlight,
+}
+
+impl Serve for OutboundService {
+    type Body = ResponseBody;
+
+    fn connected(&self) -> Self {
+        Self::new(Arc::clone(&self.outbound))
+    }
+
+    async fn call(&self, request: Request<Incoming>, _peer: Arc<Peer>) -> Response<ResponseBody> {
+        let outbound = &self.outbound;
+        let span = if outbound.settings.traced {
+            trace_context::span_of(&request)
+        } else {
+            Span::none()
+        };
+        let (parts, body) = request.into_parts();
+        let uri = parts.uri.clone();
+        let form = request::read(&parts, &uri);
+        let found = form.as_ref().ok();
+        let found = found.and_then(|form| outbound.route(uri.authority(), form.method));
+        let mut call = outbound
+            .metrics
+            .begin(MethodLabel(found.map(|leading| Arc::clone(&leading.name))));
+        let answering = async {
+            let form = form?;
+            let leading = found.ok_or(Failure::RouteUnknown)?;
+            outbound
+                .pass_on(leading, form, &uri, self.lane, parts, body)
+                .await
+        };
+        match answering.instrument(span.clone()).await {
+            Ok(answer) => answer.relay(call, span),
+            Err(not_called) => not_called.respond(&mut call),
+        }
+    }
+}
+
+impl Outbound {
+    async fn pass_on(
+        &self,
+        leading: &Leading,
+        form: Form<'_>,
+        uri: &Uri,
+        lane: Lane,
+        parts: Parts,
+        incoming: Incoming,
+    ) -> Result<Answer, NotCalled> {
+        // From here on the caller's time runs.
+        let timeout = form
+            .timeout
+            .map(|timeout| timeout.min(self.settings.longest_timeout));
+        let deadline = timeout.map(|timeout| Instant::now() + timeout);
+        let mut headers = parts.headers;
+        let token = self.token(leading, &headers, deadline).await?;
+        prepare(&mut headers, token.as_deref());
+        if self.settings.traced {
+            trace_context::inject(&mut headers);
+        }
+        let over = Lifetime {
+            deadline,
+            token: None,
+        }
+        .over();
+        let mut request = Request::new(RequestBody {
+            incoming,
+            over: over.clone(),
+        });
+        *request.method_mut() = parts.method;
+        *request.uri_mut() = self
+            .neighbour
+            .target(uri, leading.route.host.is_some())
+            .map_err(|_impossible| Failure::Internal)?;
+        *request.version_mut() = http::Version::HTTP_2;
+        *request.headers_mut() = headers;
+        let way = self.neighbour.for_token(token.as_deref().map(|held| &held.token));
+        tokio::select! {
+            biased;
+            refusal = over.clone() => Err(refusal.into()),
+            answer = way.upstream.call(lane, request) => match answer {
+                Ok((response, in_flight)) => Ok(Answer { response, over, in_flight }),
+                Err(error) => {
+                    self.metrics.upstream_failed();
+                    let error: &dyn std::error::Error = &error;
+                    tracing::debug!(error, route = %leading.route, "the neighbour did not answer");
+                    Err(Failure::UpstreamUnavailable.into())
+                }
+            },
+        }
+    }
+
+    /// The token to add; none where the call brings its own.
+    async fn token(
+        &self,
+        leading: &Leading,
+        headers: &HeaderMap,
+        deadline: Option<Instant>,
+    ) -> Result<Option<Arc<Fetched>>, NotCalled> {
+        if headers.contains_key(AUTHORIZATION) {
+            return if self.settings.own_tokens {
+                Ok(None)
+            } else {
+                Err(Failure::TokenPresent.into())
+            };
+        }
+        // INVARIANT (no token, no call): what follows is reached with one.
+        let asking = self.agent.pinned_token(&leading.slot);
+        let answer = match deadline {
+            None => asking.await,
+            Some(deadline) => timeout_at(deadline, asking)
+                .await
+                .map_err(|_elapsed| Failure::DeadlineExceeded)?,
+        };
+        answer.map(Some).map_err(NotCalled::NoToken)
+    }
+}
+
+/// Makes the app's headers ready for the neighbour: with the token, and without what only sidecars say of callers.
+fn prepare(headers: &mut HeaderMap, token: Option<&Fetched>) {
+    let is_reserved = |name: &&HeaderName| name.as_str().starts_with("x-countersign-");
+    let reserved: Vec<HeaderName> = headers.keys().filter(is_reserved).cloned().collect();
+    for name in reserved {
+        headers.remove(name);
+    }
+    headers.insert(TE, HeaderValue::from_static("trailers"));
+    if let Some(held) = token {
+        headers.insert(AUTHORIZATION, held.token.authorization().clone());
+    }
+}
+
+impl Answer {
+    fn relay(self, mut call: ActiveCall, span: Span) -> Response<ResponseBody> {
+        let (parts, incoming) = self.response.into_parts();
+        match code_in(&parts.headers) {
+            Some(code) => call.ended_with(code),
+            // Nobody asks a body that has ended for its end.
+            None if incoming.is_end_stream() => call.ended_without_status(),
+            None => {}
+        }
+        let relayed = Relayed {
+            incoming,
+            over: self.over,
+            disclosure: Disclosure::Precise,
+            call,
+            _in_flight: self.in_flight,
+            _span: span,
+        };
+        Response::from_parts(parts, ResponseBody::Relayed(Box::new(relayed)))
+    }
+}
