@@ -32,10 +32,11 @@ use tokio_util::task::TaskTracker;
 use crate::api::{ApiService, VerifyApi, report_health};
 use crate::config::Config;
 use crate::metrics::{self, ConnectionMetrics, ProxyMetrics};
+use crate::observations::Observations;
 use crate::proxy::{Proxy, ProxySettings, Upstream};
 use crate::refusal_log::RefusalLog;
-pub use addresses::Addresses;
 use agent::Outgoing;
+pub use addresses::Addresses;
 use serving::{Listeners, Services};
 
 /// Why a sidecar does not start.
@@ -77,8 +78,8 @@ impl Busy for StartError {
 /// A sidecar that is built and bound, and does not run yet.
 pub struct App {
     source: TrustSource,
-    verifier: Arc<Verifier>,
     outgoing: Outgoing,
+    verifier: Arc<Verifier>,
     services: Services,
     listeners: Listeners,
     admin: TcpListener,
@@ -125,15 +126,15 @@ impl App {
             addresses: Addresses {
                 listeners: listeners.proxy_addresses(),
                 verify_grpc: listeners.api_address(),
-                verify_unix: config.verify.unix,
                 agent_grpc: listeners.agent_address(),
                 agent_unix: config.agent.unix,
                 outbound: listeners.outbound_addresses(),
+                verify_unix: config.verify.unix,
                 admin: admin_address,
             },
             source,
-            verifier,
             outgoing,
+            verifier,
             services,
             listeners,
             admin,
@@ -167,8 +168,8 @@ impl App {
         let stop = Shutdown::new();
         let trust = Arc::clone(self.source.trust());
         self.listeners.watch(&background, &stop);
-        background.spawn(self.source.run(stop.token()));
         self.outgoing.run(&background, &stop);
+        background.spawn(self.source.run(stop.token()));
         let endpoints = admin_endpoints(&trust, &shutdown, self.registry);
         background.spawn(serve_admin(self.admin, endpoints, stop.clone()));
         let health = report_health(self.services.health.clone(), Arc::clone(&trust));
@@ -219,6 +220,7 @@ fn services(
     registry: &mut Registry,
 ) -> Result<Services, StartError> {
     let log = Arc::new(RefusalLog::default());
+    let observations = Arc::new(Observations::default());
     let (address, connections) = config.upstream.clone();
     let proxy = Proxy {
         verifier: Arc::clone(verifier),
@@ -230,17 +232,19 @@ fn services(
         },
         metrics: Arc::new(ProxyMetrics::register(registry)),
         log: Arc::clone(&log),
+        observations: Arc::clone(&observations),
     };
     let (api, health) = ApiService::new(VerifyApi {
         verifier: Arc::clone(verifier),
         sync,
         log,
+        observations,
+        agent: None,
+        ways_out: Vec::new(),
     })?;
     Ok(Services {
         proxy: Arc::new(proxy),
         api,
-        agent: None,
-        ways_out: Vec::new(),
         health,
         connections: ConnectionMetrics::register(registry),
         clock: Arc::clone(verifier.trust().clock()),

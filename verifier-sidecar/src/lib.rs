@@ -22,6 +22,7 @@ pub mod commands;
 pub mod config;
 pub mod metrics;
 pub mod outbound;
+mod observations;
 pub mod proxy;
 mod refusal_log;
 pub mod server;

@@ -34,6 +34,9 @@ struct RequestLabels {
     code: &'static str,
 }
 
+/// What methods are called that the configuration does not name.
+pub(crate) const OTHER: &str = "_OTHER";
+
 /// A method as metrics name it: by the pattern that the configuration has for it, or `_OTHER`. Paths are the caller's to
 /// choose, so a path is never a label.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -41,7 +44,7 @@ pub(crate) struct MethodLabel(pub(crate) Option<Arc<str>>);
 
 impl EncodeLabelValue for MethodLabel {
     fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), fmt::Error> {
-        EncodeLabelValue::encode(&self.0.as_deref().unwrap_or("_OTHER"), encoder)
+        EncodeLabelValue::encode(&self.0.as_deref().unwrap_or(OTHER), encoder)
     }
 }
 

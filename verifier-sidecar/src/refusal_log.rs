@@ -49,6 +49,15 @@ impl Default for RefusalLog {
 impl RefusalLog {
     /// Tells of `refused`, unless there were too many in this second.
     pub(crate) fn tell(&self, refused: &Refused<'_>) {
+        self.write(refused, "call refused");
+    }
+
+    /// Tells of what would have been refused, were its method not only observed.
+    pub(crate) fn tell_observed(&self, refused: &Refused<'_>) {
+        self.write(refused, "call would be refused");
+    }
+
+    fn write(&self, refused: &Refused<'_>, what: &str) {
         if !self.has_room(self.start.elapsed()) {
             return;
         }
@@ -61,7 +70,7 @@ impl RefusalLog {
             method = refused.method.map(MethodPath::as_str),
             remote = refused.remote.map(tracing::field::display),
             epoch = refused.epoch,
-            "call refused"
+            "{what}"
         );
     }
 

@@ -21,6 +21,9 @@ pub struct VerifyResponse {
     /// The epoch that decided. Zero: the verifier holds no trust.
     #[prost(uint64, tag = "3")]
     pub epoch: u64,
+    /// What the call would have been refused for, where its method is only observed. It is `allowed` then, as one of nobody.
+    #[prost(message, optional, tag = "4")]
+    pub would_refuse: ::core::option::Option<Refused>,
     /// Exactly one of the two.
     #[prost(oneof = "verify_response::Verdict", tags = "1, 2")]
     pub verdict: ::core::option::Option<verify_response::Verdict>,
@@ -37,6 +40,70 @@ pub mod verify_response {
         #[prost(message, tag = "2")]
         Refused(super::Refused),
     }
+}
+/// Request of VerifyBatch.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct VerifyBatchRequest {
+    /// 1 to 1024.
+    #[prost(message, repeated, tag = "1")]
+    pub requests: ::prost::alloc::vec::Vec<VerifyRequest>,
+}
+/// Response of VerifyBatch.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct VerifyBatchResponse {
+    /// As many as there were requests, in their order.
+    #[prost(message, repeated, tag = "1")]
+    pub responses: ::prost::alloc::vec::Vec<VerifyResponse>,
+}
+/// One request of VerifyStream.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct VerifyStreamRequest {
+    /// The request.
+    #[prost(message, optional, tag = "1")]
+    pub request: ::core::option::Option<VerifyRequest>,
+}
+/// One answer of VerifyStream.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct VerifyStreamResponse {
+    /// The answer.
+    #[prost(message, optional, tag = "1")]
+    pub response: ::core::option::Option<VerifyResponse>,
+}
+/// Request of ListObserved.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListObservedRequest {}
+/// Response of ListObserved.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListObservedResponse {
+    /// By method, reason and caller; at most 1000.
+    #[prost(message, repeated, tag = "1")]
+    pub observed: ::prost::alloc::vec::Vec<Observed>,
+    /// Calls that there was no room to tell apart.
+    #[prost(uint64, tag = "2")]
+    pub others: u64,
+}
+/// Calls that would have been refused.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Observed {
+    /// The pattern that the configuration has for the method, or `_OTHER`.
+    #[prost(string, tag = "1")]
+    pub method: ::prost::alloc::string::String,
+    /// The stable reason (docs/errors.md).
+    #[prost(string, tag = "2")]
+    pub reason: ::prost::alloc::string::String,
+    /// Who called: the client of a token that the authority signed, else the SPIFFE ID of the connection's certificate, else the
+    /// address.
+    #[prost(string, tag = "3")]
+    pub caller: ::prost::alloc::string::String,
+    /// How often.
+    #[prost(uint64, tag = "4")]
+    pub calls: u64,
+    /// The first of them.
+    #[prost(message, optional, tag = "5")]
+    pub first_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// The last of them.
+    #[prost(message, optional, tag = "6")]
+    pub last_at: ::core::option::Option<::prost_types::Timestamp>,
 }
 /// Who calls, as the token proves it.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -267,6 +334,96 @@ pub mod verify_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// Judges up to 1024 requests, each for itself. Where one of them is not understood, none is answered (INVALID_ARGUMENT).
+        pub async fn verify_batch(
+            &mut self,
+            request: impl tonic::IntoRequest<super::VerifyBatchRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::VerifyBatchResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/countersign.verify.v1.VerifyService/VerifyBatch",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("countersign.verify.v1.VerifyService", "VerifyBatch"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Judges requests as they come, without waiting for answers in between. Answers come in the order of the requests. Ends with
+        /// INVALID_ARGUMENT at the first that is not understood, behind the answers to those before it.
+        pub async fn verify_stream(
+            &mut self,
+            request: impl tonic::IntoStreamingRequest<
+                Message = super::VerifyStreamRequest,
+            >,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::VerifyStreamResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/countersign.verify.v1.VerifyService/VerifyStream",
+            );
+            let mut req = request.into_streaming_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "countersign.verify.v1.VerifyService",
+                        "VerifyStream",
+                    ),
+                );
+            self.inner.streaming(req, path, codec).await
+        }
+        /// What would have been refused since the sidecar started, on methods that are only observed (`mode = "observe"`).
+        pub async fn list_observed(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListObservedRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListObservedResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/countersign.verify.v1.VerifyService/ListObserved",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "countersign.verify.v1.VerifyService",
+                        "ListObserved",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
         /// What this verifier trusts now.
         pub async fn get_status(
             &mut self,
@@ -315,6 +472,37 @@ pub mod verify_service_server {
             &self,
             request: tonic::Request<super::VerifyRequest>,
         ) -> std::result::Result<tonic::Response<super::VerifyResponse>, tonic::Status>;
+        /// Judges up to 1024 requests, each for itself. Where one of them is not understood, none is answered (INVALID_ARGUMENT).
+        async fn verify_batch(
+            &self,
+            request: tonic::Request<super::VerifyBatchRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::VerifyBatchResponse>,
+            tonic::Status,
+        >;
+        /// Server streaming response type for the VerifyStream method.
+        type VerifyStreamStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::VerifyStreamResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Judges requests as they come, without waiting for answers in between. Answers come in the order of the requests. Ends with
+        /// INVALID_ARGUMENT at the first that is not understood, behind the answers to those before it.
+        async fn verify_stream(
+            &self,
+            request: tonic::Request<tonic::Streaming<super::VerifyStreamRequest>>,
+        ) -> std::result::Result<
+            tonic::Response<Self::VerifyStreamStream>,
+            tonic::Status,
+        >;
+        /// What would have been refused since the sidecar started, on methods that are only observed (`mode = "observe"`).
+        async fn list_observed(
+            &self,
+            request: tonic::Request<super::ListObservedRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListObservedResponse>,
+            tonic::Status,
+        >;
         /// What this verifier trusts now.
         async fn get_status(
             &self,
@@ -432,6 +620,144 @@ pub mod verify_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = VerifySvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/countersign.verify.v1.VerifyService/VerifyBatch" => {
+                    #[allow(non_camel_case_types)]
+                    struct VerifyBatchSvc<T: VerifyService>(pub Arc<T>);
+                    impl<
+                        T: VerifyService,
+                    > tonic::server::UnaryService<super::VerifyBatchRequest>
+                    for VerifyBatchSvc<T> {
+                        type Response = super::VerifyBatchResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::VerifyBatchRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as VerifyService>::verify_batch(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = VerifyBatchSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/countersign.verify.v1.VerifyService/VerifyStream" => {
+                    #[allow(non_camel_case_types)]
+                    struct VerifyStreamSvc<T: VerifyService>(pub Arc<T>);
+                    impl<
+                        T: VerifyService,
+                    > tonic::server::StreamingService<super::VerifyStreamRequest>
+                    for VerifyStreamSvc<T> {
+                        type Response = super::VerifyStreamResponse;
+                        type ResponseStream = T::VerifyStreamStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<
+                                tonic::Streaming<super::VerifyStreamRequest>,
+                            >,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as VerifyService>::verify_stream(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = VerifyStreamSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/countersign.verify.v1.VerifyService/ListObserved" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListObservedSvc<T: VerifyService>(pub Arc<T>);
+                    impl<
+                        T: VerifyService,
+                    > tonic::server::UnaryService<super::ListObservedRequest>
+                    for ListObservedSvc<T> {
+                        type Response = super::ListObservedResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListObservedRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as VerifyService>::list_observed(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListObservedSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -126,6 +126,17 @@ pub enum Access {
     Protected(Requirements),
 }
 
+/// What becomes of a call that is judged not to be good.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Mode {
+    /// It is refused.
+    #[default]
+    Enforce,
+    /// It passes, as one of nobody, and what it would have been refused for is told: so that a service can learn who calls it
+    /// how before anybody is refused.
+    Observe,
+}
+
 /// What a table says of a method.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
@@ -133,6 +144,8 @@ pub struct Rule {
     pub pattern: Option<Arc<str>>,
     /// How it may be called.
     pub access: Access,
+    /// Whether that is enforced.
+    pub mode: Mode,
 }
 
 /// The rule of every method: by method, else by service, else the default. For paths of plain HTTP, by path, else by the longest
@@ -161,8 +174,24 @@ impl MethodTable {
             default: Rule {
                 pattern: None,
                 access: Access::Protected(default),
+                mode: Mode::Enforce,
             },
         }
+    }
+
+    /// The same table, with this mode where a method is not named.
+    #[must_use]
+    pub fn by_default(mut self, mode: Mode) -> Self {
+        self.default.mode = mode;
+        self
+    }
+
+    /// Sets the access of a method or path, to be enforced. Answers whether it was not set before ([`MethodTable::set_in`]).
+    ///
+    /// # Errors
+    /// [`InvalidMethod`].
+    pub fn set(&mut self, method: &str, access: Access) -> Result<bool, InvalidMethod> {
+        self.set_in(Mode::Enforce, method, access)
     }
 
     /// Sets the access of a method or path or, with `/package.Service/*`, of a whole service or all below a path. Answers whether it
@@ -170,10 +199,11 @@ impl MethodTable {
     ///
     /// # Errors
     /// [`InvalidMethod`].
-    pub fn set(&mut self, method: &str, access: Access) -> Result<bool, InvalidMethod> {
+    pub fn set_in(&mut self, mode: Mode, method: &str, access: Access) -> Result<bool, InvalidMethod> {
         let rule = Rule {
             pattern: Some(method.into()),
             access,
+            mode,
         };
         let earlier = if let Some(service) = method.strip_suffix("/*").and_then(|rest| rest.strip_prefix('/'))
         {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use countersign_core::names::Scope;
-use countersign_core::requirements::{Access, MethodTable, Requirements};
+use countersign_core::requirements::{Access, MethodTable, Mode, Requirements};
 
 use super::Checker;
 use super::file::{File, Method};
@@ -24,11 +24,12 @@ impl Checker {
             bound: false,
             class: Arc::clone(&classes.default),
         };
-        let mut table = MethodTable::new(default.clone());
+        let mut table = MethodTable::new(default.clone()).by_default(file.mode.into());
         for (index, method) in file.method.iter().enumerate() {
             let key = format!("method.{index}");
             if let Some(access) = self.access(&key, method, &default, classes) {
-                self.set(&mut table, (&format!("{key}.path"), &method.path), access);
+                let mode = method.mode.unwrap_or(file.mode).into();
+                self.set(&mut table, (&format!("{key}.path"), &method.path), access, mode);
             }
         }
         let switches = [
@@ -37,14 +38,14 @@ impl Checker {
         ];
         for (key, _, paths) in switches.iter().filter(|(_, on, _)| *on) {
             for path in *paths {
-                self.set(&mut table, (key, path), Access::Open);
+                self.set(&mut table, (key, path), Access::Open, Mode::Enforce);
             }
         }
         table
     }
 
-    fn set(&mut self, table: &mut MethodTable, (key, path): (&str, &str), access: Access) {
-        match table.set(path, access) {
+    fn set(&mut self, table: &mut MethodTable, (key, path): (&str, &str), access: Access, mode: Mode) {
+        match table.set_in(mode, path, access) {
             Ok(true) => {}
             Ok(false) => self
                 .complaints
@@ -80,9 +81,12 @@ impl Checker {
                     .push(key, "has `open = true` and asks for something: remove one");
                 None
             }
+            (false, false, None) if method.mode.is_some() => Some(Access::Protected(default.clone())),
             (false, false, None) => {
-                self.complaints
-                    .push(key, "needs `open = true`, `scopes`, `bound = true` or `class`");
+                self.complaints.push(
+                    key,
+                    "needs `open = true`, `scopes`, `bound = true`, `class` or `mode`",
+                );
                 None
             }
         }

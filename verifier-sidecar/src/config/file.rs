@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use countersign_core::requirements;
 use countersign_runtime::config::{Period, PeriodOrZero};
 use countersign_runtime::telemetry::TelemetryConfig;
 use serde::Deserialize;
@@ -22,6 +23,8 @@ pub(super) struct File {
     pub(super) admin: String,
     pub(super) default_scopes: Option<Vec<String>>,
     #[serde(default)]
+    pub(super) mode: Mode,
+    #[serde(default)]
     pub(super) open_health: bool,
     #[serde(default)]
     pub(super) open_reflection: bool,
@@ -37,12 +40,12 @@ pub(super) struct File {
     pub(super) staleness: Staleness,
     #[serde(default)]
     pub(super) tokens: Tokens,
-    #[serde(default)]
-    pub(super) verify: Verify,
-    #[serde(default)]
     pub(super) agent: super::agent::File,
     #[serde(default)]
     pub(super) outbound: Vec<super::outbound::File>,
+    #[serde(default)]
+    #[serde(default)]
+    pub(super) verify: Verify,
     #[serde(default)]
     pub(super) limits: Limits,
     #[serde(default)]
@@ -88,6 +91,25 @@ pub(super) struct Method {
     #[serde(default)]
     pub(super) bound: bool,
     pub(super) class: Option<String>,
+    pub(super) mode: Option<Mode>,
+}
+
+/// Whether what is judged is enforced.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Mode {
+    #[default]
+    Enforce,
+    Observe,
+}
+
+impl From<Mode> for requirements::Mode {
+    fn from(mode: Mode) -> Self {
+        match mode {
+            Mode::Enforce => Self::Enforce,
+            Mode::Observe => Self::Observe,
+        }
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]

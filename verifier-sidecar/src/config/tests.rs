@@ -485,7 +485,7 @@ fn methods_are_named_exactly_and_say_what_they_ask_for() {
         ("path = \"/*\"\nopen = true", "a method is written"),
         (
             "path = \"/a.B/C\"",
-            "needs `open = true`, `scopes`, `bound = true` or `class`",
+            "needs `open = true`, `scopes`, `bound = true`, `class` or `mode`",
         ),
         ("path = \"/a.B/C\"\nopen = true\nbound = true", "remove one"),
         ("path = \"/a.B/C\"\nopen = true\nscopes = [\"x\"]", "remove one"),
@@ -568,4 +568,20 @@ fn the_authority_is_an_https_address_with_an_identity() {
         "spiffe://prod.example.com",
     );
     assert!(complaints.contains("`authority.spiffe_id`"), "{complaints}");
+}
+
+/// What is only observed is named as such, and nothing is by itself.
+#[test]
+fn methods_are_enforced_unless_it_is_said_otherwise() {
+    let modes = |text: &str| {
+        let methods = parse(&format!("{text}{LEAST}\n[[method]]\npath = \"/a.B/Observed\"\nmode = \"observe\"\n[[method]]\npath = \"/a.B/Enforced\"\nmode = \"enforce\"\nscopes = [\"x\"]\n[[method]]\npath = \"/a.B/Silent\"\nscopes = [\"x\"]\n"))
+            .expect("it makes sense")
+            .methods;
+        ["/a.B/Observed", "/a.B/Enforced", "/a.B/Silent", "/a.B/Other"]
+            .map(|path| methods.find(MethodPath::parse(path).expect("a path")).mode)
+    };
+    use countersign_core::requirements::Mode::{Enforce, Observe};
+    assert_eq!(modes(""), [Observe, Enforce, Enforce, Enforce]);
+    assert_eq!(modes("mode = \"observe\"\n"), [Observe, Enforce, Observe, Observe]);
+    assert!(complaints_about("[[method]]\npath = \"/a.B/C\"\nmode = \"off\"\n").contains("mode"));
 }

@@ -24,10 +24,11 @@ use super::request::{self, Form};
 use super::respond::{Refusal, code_in};
 use super::upstream::{InFlight, Lane, Upstream};
 use crate::metrics::{ActiveCall, MethodLabel, ProxyMetrics};
+use crate::observations::{Observations, Origin};
 use crate::refusal_log::{RefusalLog, Refused};
 use crate::server::Serve;
 use crate::server::listener::Peer;
-use countersign_verifier::verifier::{Admission, Question, Verifier};
+use countersign_verifier::verifier::{Admission, Decision, Question, Verifier};
 
 /// What the operator chose.
 #[derive(Clone, Copy, Debug)]
@@ -48,6 +49,7 @@ pub(crate) struct Proxy {
     pub(crate) settings: ProxySettings,
     pub(crate) metrics: Arc<ProxyMetrics>,
     pub(crate) log: Arc<RefusalLog>,
+    pub(crate) observations: Arc<Observations>,
 }
 
 /// The proxy, as one listener serves it.
@@ -142,14 +144,8 @@ impl Proxy {
             peer_certificate,
         };
         let decision = within(deadline, self.verifier.decide_patiently(&question)).await?;
-        let admission = decision.verdict.inspect_err(|denied| {
-            self.log.tell(&Refused {
-                denied,
-                method: Some(form.method),
-                remote: peer.remote,
-                epoch: decision.epoch,
-            });
-        })?;
+        self.tell(&decision, form.method, peer);
+        let admission = decision.verdict?;
         let token = match &admission {
             Admission::Open => None,
             Admission::Token(admitted) => Some(TokenWatch {
@@ -166,6 +162,34 @@ impl Proxy {
             deadline,
             over: Lifetime { deadline, token }.over(),
         })
+    }
+
+    fn tell(&self, decision: &Decision, method: MethodPath<'_>, peer: &Peer) {
+        let observed = decision.observed.as_ref();
+        let denied = decision.verdict.as_ref().err();
+        let Some(denied) = denied.or(observed.map(|observed| &observed.denied)) else {
+            return;
+        };
+        let refused = Refused {
+            denied,
+            method: Some(method),
+            remote: peer.remote,
+            epoch: decision.epoch,
+        };
+        let Some(observed) = observed else {
+            return self.log.tell(&refused);
+        };
+        self.log.tell_observed(&refused);
+        let origin = Origin {
+            peer: peer
+                .identity
+                .as_ref()
+                .and_then(|identity| identity.spiffe_id.as_ref()),
+            remote: peer.remote,
+        };
+        let now = self.verifier.trust().clock().now();
+        let pattern = self.verifier.rule(method).pattern.clone();
+        self.observations.note(pattern, observed, origin, now);
     }
 
     /// Counts and tells of a request without the form of a call.

@@ -5,7 +5,9 @@ use std::os::unix::fs::PermissionsExt as _;
 use countersign_core::names::CertificateThumbprint;
 use countersign_proto::verify::v1::verify_response::Verdict;
 use countersign_proto::verify::v1::verify_service_client::VerifyServiceClient;
-use countersign_proto::verify::v1::{GetStatusRequest, VerifyRequest, VerifyResponse};
+use countersign_proto::verify::v1::{
+    GetStatusRequest, VerifyBatchRequest, VerifyRequest, VerifyResponse, VerifyStreamRequest,
+};
 use countersign_verifier::test_util::{self, START, bound_claims};
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
@@ -132,7 +134,7 @@ async fn contradictory_questions_are_errors() {
         assert_eq!(status.code(), Code::InvalidArgument);
         assert!(status.message().contains(field), "{status:?}");
     }
-    let huge = request(&"a".repeat(100_000), ECHO);
+    let huge = request(&"a".repeat(5_000_000), ECHO);
     assert!(client.verify(huge).await.is_err(), "over the cap of a message");
     let large = verdict(
         client
@@ -288,4 +290,87 @@ async fn reflection_lists_what_the_api_serves_and_nothing_else() {
         ),
         "{detail:?}"
     );
+}
+
+fn reasons(responses: impl IntoIterator<Item = VerifyResponse>) -> Vec<String> {
+    let reason = |response: VerifyResponse| match response.verdict.expect("a verdict") {
+        Verdict::Allowed(allowed) => allowed.token_id,
+        Verdict::Refused(refused) => refused.reason,
+    };
+    responses.into_iter().map(reason).collect()
+}
+
+/// A batch is answered as its requests would be one by one, in their order; those that may be early wait together.
+#[tokio::test]
+async fn a_batch_is_answered_in_order() {
+    let sidecar = Sidecar::start().await;
+    let mut client = tcp(&sidecar);
+    let stranger = test_util::TestIssuer::new("stranger").token(&test_util::claims("1.2"));
+    let mut requests = Vec::new();
+    let mut expected = Vec::new();
+    for number in 0..100 {
+        let token_id = format!("1.{number}");
+        let token = sidecar.issuer.token(&test_util::claims(&token_id));
+        requests.extend([request(&token, ECHO), request(&stranger, ECHO), request("", ECHO)]);
+        expected.extend([token_id, "kid_unknown".to_owned(), "token_missing".to_owned()]);
+    }
+    let begun = std::time::Instant::now();
+    let batch = VerifyBatchRequest { requests };
+    let answers = client.verify_batch(batch).await.expect("answers").into_inner();
+    assert_eq!(reasons(answers.responses), expected);
+    // A hundred waits one after another would take twenty seconds.
+    assert!(begun.elapsed().as_secs() < 10, "{:?}", begun.elapsed());
+}
+
+/// A batch has a bound, and names the request that it does not understand.
+#[tokio::test]
+async fn a_batch_that_is_not_understood_is_an_error() {
+    let sidecar = Sidecar::start().await;
+    let mut client = tcp(&sidecar);
+    let good = request(&sidecar.token(), ECHO);
+    let bad = VerifyRequest {
+        peer_certificate_sha256: vec![1],
+        ..good.clone()
+    };
+    for (requests, field) in [
+        (vec![], "requests"),
+        (vec![good.clone(); 1025], "requests"),
+        (vec![good, bad], "requests[1].peer_certificate_sha256"),
+    ] {
+        let status = client
+            .verify_batch(VerifyBatchRequest { requests })
+            .await
+            .expect_err("not understood");
+        assert_eq!(status.code(), Code::InvalidArgument);
+        assert!(status.message().contains(field), "{status:?}");
+    }
+}
+
+/// A stream is answered in order while requests come, and ends at the first that is not understood.
+#[tokio::test]
+async fn a_stream_is_answered_in_order() {
+    let sidecar = Sidecar::start().await;
+    let token = sidecar.token();
+    let asked = |token: &str| VerifyStreamRequest {
+        request: Some(request(token, ECHO)),
+    };
+    let mut requests: Vec<_> = (0..500)
+        .map(|number| asked(if number % 2 == 0 { &token } else { "" }))
+        .collect();
+    requests.push(VerifyStreamRequest::default());
+    requests.push(asked(&token));
+    let stream = tokio_stream::iter(requests);
+    let mut answers = unix(&sidecar)
+        .verify_stream(stream)
+        .await
+        .expect("a stream")
+        .into_inner();
+    for number in 0..500 {
+        let answer = answers.message().await.expect("an answer").expect("an answer");
+        let expected = if number % 2 == 0 { "1.1" } else { "token_missing" };
+        assert_eq!(reasons(answer.response), [expected]);
+    }
+    let end = answers.message().await.expect_err("the end");
+    assert_eq!(end.code(), Code::InvalidArgument);
+    assert!(end.message().contains("request"), "{end:?}");
 }

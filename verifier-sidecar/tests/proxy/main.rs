@@ -17,6 +17,7 @@ mod command;
 mod forms;
 mod hostile;
 mod identity;
+mod observing;
 mod staleness;
 mod stopping;
 mod support;

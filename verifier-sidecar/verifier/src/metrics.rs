@@ -10,7 +10,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 
-use crate::verifier::{Admission, Denied};
+use crate::verifier::{Admission, Decision, Denied};
 
 pub use trust::{register_sync, register_trust, register_warm_start};
 
@@ -75,19 +75,22 @@ impl DecisionMetrics {
         }
     }
 
-    /// Counts a verdict.
-    pub fn count(&self, verdict: &Result<Admission, Denied>) {
-        match verdict {
-            Ok(Admission::Token(_)) => self.allowed.inc(),
-            Ok(Admission::Open) => self.open.inc(),
-            Err(denied) => self
-                .decisions
-                .get_or_create_owned(&DecisionLabels {
-                    decision: "refused",
-                    reason: denied.rejection.reason(),
-                })
-                .inc(),
+    /// Counts a decision.
+    pub fn count(&self, decision: &Decision) {
+        match (&decision.verdict, &decision.observed) {
+            (Ok(Admission::Token(_)), _) => self.allowed.inc(),
+            (Ok(Admission::Open), None) => self.open.inc(),
+            (Ok(Admission::Open), Some(observed)) => self.count_denied("observed", &observed.denied),
+            (Err(denied), _) => self.count_denied("refused", denied),
         };
+    }
+
+    fn count_denied(&self, decision: &'static str, denied: &Denied) -> u64 {
+        let labels = DecisionLabels {
+            decision,
+            reason: denied.rejection.reason(),
+        };
+        self.decisions.get_or_create_owned(&labels).inc()
     }
 
     pub(crate) fn recognized(&self) {

@@ -14,8 +14,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use countersign_core::claims::Claims;
-use countersign_core::names::CertificateThumbprint;
-use countersign_core::requirements::{Access, MethodPath, MethodTable, Requirements, Rule};
+use countersign_core::names::{CertificateThumbprint, ClientId};
+use countersign_core::requirements::{Access, MethodPath, MethodTable, Mode, Requirements, Rule};
 use countersign_core::staleness::{ClassBudget, Stale, StalenessBudget};
 use countersign_core::trust::Epoch;
 use countersign_core::verifier::ClockInDoubt;
@@ -56,6 +56,30 @@ pub struct Decision {
     pub verdict: Result<Admission, Denied>,
     /// The epoch.
     pub epoch: Epoch,
+    /// What it would have been refused for, where the method is only observed ([`Mode::Observe`]): the verdict then lets it pass, as
+    /// one of nobody.
+    pub observed: Option<Observed>,
+}
+
+impl Decision {
+    /// A refusal on `epoch`.
+    #[must_use]
+    pub fn refused(rejection: Rejection, epoch: Epoch) -> Self {
+        Self {
+            verdict: Err(rejection.into()),
+            epoch,
+            observed: None,
+        }
+    }
+}
+
+/// A call that passes only because nothing is enforced.
+#[derive(Clone, Debug)]
+pub struct Observed {
+    /// Why it would be refused.
+    pub denied: Denied,
+    /// Whose it is, as far as a token says that our authority signed.
+    pub client_id: Option<ClientId>,
 }
 
 /// Why a request may not pass.
@@ -228,14 +252,15 @@ impl Verifier {
 
     /// Counts a request that has not even the form of a question.
     pub fn count_refused(&self, rejection: Rejection) {
-        self.metrics.count(&Err(rejection.into()));
+        self.metrics
+            .count(&Decision::refused(rejection, self.trust.epoch()));
     }
 
     /// Decides on what is known now.
     #[must_use]
     pub fn decide(&self, question: &Question<'_>) -> Decision {
-        let decision = self.decide_now(question);
-        self.metrics.count(&decision.verdict);
+        let decision = self.observe(question, self.decide_now(question));
+        self.metrics.count(&decision);
         decision
     }
 
@@ -246,7 +271,8 @@ impl Verifier {
             Err(denied) if may_be_early(denied.rejection) => self.decide_later(question, first).await,
             Ok(_) | Err(_) => first,
         };
-        self.metrics.count(&decision.verdict);
+        let decision = self.observe(question, decision);
+        self.metrics.count(&decision);
         decision
     }
 
@@ -272,7 +298,8 @@ impl Verifier {
         method: MethodPath<'_>,
         peer_certificate: Option<CertificateThumbprint>,
     ) -> Result<(), Denied> {
-        let Access::Protected(requirements) = &self.rule(method).access else {
+        let rule = self.rule(method);
+        let (Access::Protected(requirements), Mode::Enforce) = (&rule.access, rule.mode) else {
             return Ok(());
         };
         let presentation = Presentation {
@@ -314,6 +341,7 @@ impl Verifier {
                 return Decision {
                     verdict: Ok(Admission::Open),
                     epoch: self.trust.epoch(),
+                    observed: None,
                 };
             }
         };
@@ -330,7 +358,36 @@ impl Verifier {
                 .map(Admission::Token)
                 .map_err(|rejection| look.denied(rejection, &requirements.class)),
             epoch: look.epoch(),
+            observed: None,
         }
+    }
+
+    /// Lets what is refused pass where the method is only observed.
+    fn observe(&self, question: &Question<'_>, decision: Decision) -> Decision {
+        let mode = question
+            .method
+            .map_or(Mode::Enforce, |method| self.rule(method).mode);
+        match (decision.verdict, mode) {
+            (Err(denied), Mode::Observe) => Decision {
+                verdict: Ok(Admission::Open),
+                epoch: decision.epoch,
+                observed: Some(Observed {
+                    denied,
+                    client_id: question.token.ok().and_then(|token| self.client_of(token)),
+                }),
+            },
+            (verdict, Mode::Observe | Mode::Enforce) => Decision { verdict, ..decision },
+        }
+    }
+
+    /// Whose token this is, whatever it may be good for.
+    fn client_of(&self, token: &[u8]) -> Option<ClientId> {
+        if let Some(known) = self.tokens.find(token) {
+            return Some(known.authentic.claims().client_id.clone());
+        }
+        let look = self.look();
+        let (_, authentic) = authenticate(token, look.trust(), &self.token_only.class.budget).ok()?;
+        Some(authentic.claims().client_id.clone())
     }
 
     fn verify(

@@ -1,0 +1,142 @@
+//! Methods that are only observed: everything passes, and what would have been refused is told.
+
+use countersign_proto::demo::v1::EchoRequest;
+use countersign_proto::verify::v1::verify_response::Verdict;
+use countersign_proto::verify::v1::verify_service_client::VerifyServiceClient;
+use countersign_proto::verify::v1::{ListObservedRequest, Observed, VerifyRequest};
+use tonic::Code;
+
+use crate::support::raw::{call, envelope, send};
+use crate::support::{ECHO, METHODS, Setup, Sidecar, channel, claims_with, with_token};
+
+const OBSERVED: &str = "/countersign.demo.v1.DemoService/*";
+
+async fn observing() -> Sidecar {
+    Sidecar::with(Setup {
+        top: "default_scopes = [\"demo.admin\"]".to_owned(),
+        more: METHODS.replace(
+            "scopes = [\"demo.call\"]",
+            "scopes = [\"demo.call\"]\nmode = \"observe\"",
+        ),
+        ..Setup::default()
+    })
+    .await
+}
+
+async fn observed(sidecar: &Sidecar) -> Vec<Observed> {
+    let mut api = VerifyServiceClient::new(channel(sidecar.addresses.verify_grpc.expect("an address")));
+    let listed = api
+        .list_observed(ListObservedRequest {})
+        .await
+        .expect("an answer")
+        .into_inner();
+    assert_eq!(listed.others, 0);
+    listed.observed
+}
+
+fn kinds(observed: &[Observed]) -> Vec<(&str, &str, &str, u64)> {
+    let each = observed.iter();
+    let kinds = each.map(|one| {
+        (
+            one.method.as_str(),
+            one.reason.as_str(),
+            one.caller.as_str(),
+            one.calls,
+        )
+    });
+    kinds.collect()
+}
+
+/// Nobody who calls without a token, or with one that is not good for it, is turned away; the service is told of nobody.
+#[tokio::test]
+async fn what_is_only_observed_passes_as_nobodys() {
+    let sidecar = observing().await;
+    let bare = sidecar
+        .client()
+        .echo(EchoRequest::default())
+        .await
+        .expect("it passes");
+    assert_eq!(bare.into_inner().caller.expect("a caller").client_id, "");
+    let poor = sidecar.issuer.token(&claims_with(|claims| claims.scopes.clear()));
+    for _ in 0..2 {
+        let poor = with_token(EchoRequest::default(), &poor);
+        let poor = sidecar.client().echo(poor).await.expect("it passes");
+        assert_eq!(poor.into_inner().caller.expect("a caller").client_id, "");
+    }
+    let good = with_token(EchoRequest::default(), &sidecar.token());
+    let good = sidecar.client().echo(good).await.expect("it passes");
+    assert_eq!(good.into_inner().caller.expect("a caller").client_id, "orders");
+    let seen = observed(&sidecar).await;
+    assert_eq!(
+        kinds(&seen),
+        [
+            (OBSERVED, "scope_insufficient", "orders", 2),
+            (OBSERVED, "token_missing", "127.0.0.1", 1),
+        ]
+    );
+    assert!(
+        seen.iter()
+            .all(|one| one.first_at.is_some() && one.last_at.is_some())
+    );
+}
+
+/// With a certificate, the caller without a token is known by it. Spoofed headers are taken out all the same (G07).
+#[tokio::test]
+async fn who_has_no_token_is_known_by_the_certificate() {
+    let sidecar = observing().await;
+    let answer = sidecar.tls_client("orders").echo(EchoRequest::default()).await;
+    answer.expect("it passes");
+    let seen = observed(&sidecar).await;
+    let [(OBSERVED, "token_missing", caller, 1)] = kinds(&seen)[..] else {
+        panic!("{seen:?}")
+    };
+    assert!(caller.starts_with("spiffe://"), "{caller}");
+
+    let spoofed = call(sidecar.plaintext()).header("x-countersign-client", "root");
+    let answer = send(sidecar.plaintext(), spoofed, envelope(&EchoRequest::default())).await;
+    assert_eq!(answer.expect("an answer").grpc_status(), Some(0));
+    let seen = sidecar.service.seen().pop().expect("a request");
+    assert!(!seen.headers.contains_key("x-countersign-client"));
+}
+
+/// What is enforced is refused beside it, and so is what is no call.
+#[tokio::test]
+async fn everything_else_is_enforced() {
+    let sidecar = observing().await;
+    for (path, code) in [
+        ("/test.Admin/Do", Some(16)),
+        ("/no.Such/Method", Some(16)),
+        ("/countersign.demo.v1.DemoService/Echo?x", Some(3)),
+    ] {
+        let request = call(sidecar.plaintext()).uri(format!("http://service{path}"));
+        let answer = send(sidecar.plaintext(), request, envelope(&EchoRequest::default())).await;
+        assert_eq!(answer.expect("an answer").grpc_status(), code, "{path}");
+    }
+    assert!(observed(&sidecar).await.is_empty());
+}
+
+/// I-18: the API says the same, and what it would say if it were enforced.
+#[tokio::test]
+async fn the_api_says_what_would_be_refused() {
+    let sidecar = observing().await;
+    let mut api = VerifyServiceClient::new(channel(sidecar.addresses.verify_grpc.expect("an address")));
+    for (path, passes) in [(ECHO, true), ("/test.Admin/Do", false)] {
+        let request = VerifyRequest {
+            token: sidecar.issuer.token(&claims_with(|claims| claims.scopes.clear())),
+            path: path.to_owned(),
+            ..VerifyRequest::default()
+        };
+        let answer = api.verify(request).await.expect("an answer").into_inner();
+        let would_refuse = answer.would_refuse.map(|refused| refused.reason);
+        match answer.verdict.expect("a verdict") {
+            Verdict::Allowed(allowed) => {
+                assert!(passes && allowed.client_id.is_empty());
+                assert_eq!(would_refuse.as_deref(), Some("scope_insufficient"));
+            }
+            Verdict::Refused(refused) => {
+                assert!(!passes && would_refuse.is_none());
+                assert_eq!(refused.grpc_code, i32::from(Code::PermissionDenied));
+            }
+        }
+    }
+}
