@@ -35,8 +35,8 @@ use crate::metrics::{self, ConnectionMetrics, ProxyMetrics};
 use crate::observations::Observations;
 use crate::proxy::{Proxy, ProxySettings, Upstream};
 use crate::refusal_log::RefusalLog;
-use agent::Outgoing;
 pub use addresses::Addresses;
+use agent::Outgoing;
 use serving::{Listeners, Services};
 
 /// Why a sidecar does not start.
@@ -78,8 +78,8 @@ impl Busy for StartError {
 /// A sidecar that is built and bound, and does not run yet.
 pub struct App {
     source: TrustSource,
-    outgoing: Outgoing,
     verifier: Arc<Verifier>,
+    outgoing: Outgoing,
     services: Services,
     listeners: Listeners,
     admin: TcpListener,
@@ -126,15 +126,15 @@ impl App {
             addresses: Addresses {
                 listeners: listeners.proxy_addresses(),
                 verify_grpc: listeners.api_address(),
+                verify_unix: config.verify.unix,
                 agent_grpc: listeners.agent_address(),
                 agent_unix: config.agent.unix,
                 outbound: listeners.outbound_addresses(),
-                verify_unix: config.verify.unix,
                 admin: admin_address,
             },
             source,
-            outgoing,
             verifier,
+            outgoing,
             services,
             listeners,
             admin,
@@ -168,8 +168,8 @@ impl App {
         let stop = Shutdown::new();
         let trust = Arc::clone(self.source.trust());
         self.listeners.watch(&background, &stop);
-        self.outgoing.run(&background, &stop);
         background.spawn(self.source.run(stop.token()));
+        self.outgoing.run(&background, &stop);
         let endpoints = admin_endpoints(&trust, &shutdown, self.registry);
         background.spawn(serve_admin(self.admin, endpoints, stop.clone()));
         let health = report_health(self.services.health.clone(), Arc::clone(&trust));
@@ -239,12 +239,12 @@ fn services(
         sync,
         log,
         observations,
-        agent: None,
-        ways_out: Vec::new(),
     })?;
     Ok(Services {
         proxy: Arc::new(proxy),
         api,
+        agent: None,
+        ways_out: Vec::new(),
         health,
         connections: ConnectionMetrics::register(registry),
         clock: Arc::clone(verifier.trust().clock()),

@@ -40,12 +40,12 @@ pub(super) struct File {
     pub(super) staleness: Staleness,
     #[serde(default)]
     pub(super) tokens: Tokens,
+    #[serde(default)]
+    pub(super) verify: Verify,
+    #[serde(default)]
     pub(super) agent: super::agent::File,
     #[serde(default)]
     pub(super) outbound: Vec<super::outbound::File>,
-    #[serde(default)]
-    #[serde(default)]
-    pub(super) verify: Verify,
     #[serde(default)]
     pub(super) limits: Limits,
     #[serde(default)]
