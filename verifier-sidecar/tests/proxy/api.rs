@@ -314,7 +314,7 @@ async fn a_batch_is_answered_in_order() {
         requests.extend([request(&token, ECHO), request(&stranger, ECHO), request("", ECHO)]);
         expected.extend([token_id, "kid_unknown".to_owned(), "token_missing".to_owned()]);
     }
-    let begun = std::time::Instant::now();
+    let begun = tokio::time::Instant::now();
     let batch = VerifyBatchRequest { requests };
     let answers = client.verify_batch(batch).await.expect("answers").into_inner();
     assert_eq!(reasons(answers.responses), expected);
