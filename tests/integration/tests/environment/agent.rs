@@ -15,7 +15,7 @@ use tonic::{Code, Status};
 use crate::start;
 
 /// The identity of the environment's sidecar, which is a client's as well.
-const SIDECAR: &str = "spiffe://dev.countersign.test/countersign/sidecar/demo";
+pub(crate) const SIDECAR: &str = "spiffe://dev.countersign.test/countersign/sidecar/demo";
 
 /// Writes a copy of `config` as `name` beside it, changed.
 fn changed(config: &Path, name: &str, change: impl FnOnce(String) -> String) -> String {
@@ -26,14 +26,20 @@ fn changed(config: &Path, name: &str, change: impl FnOnce(String) -> String) -> 
 }
 
 /// An environment whose sidecar is a client, and gives the app tokens on a socket.
-struct World {
-    dev: Dev,
+pub(crate) struct World {
+    pub(crate) dev: Dev,
     agent: TokenAgentServiceClient<Channel>,
 }
 
 impl World {
     async fn start() -> Self {
+        Self::with(|_dev| String::new()).await
+    }
+
+    /// The same with `more` at the end of the sidecar's configuration.
+    pub(crate) async fn with(more: impl FnOnce(&Dev) -> String) -> Self {
         let mut dev = start().await;
+        let more = more(&dev);
         let grant = ["--spiffe-id", SIDECAR, "--grant", "demo=demo.call"];
         dev.text(&[&["client", "create", "app"][..], &grant].concat());
         dev.kill(dev.environment.processes.sidecar.pid).await;
@@ -41,7 +47,7 @@ impl World {
         let config = changed(
             &dev.environment.processes.sidecar.config,
             "with-agent.toml",
-            |text| format!("{text}\n[agent]\nunix = \"{}\"\n", socket.display()),
+            |text| format!("{text}\n[agent]\nunix = \"{}\"\n{more}", socket.display()),
         );
         dev.restart(&["run", "sidecar", "--config", &config]);
         let endpoint = Endpoint::from_shared(format!("unix://{}", socket.display())).expect("an address");
@@ -53,10 +59,10 @@ impl World {
         Self { dev, agent }
     }
 
-    async fn token(&self) -> Result<GetTokenResponse, Status> {
+    pub(crate) async fn token(&self) -> Result<GetTokenResponse, Status> {
         let request = GetTokenRequest {
             audience: "demo".to_owned(),
-            scopes: Vec::new(),
+            scopes: vec!["demo.call".to_owned()],
         };
         let answer = self.agent.clone().get_token(request).await?;
         Ok(answer.into_inner())

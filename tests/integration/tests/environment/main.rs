@@ -7,6 +7,7 @@ mod certificate;
 mod coming_and_going;
 mod crash;
 mod drill;
+mod outbound;
 mod publishing;
 mod reach;
 mod recovering;
