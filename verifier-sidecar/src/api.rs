@@ -24,7 +24,6 @@ use tonic::service::Routes;
 use tonic_health::server::HealthReporter;
 use tower::ServiceExt as _;
 
-use crate::metrics::OTHER;
 use crate::observations::Observations;
 use crate::refusal_log::RefusalLog;
 use crate::server::Serve;
@@ -109,7 +108,7 @@ impl VerifyService for VerifyApi {
     ) -> Result<tonic::Response<v1::ListObservedResponse>, tonic::Status> {
         let (kinds, others) = self.observations.list();
         let observed = kinds.into_iter().map(|(kind, calls)| v1::Observed {
-            method: kind.method.as_deref().unwrap_or(OTHER).to_owned(),
+            method: kind.method.as_deref().unwrap_or_default().to_owned(),
             reason: kind.reason.to_owned(),
             caller: kind.caller,
             calls: calls.count,

@@ -85,7 +85,7 @@ pub struct ListObservedResponse {
 /// Calls that would have been refused.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Observed {
-    /// The pattern that the configuration has for the method, or `_OTHER`.
+    /// The pattern that the configuration has for the method. Empty: it has none.
     #[prost(string, tag = "1")]
     pub method: ::prost::alloc::string::String,
     /// The stable reason (docs/errors.md).

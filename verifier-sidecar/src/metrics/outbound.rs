@@ -3,9 +3,9 @@
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::registry::Registry;
+use prometheus_client::registry::{Registry, Unit};
 
-use super::{ProxyMetrics, RequestLabels};
+use super::{CALL_DURATIONS, ProxyMetrics, RequestLabels};
 
 impl ProxyMetrics {
     /// Counters for calls out that `registry` shows. Their `method` is the route.
@@ -28,10 +28,19 @@ impl ProxyMetrics {
             "Calls out for which the neighbour could not be reached",
             upstream_failures.clone(),
         );
+        let durations = Family::new_with_constructor(CALL_DURATIONS);
+        registry.register_with_unit(
+            "outbound_request_duration",
+            "From a call out's headers to its end, by route",
+            Unit::Seconds,
+            durations.clone(),
+        );
         Self {
             requests,
             streams,
             upstream_failures,
+            durations,
+            decisions: None,
         }
     }
 }

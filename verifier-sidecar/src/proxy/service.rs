@@ -143,7 +143,9 @@ impl Proxy {
             method: Some(form.method),
             peer_certificate,
         };
+        let asked = Instant::now();
         let decision = within(deadline, self.verifier.decide_patiently(&question)).await?;
+        self.metrics.decided_in(asked.elapsed());
         self.tell(&decision, form.method, peer);
         let admission = decision.verdict?;
         let token = match &admission {

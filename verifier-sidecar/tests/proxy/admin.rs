@@ -68,6 +68,8 @@ async fn metrics_tell_decisions_trust_and_calls() {
         "countersign_token_cache_lookups_total{result=\"miss\"} 2",
         "countersign_requests_total{method=\"/countersign.demo.v1.DemoService/*\",code=\"OK\"} 3",
         "countersign_requests_total{method=\"/countersign.demo.v1.DemoService/*\",code=\"UNAUTHENTICATED\"} 1",
+        "countersign_request_duration_seconds_count{method=\"/countersign.demo.v1.DemoService/*\"} 4",
+        "countersign_decision_duration_seconds_count 4",
         "countersign_epoch 1",
         "countersign_trust_age_seconds 7.0",
         // 2100-01-01, as the certificates of these tests say.
