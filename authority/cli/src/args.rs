@@ -5,6 +5,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use countersign_runtime::config::parse_duration;
 
+use crate::commands::agent::AgentCommand;
 use crate::commands::client::ClientCommand;
 use crate::commands::completions::CompletionsArgs;
 use crate::commands::fleet::FleetArgs;
@@ -72,6 +73,9 @@ pub(crate) enum Talk {
     /// Get tokens, and see what is wrong with one
     #[command(subcommand)]
     Token(TokenCommand),
+    /// Ask the sidecar beside an app for the app's tokens
+    #[command(subcommand)]
+    Agent(AgentCommand),
     /// Register the clients that may ask for tokens
     #[command(subcommand)]
     Client(ClientCommand),
@@ -98,6 +102,7 @@ impl Talk {
         match self {
             Self::Dev(_) => "countersign dev",
             Self::Token(_) => "countersign token",
+            Self::Agent(_) => "countersign agent",
             Self::Client(_) => "countersign client",
             Self::Key(_) => "countersign key",
             Self::Revoke(_) => "countersign revoke",
@@ -146,6 +151,7 @@ mod tests {
         for shown in [
             "dev",
             "token",
+            "agent",
             "client",
             "key",
             "revoke",

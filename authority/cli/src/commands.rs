@@ -1,5 +1,6 @@
 //! The commands, one module for each noun. Each says what it takes, asks the authority, and shows the answer.
 
+pub(crate) mod agent;
 pub(crate) mod client;
 pub(crate) mod completions;
 pub(crate) mod fleet;

@@ -103,6 +103,7 @@ async fn dispatch(command: Talk, output: Output) -> Result<(), Failure> {
     match command {
         Talk::Dev(args) => dev::run(args, output).await,
         Talk::Token(command) => commands::token::run(command, output).await,
+        Talk::Agent(command) => commands::agent::run(command, output).await,
         Talk::Client(command) => commands::client::run(command, output).await,
         Talk::Key(command) => commands::key::run(command, output).await,
         Talk::Revoke(command) => commands::revoke::run(command, output).await,

@@ -184,6 +184,14 @@ impl Dev {
         String::from_utf8(output.stdout).expect("text")
     }
 
+    /// The same of a command that is not about this environment.
+    pub fn plain(&self, arguments: &[&str]) -> String {
+        let output = command(&self.program).args(arguments).output().expect("it runs");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{arguments:?}: {said}");
+        String::from_utf8(output.stdout).expect("text")
+    }
+
     /// The same with `--json`.
     pub fn json(&self, arguments: &[&str]) -> Value {
         serde_json::from_str(&self.text(&[&["--json"], arguments].concat())).expect("JSON")

@@ -134,6 +134,24 @@ async fn a_thousand_callers_cost_the_authority_one_token_and_a_revoked_one_is_re
     );
     assert_eq!(answer.scopes, ["demo.call"]);
     assert_eq!(answer.last_error, "");
+    let agent = format!("unix://{}", world.dev.path("agent.sock").display());
+    let ask = [
+        "agent",
+        "token",
+        "--audience",
+        "demo",
+        "--scope",
+        "demo.call",
+        "--agent",
+        &agent,
+    ];
+    let printed = world.dev.plain(&ask);
+    assert_eq!(printed, format!("{}\n", answer.access_token), "and nothing else");
+    let status = world.dev.plain(&["agent", "status", "--agent", &agent]);
+    assert!(
+        status.contains("demo.call") && status.contains("GOOD FOR"),
+        "{status}"
+    );
     // Of 15 minutes, less ten seconds and those that have passed.
     assert!(
         (800_000..=890_000).contains(&answer.good_for_ms),
