@@ -21,14 +21,13 @@ use hyper::body::Incoming;
 use tonic::body::Body;
 use tonic::server::NamedService as _;
 use tonic::service::Routes;
-use tonic_health::server::HealthReporter;
 use tower::ServiceExt as _;
 
 use crate::observations::Observations;
 use crate::refusal_log::RefusalLog;
 use crate::server::Serve;
 use crate::server::listener::Peer;
-pub(crate) use health::report_health;
+pub(crate) use health::{Health, report_health};
 use judging::{Answers, Place};
 
 /// The longest message: a batch of tokens of the usual size, and a single one of any.
@@ -49,12 +48,13 @@ pub(crate) struct ApiService(Routes);
 
 impl ApiService {
     /// The API with health and reflection. The second value is told whether decisions are made.
-    pub(crate) fn new(api: VerifyApi) -> Result<(Self, HealthReporter), reflection::Error> {
+    pub(crate) fn new(api: VerifyApi) -> Result<(Self, Health), reflection::Error> {
         let verify = VerifyServiceServer::new(api).max_decoding_message_size(MAX_MESSAGE);
         let (reporter, health) = tonic_health::server::health_reporter();
         let routes = Routes::new(verify).add_service(health);
-        let routes = reflection::add(routes, &[VerifyServiceServer::<VerifyApi>::NAME])?;
-        Ok((Self(routes.prepare()), reporter))
+        let service = VerifyServiceServer::<VerifyApi>::NAME;
+        let routes = reflection::add(routes, &[service])?;
+        Ok((Self(routes.prepare()), Health { reporter, service }))
     }
 }
 

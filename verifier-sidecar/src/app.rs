@@ -5,6 +5,7 @@
 
 mod addresses;
 mod agent;
+mod ext_authz;
 mod outbound;
 mod serving;
 
@@ -30,7 +31,7 @@ use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
 
 use crate::api::{ApiService, VerifyApi, report_health};
-use crate::config::Config;
+use crate::config::{Config, ExtAuthzConfig};
 use crate::metrics::{self, ConnectionMetrics, ProxyMetrics};
 use crate::observations::Observations;
 use crate::proxy::{Proxy, ProxySettings, Upstream};
@@ -129,6 +130,8 @@ impl App {
                 verify_unix: config.verify.unix,
                 agent_grpc: listeners.agent_address(),
                 agent_unix: config.agent.unix,
+                ext_authz_grpc: listeners.ext_authz_address(),
+                ext_authz_unix: config.ext_authz.and_then(|ext_authz| ext_authz.unix),
                 outbound: listeners.outbound_addresses(),
                 admin: admin_address,
             },
@@ -200,7 +203,8 @@ pub fn check(config: &Config, clock: &Arc<dyn Clock>) -> Vec<StartError> {
         .listeners
         .iter()
         .filter_map(|listener| listener.tls.as_ref());
-    let listeners = listeners.map(|files| {
+    let ext_authz = config.ext_authz.iter().filter_map(ExtAuthzConfig::tls);
+    let listeners = listeners.chain(ext_authz).map(|files| {
         let tls = ServerTls::load(files, ClientCertificates::Required, Arc::clone(clock));
         tls.map(drop).map_err(StartError::from)
     });
@@ -234,7 +238,9 @@ fn services(
         log: Arc::clone(&log),
         observations: Arc::clone(&observations),
     };
-    let (api, health) = ApiService::new(VerifyApi {
+    let ext_authz = ext_authz::service(config, verifier, &log, &observations, registry)?;
+    let (ext_authz, of_ext_authz) = ext_authz.unzip();
+    let (api, of_api) = ApiService::new(VerifyApi {
         verifier: Arc::clone(verifier),
         sync,
         log,
@@ -245,7 +251,8 @@ fn services(
         api,
         agent: None,
         ways_out: Vec::new(),
-        health,
+        ext_authz,
+        health: [Some(of_api), of_ext_authz].into_iter().flatten().collect(),
         connections: ConnectionMetrics::register(registry),
         clock: Arc::clone(verifier.trust().clock()),
         limits: config.limits,

@@ -6,6 +6,7 @@ mod access;
 mod addresses;
 mod agent;
 mod defaults;
+mod ext_authz;
 mod file;
 mod implied;
 mod outbound;
@@ -31,6 +32,7 @@ use countersign_runtime::config::{Complaints, PeriodOrZero};
 use countersign_runtime::telemetry::TelemetryConfig;
 use countersign_verifier::source::{Authority, TrustSettings};
 use countersign_wire::status::Disclosure;
+pub use ext_authz::ExtAuthzConfig;
 pub use implied::Implied;
 pub use outbound::{LocalAddress, NeighbourConfig, OutboundConfig};
 
@@ -65,6 +67,8 @@ pub struct Config {
     pub verify: VerifyConfig,
     /// Tokens for the service's own calls.
     pub agent: AgentConfig,
+    /// Where Envoy asks, if it does.
+    pub ext_authz: Option<ExtAuthzConfig>,
     /// The ways out to the services that ours calls.
     pub outbound: Vec<OutboundConfig>,
     /// Where the admin port is.
@@ -156,7 +160,8 @@ impl Checker {
     fn config(&mut self, file: &File) -> Option<Config> {
         let expectations = self.expectations(file);
         let authority = self.authority(file);
-        let listeners = self.listeners(&file.listener);
+        let ext_authz = file.ext_authz.as_ref().map(|section| self.ext_authz(section));
+        let listeners = self.listeners(&file.listener, ext_authz.is_some());
         let classes = self.classes(&file.staleness);
         let methods = self.methods(file, &classes);
         let staleness = self.staleness(file, &classes);
@@ -171,13 +176,13 @@ impl Checker {
             .map(|expectations| self.rules(file, expectations));
         let local: Vec<Local> = Local::of_section("verify", verify.unix.as_ref(), verify.grpc)
             .chain(Local::of_section("agent", agent.unix.as_ref(), agent.grpc))
+            .chain(ext_authz.iter().flat_map(ExtAuthzConfig::local))
             .chain(outbound::local(&outbound))
             .collect();
         self.check_distinct(&listeners, &local, admin, upstream.as_ref());
         let checked = file.telemetry.check();
         self.complaints.accept("telemetry", checked);
-        let workers = file.workers.unwrap_or(defaults::WORKERS);
-        self.within("workers", workers, 1, defaults::MAX_WORKERS);
+        let workers = self.workers(file);
         let connections = file
             .limits
             .upstream_connections
@@ -205,6 +210,7 @@ impl Checker {
             token_cache_bytes: file.tokens.cache_bytes.unwrap_or(defaults::TOKEN_CACHE_BYTES),
             verify,
             agent,
+            ext_authz,
             outbound,
             admin: admin?,
             limits,
@@ -312,6 +318,12 @@ impl Checker {
             age: file.connection_age.map_or(usual.age, Into::into),
             drain: file.drain.map_or(usual.drain, Into::into),
         }
+    }
+
+    fn workers(&mut self, file: &File) -> usize {
+        let workers = file.workers.unwrap_or(defaults::WORKERS);
+        self.within("workers", workers, 1, defaults::MAX_WORKERS);
+        workers
     }
 
     fn on_stop(&mut self, trust: &file::Trust) -> OnStop {

@@ -12,6 +12,7 @@
 //!
 //! - `countersign_verifier` holds the trust and decides, the same for everybody who asks.
 //! - [`proxy`] stands before the service; the local API answers it; [`server`] serves both.
+//! - [`ext_authz`] answers Envoy about requests that Envoy holds back.
 //! - [`agent`] gets and keeps tokens for the service's own calls; [`outbound`] adds them to calls.
 //! - [`config`] says how, [`app`] puts the parts together, [`commands`] is the command line.
 
@@ -20,9 +21,10 @@ mod api;
 pub mod app;
 pub mod commands;
 pub mod config;
+pub mod ext_authz;
 pub mod metrics;
-pub mod outbound;
 mod observations;
+pub mod outbound;
 pub mod proxy;
 mod refusal_log;
 pub mod server;

@@ -5,6 +5,7 @@
 //! labels at all (H10).
 
 mod agent;
+mod checks;
 mod outbound;
 mod tls;
 
@@ -21,6 +22,7 @@ use prometheus_client::registry::{Registry, Unit};
 use tokio::time::Instant;
 
 pub(crate) use agent::{AgentMetrics, register_agent};
+pub(crate) use checks::CheckMetrics;
 pub use tls::{TlsParts, register_tls};
 
 /// What passes through the proxy.

@@ -18,5 +18,6 @@ pub(crate) mod upstream;
 pub use headers::TokenForwarding;
 pub use upstream::UpstreamAddress;
 
+pub(crate) use respond::{Refusal, code_name};
 pub(crate) use service::{Proxy, ProxyService, ProxySettings};
 pub(crate) use upstream::{Dial, Upstream};

@@ -74,7 +74,8 @@ fn no_configuration_key_opens_on_failure() {
         let name = name(&path);
         let text = fs::read_to_string(&path).expect("the file is readable");
         for (number, line) in text.lines().enumerate() {
-            let lower = line.to_ascii_lowercase();
+            // Envoy's key may be there to say that it does not.
+            let lower = line.to_ascii_lowercase().replace("failure_mode_allow: false", "");
             if forbidden.iter().any(|word| lower.contains(word)) {
                 found.push(format!("{name}:{}: {}", number + 1, line.trim()));
             }

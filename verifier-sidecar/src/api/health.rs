@@ -6,13 +6,18 @@ use std::time::Duration;
 use countersign_core::freshness::StalenessRules;
 use countersign_core::names::ClassName;
 use countersign_core::staleness::ClassBudget;
-use countersign_proto::verify::v1::verify_service_server::VerifyServiceServer;
 use countersign_verifier::trust::{TrustStatus, TrustStore};
-use tonic::server::NamedService as _;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
-use super::VerifyApi;
+/// The health of a service that needs trust, as the service's listeners tell it.
+#[derive(Clone, Debug)]
+pub(crate) struct Health {
+    /// Is told.
+    pub(crate) reporter: HealthReporter,
+    /// The service's name. Whoever names none is answered the same.
+    pub(crate) service: &'static str,
+}
 
 /// How often health looks at the clock. Trust grows old by time passing, which nobody announces.
 const HEALTH_INTERVAL: Duration = Duration::from_secs(1);
@@ -22,7 +27,7 @@ const FAIR_CHANCE: Duration = Duration::from_secs(10);
 
 /// Keeps gRPC health in step with the trust: serving while calls of the default class are decided. Tells in the log when the
 /// trust begins to be too old for a class, and when it no longer is.
-pub(crate) async fn report_health(reporter: HealthReporter, trust: Arc<TrustStore>) {
+pub(crate) async fn report_health(services: Vec<Health>, trust: Arc<TrustStore>) {
     let mut epochs = trust.changed();
     let mut told = None;
     let mut unconfirmed_since = None;
@@ -40,10 +45,10 @@ pub(crate) async fn report_health(reporter: HealthReporter, trust: Arc<TrustStor
             } else {
                 ServingStatus::NotServing
             };
-            reporter.set_service_status("", serving).await;
-            reporter
-                .set_service_status(VerifyServiceServer::<VerifyApi>::NAME, serving)
-                .await;
+            for Health { reporter, service } in &services {
+                reporter.set_service_status("", serving).await;
+                reporter.set_service_status(service, serving).await;
+            }
             told = Some(news);
         }
         tokio::select! {

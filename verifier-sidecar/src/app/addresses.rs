@@ -17,6 +17,10 @@ pub struct Addresses {
     pub agent_grpc: Option<SocketAddr>,
     /// The token agent's socket.
     pub agent_unix: Option<PathBuf>,
+    /// Where Envoy asks over TCP.
+    pub ext_authz_grpc: Option<SocketAddr>,
+    /// The socket at which Envoy asks.
+    pub ext_authz_unix: Option<PathBuf>,
     /// Where the app makes its calls out, in the order of the configuration; unix sockets are none of them.
     pub outbound: Vec<SocketAddr>,
     /// The admin port.
@@ -40,6 +44,12 @@ impl fmt::Display for Addresses {
         }
         if let Some(path) = &self.agent_unix {
             write!(f, ", agent unix://{}", path.display())?;
+        }
+        if let Some(address) = self.ext_authz_grpc {
+            write!(f, ", ext_authz {address}")?;
+        }
+        if let Some(path) = &self.ext_authz_unix {
+            write!(f, ", ext_authz unix://{}", path.display())?;
         }
         for address in &self.outbound {
             write!(f, ", outbound {address}")?;

@@ -7,19 +7,19 @@ use std::path::Path;
 use std::sync::Arc;
 
 use countersign_core::ports::Clock;
-use countersign_mtls::{ClientCertificates, ClientTls, DEFAULT_WATCH_INTERVAL, ServerTls};
+use countersign_mtls::{ClientCertificates, ClientTls, DEFAULT_WATCH_INTERVAL, ServerTls, TlsFiles};
 use countersign_runtime::Shutdown;
 use countersign_runtime::busy::retry_while_busy;
 use countersign_wire::status::Disclosure;
 use futures_util::future::join_all;
 use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
-use tonic_health::server::HealthReporter;
 
 use super::StartError;
 use crate::agent::AgentService;
-use crate::api::ApiService;
-use crate::config::{Config, ListenerConfig, LocalAddress};
+use crate::api::{ApiService, Health};
+use crate::config::{Config, ExtAuthzConfig, LocalAddress};
+use crate::ext_authz::ExtAuthzService;
 use crate::metrics::{ConnectionMetrics, TlsParts};
 use crate::outbound::{Outbound, OutboundService};
 use crate::proxy::{Proxy, ProxyService};
@@ -33,7 +33,9 @@ pub(super) struct Services {
     pub(super) agent: Option<AgentService>,
     /// In the order of the configuration.
     pub(super) ways_out: Vec<Arc<Outbound>>,
-    pub(super) health: HealthReporter,
+    /// Answers Envoy, if Envoy is to ask.
+    pub(super) ext_authz: Option<ExtAuthzService>,
+    pub(super) health: Vec<Health>,
     pub(super) connections: ConnectionMetrics,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) limits: Limits,
@@ -44,6 +46,7 @@ pub(super) struct Listeners {
     proxy: Vec<(Listener, Disclosure)>,
     api: Vec<Listener>,
     agent: Vec<Listener>,
+    ext_authz: Vec<Listener>,
     /// In the order of the configuration.
     outbound: Vec<Listener>,
     tls: Vec<Arc<ServerTls>>,
@@ -60,47 +63,58 @@ impl Listeners {
             proxy: Vec::new(),
             api: Vec::new(),
             agent: Vec::new(),
+            ext_authz: Vec::new(),
             outbound: Vec::new(),
             tls: Vec::new(),
         };
-        for listener in &config.listeners {
-            listeners
-                .bind_proxy(listener, config.limits, &clock, calls)
-                .await?;
+        let limits = config.limits;
+        for place in &config.listeners {
+            let tls = listeners.tls(place.tls.as_ref(), &clock)?;
+            let listener = bind_tcp(calls, place.address, tls, limits).await?;
+            listeners.proxy.push((listener, place.disclosure));
         }
         let (verify, agent) = (&config.verify, &config.agent);
-        listeners.api = bind_local(calls, verify.grpc, verify.unix.as_deref(), config.limits).await?;
-        listeners.agent = bind_local(calls, agent.grpc, agent.unix.as_deref(), config.limits).await?;
+        listeners.api = bind_local(calls, verify.grpc, verify.unix.as_deref(), limits).await?;
+        listeners.agent = bind_local(calls, agent.grpc, agent.unix.as_deref(), limits).await?;
+        if let Some(ext_authz) = &config.ext_authz {
+            listeners.bind_ext_authz(ext_authz, limits, &clock, calls).await?;
+        }
         for way in &config.outbound {
             let (grpc, unix) = match &way.listen {
                 LocalAddress::Tcp(address) => (Some(*address), None),
                 LocalAddress::Unix(path) => (None, Some(path.as_path())),
             };
-            let bound = bind_local(calls, grpc, unix, config.limits).await?;
+            let bound = bind_local(calls, grpc, unix, limits).await?;
             listeners.outbound.extend(bound);
         }
         Ok(listeners)
     }
 
-    async fn bind_proxy(
+    async fn bind_ext_authz(
         &mut self,
-        config: &ListenerConfig,
+        config: &ExtAuthzConfig,
         limits: Limits,
         clock: &Arc<dyn Clock>,
         calls: &Handle,
     ) -> Result<(), StartError> {
-        let address = config.address;
-        let listener = match &config.tls {
-            None => bound(calls, &address, || Listener::plaintext(address, limits)).await?,
-            Some(files) => {
-                let tls = ServerTls::load(files, ClientCertificates::Required, Arc::clone(clock))?;
-                self.tls.push(Arc::clone(&tls));
-                let bind = || Listener::tls(address, Arc::clone(&tls), limits);
-                bound(calls, &address, bind).await?
-            }
-        };
-        self.proxy.push((listener, config.disclosure));
+        self.ext_authz = bind_local(calls, None, config.unix.as_deref(), limits).await?;
+        if let Some((address, files)) = &config.grpc {
+            let tls = self.tls(files.as_ref(), clock)?;
+            self.ext_authz.push(bind_tcp(calls, *address, tls, limits).await?);
+        }
         Ok(())
+    }
+
+    /// The TLS of a listener with these files, which are followed from then on.
+    fn tls(
+        &mut self,
+        files: Option<&TlsFiles>,
+        clock: &Arc<dyn Clock>,
+    ) -> Result<Option<Arc<ServerTls>>, StartError> {
+        let load = |files| ServerTls::load(files, ClientCertificates::Required, Arc::clone(clock));
+        let tls = files.map(load).transpose()?;
+        self.tls.extend(tls.clone());
+        Ok(tls)
     }
 
     pub(super) fn proxy_addresses(&self) -> Vec<SocketAddr> {
@@ -118,13 +132,18 @@ impl Listeners {
         self.agent.iter().find_map(Listener::address)
     }
 
+    pub(super) fn ext_authz_address(&self) -> Option<SocketAddr> {
+        self.ext_authz.iter().find_map(Listener::address)
+    }
+
     pub(super) fn outbound_addresses(&self) -> Vec<SocketAddr> {
         self.outbound.iter().filter_map(Listener::address).collect()
     }
 
     pub(super) fn tls_parts(&self, authority: Arc<ClientTls>) -> TlsParts {
         let all = self.proxy.iter().map(|(listener, _)| listener);
-        let all = all.chain(&self.api).chain(&self.agent).chain(&self.outbound);
+        let local = self.api.iter().chain(&self.agent).chain(&self.ext_authz);
+        let all = all.chain(local).chain(&self.outbound);
         TlsParts {
             authority,
             listeners: self.tls.clone(),
@@ -158,6 +177,9 @@ impl Listeners {
         for (listener, service) in self.agent.into_iter().zip(services.agent.iter().cycle()) {
             running.push(spawn(calls, listener, service.clone(), terms()));
         }
+        for (listener, service) in self.ext_authz.into_iter().zip(services.ext_authz.iter().cycle()) {
+            running.push(spawn(calls, listener, service.clone(), terms()));
+        }
         for (listener, way) in self.outbound.into_iter().zip(services.ways_out) {
             running.push(spawn(calls, listener, OutboundService::new(way), terms()));
         }
@@ -176,6 +198,24 @@ fn spawn<S: Serve>(
     terms: Terms,
 ) -> tokio::task::JoinHandle<()> {
     calls.spawn(serve(listener, service, terms))
+}
+
+/// Binds an address, with TLS or without.
+async fn bind_tcp(
+    calls: &Handle,
+    address: SocketAddr,
+    tls: Option<Arc<ServerTls>>,
+    limits: Limits,
+) -> Result<Listener, StartError> {
+    match tls {
+        None => bound(calls, &address, || Listener::plaintext(address, limits)).await,
+        Some(tls) => {
+            bound(calls, &address, || {
+                Listener::tls(address, Arc::clone(&tls), limits)
+            })
+            .await
+        }
+    }
 }
 
 /// Binds what is for this machine only.

@@ -60,8 +60,9 @@ impl Local {
 }
 
 impl Checker {
-    pub(super) fn listeners(&mut self, files: &[file::Listener]) -> Vec<ListenerConfig> {
-        if files.is_empty() {
+    /// At least one, unless callers connect to Envoy.
+    pub(super) fn listeners(&mut self, files: &[file::Listener], behind_envoy: bool) -> Vec<ListenerConfig> {
+        if files.is_empty() && !behind_envoy {
             self.complaints
                 .push("listener", "is missing: callers could not connect");
         }
@@ -72,11 +73,7 @@ impl Checker {
     }
 
     fn listener(&mut self, key: &str, file: &file::Listener) -> Option<ListenerConfig> {
-        let tls = file.tls.as_ref().map(|tls| TlsFiles {
-            certificate: self.path(&tls.certificate),
-            private_key: self.path(&tls.private_key),
-            trust_roots: self.path(&tls.trust_roots),
-        });
+        let tls = file.tls.as_ref().map(|tls| self.tls(tls));
         let address_key = format!("{key}.address");
         let address = match (&tls, file.plaintext) {
             (Some(_), false) => self.address(&address_key, &file.address),
@@ -114,7 +111,15 @@ impl Checker {
         }
     }
 
-    fn address(&mut self, key: &str, text: &str) -> Option<SocketAddr> {
+    pub(super) fn tls(&self, tls: &file::Tls) -> TlsFiles {
+        TlsFiles {
+            certificate: self.path(&tls.certificate),
+            private_key: self.path(&tls.private_key),
+            trust_roots: self.path(&tls.trust_roots),
+        }
+    }
+
+    pub(super) fn address(&mut self, key: &str, text: &str) -> Option<SocketAddr> {
         let parsed = text
             .parse()
             .map_err(|_error| "is no address of the form `127.0.0.1:8080` or `[::1]:8080`");

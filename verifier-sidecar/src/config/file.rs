@@ -44,6 +44,7 @@ pub(super) struct File {
     pub(super) verify: Verify,
     #[serde(default)]
     pub(super) agent: super::agent::File,
+    pub(super) ext_authz: Option<super::ext_authz::File>,
     #[serde(default)]
     pub(super) outbound: Vec<super::outbound::File>,
     #[serde(default)]

@@ -44,7 +44,7 @@ pub(crate) fn read<'a>(parts: &Parts, uri: &'a Uri) -> Result<Form<'a>, Refusal>
 }
 
 /// Exactly one name for the server, of a form that every reader takes for the same host and port (G05).
-fn check_authority(authority: Option<&Authority>, headers: &HeaderMap) -> Result<(), Rejection> {
+pub(crate) fn check_authority(authority: Option<&Authority>, headers: &HeaderMap) -> Result<(), Rejection> {
     let authority = authority
         .map(Authority::as_str)
         .filter(|text| is_host_and_port(text));
@@ -85,7 +85,7 @@ fn is_grpc(headers: &HeaderMap) -> bool {
 }
 
 /// The caller's deadline: 1 to 8 digits and a unit (gRPC over HTTP/2, `Timeout`), given once (G12).
-fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, Rejection> {
+pub(crate) fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, Rejection> {
     let mut timeouts = headers.get_all("grpc-timeout").iter();
     match (timeouts.next(), timeouts.next()) {
         (None, _) => Ok(None),

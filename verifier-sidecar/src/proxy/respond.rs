@@ -50,7 +50,8 @@ impl Refusal {
         }
     }
 
-    fn status(&self, disclosure: Disclosure) -> Status {
+    /// The status that the caller sees.
+    pub(crate) fn status(&self, disclosure: Disclosure) -> Status {
         match self {
             Self::Rejected(denied) => denied.status(disclosure),
             Self::Failed(failure) => status::failed(*failure),

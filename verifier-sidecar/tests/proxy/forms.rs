@@ -7,7 +7,7 @@ use http::request::Builder;
 use http::uri::{Authority, PathAndQuery, Scheme};
 
 use crate::support::raw::{self, Answer, Outcome, call, envelope, send, send_fields};
-use crate::support::{ECHO, METHODS, Setup, Sidecar};
+use crate::support::{ECHO, METHODS, Setup, Sidecar, envoy};
 
 const UNIMPLEMENTED: i32 = 12;
 const INVALID_ARGUMENT: i32 = 3;
@@ -19,13 +19,22 @@ fn message() -> Bytes {
     })
 }
 
-/// Sends a good call with a good token, changed by `change`, and checks that the service did not see it.
-async fn refused(sidecar: &Sidecar, change: impl FnOnce(Builder) -> Builder) -> Answer {
+/// Sends a good call with a good token, changed by `change`, and checks that the service did not see it, and that Envoy is answered
+/// the same about it (I-18).
+async fn refused(sidecar: &Sidecar, change: impl Fn(Builder) -> Builder) -> Answer {
     let before = sidecar.service.seen().len();
-    let request = call(sidecar.plaintext()).header("authorization", format!("Bearer {}", sidecar.token()));
-    let answer = send(sidecar.plaintext(), change(request), message())
+    let token = format!("Bearer {}", sidecar.token());
+    let request = || change(call(sidecar.plaintext()).header("authorization", &token));
+    let answer = send(sidecar.plaintext(), request(), message())
         .await
         .expect("an answer");
+    let denied = envoy::denial(sidecar, request()).await.expect("denied");
+    let headers = envoy::headers(&denied);
+    for (name, value) in &answer.headers {
+        if name != "content-type" {
+            assert_eq!(headers.get(name), Some(value), "ext_authz: {name}");
+        }
+    }
     assert_eq!(sidecar.service.seen().len(), before, "{answer:?}");
     assert!(answer.body.is_empty(), "{answer:?}");
     answer

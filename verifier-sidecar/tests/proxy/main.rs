@@ -14,6 +14,7 @@ mod binding;
 mod bodies;
 mod calls;
 mod command;
+mod ext_authz;
 mod forms;
 mod hostile;
 mod identity;

@@ -1,5 +1,6 @@
 //! A sidecar with a service behind it.
 
+pub(crate) mod envoy;
 pub(crate) mod pki;
 pub(crate) mod raw;
 pub(crate) mod service;
@@ -205,6 +206,10 @@ plaintext = true
 [verify]
 unix = "verify.sock"
 grpc = "127.0.0.1:0"
+[ext_authz]
+unix = "ext-authz.sock"
+grpc = "127.0.0.1:0"
+disclose_reasons = true
 {more}
 "#,
         issuer = test_util::ISSUER,

@@ -1,17 +1,19 @@
-//! Tokens through the proxy and through the Verify API: one verdict (I-18), with the status and the reason of each.
+//! Tokens through the proxy, through the Verify API and as Envoy asks about them: one verdict (I-18), with the status and the
+//! reason of each.
 
 use countersign_core::Timestamp;
 use countersign_core::claims::{Claims, Confirmation};
 use countersign_core::jose::encode_segment;
 use countersign_core::names::{CertificateThumbprint, ClientId, Scope, TokenId};
 use countersign_proto::demo::v1::EchoRequest;
+use countersign_proto::envoy::service::auth::v3::DeniedHttpResponse;
 use countersign_proto::verify::v1::verify_response::Verdict;
 use countersign_proto::verify::v1::verify_service_client::VerifyServiceClient;
 use countersign_proto::verify::v1::{Refused, VerifyRequest};
 use countersign_verifier::test_util::{self, START, TestIssuer};
 
 use crate::support::raw::{Answer, call, envelope, send};
-use crate::support::{ECHO, Sidecar, channel, claims_with, reason, with_token};
+use crate::support::{ECHO, Sidecar, channel, claims_with, envoy, reason, with_token};
 
 /// What the proxy answers to these `authorization` fields.
 async fn through_proxy(sidecar: &Sidecar, fields: &[&[u8]]) -> Answer {
@@ -44,8 +46,17 @@ async fn through_api(sidecar: &Sidecar, fields: &[&[u8]]) -> Result<(), Refused>
     }
 }
 
-/// Both faces refuse with `code` and `reason`, and the service sees nothing.
-async fn both_refuse(sidecar: &Sidecar, fields: &[&[u8]], code: i32, expected: &str) {
+/// What Envoy is answered about them: nothing if they pass.
+async fn through_ext_authz(sidecar: &Sidecar, fields: &[&[u8]]) -> Option<DeniedHttpResponse> {
+    let mut request = call(sidecar.plaintext());
+    for field in fields {
+        request = request.header("authorization", *field);
+    }
+    envoy::denial(sidecar, request).await
+}
+
+/// All faces refuse with `code` and `reason`, and the service sees nothing.
+async fn all_refuse(sidecar: &Sidecar, fields: &[&[u8]], code: i32, expected: &str) {
     let name = format!(
         "{:?}",
         fields
@@ -65,6 +76,18 @@ async fn both_refuse(sidecar: &Sidecar, fields: &[&[u8]], code: i32, expected: &
         (refused.grpc_code, refused.reason.as_str()),
         (code, expected),
         "api: {name}"
+    );
+    let denied = through_ext_authz(sidecar, fields).await.expect(&name);
+    let headers = envoy::headers(&denied);
+    for (header, value) in &answer.headers {
+        if header != "content-type" {
+            assert_eq!(headers.get(header), Some(value), "ext_authz: {name}: {header}");
+        }
+    }
+    assert_eq!(
+        denied.status.expect("a status").code,
+        refused.http_status,
+        "ext_authz: {name}"
     );
     assert!(sidecar.service.seen().is_empty(), "{name}");
 }
@@ -87,7 +110,7 @@ async fn credentials_have_one_form() {
         &[b""],
     ];
     for fields in missing {
-        both_refuse(&sidecar, fields, UNAUTHENTICATED, "token_missing").await;
+        all_refuse(&sidecar, fields, UNAUTHENTICATED, "token_missing").await;
     }
     let (good, two_spaces, tab) = (bearer(" "), bearer("  "), bearer("\t"));
     let malformed: &[&[&[u8]]] = &[
@@ -99,12 +122,13 @@ async fn credentials_have_one_form() {
         &[b"Bearer \xc2\xa0x.y.z"],
     ];
     for fields in malformed {
-        both_refuse(&sidecar, fields, UNAUTHENTICATED, "token_malformed").await;
+        all_refuse(&sidecar, fields, UNAUTHENTICATED, "token_malformed").await;
     }
     // T03: the scheme is case-insensitive.
     for scheme in ["bearer", "BEARER", "bEaReR"] {
         let field = format!("{scheme} {token}").into_bytes();
         assert_eq!(through_api(&sidecar, &[&field]).await, Ok(()), "{scheme}");
+        assert_eq!(through_ext_authz(&sidecar, &[&field]).await, None, "{scheme}");
         assert_eq!(
             through_proxy(&sidecar, &[&field]).await.grpc_status(),
             Some(0),
@@ -161,7 +185,7 @@ async fn tokens_of_the_wrong_form_are_malformed() {
             "token_malformed",
         ),
     ] {
-        both_refuse(
+        all_refuse(
             &sidecar,
             &[format!("Bearer {text}").as_bytes()],
             UNAUTHENTICATED,
@@ -176,7 +200,7 @@ async fn tokens_of_the_wrong_form_are_malformed() {
 async fn tokens_over_the_cap_are_too_large() {
     let sidecar = Sidecar::start().await;
     for text in ["a".repeat(8193), ".".repeat(12_000)] {
-        both_refuse(
+        all_refuse(
             &sidecar,
             &[format!("Bearer {text}").as_bytes()],
             8,
@@ -201,7 +225,7 @@ async fn a_changed_token_is_not_accepted() {
     let (input, _) = token.rsplit_once('.').expect("segments");
     let (_, signature) = other.rsplit_once('.').expect("segments");
     let mixed = format!("Bearer {input}.{signature}");
-    both_refuse(&sidecar, &[mixed.as_bytes()], UNAUTHENTICATED, "sig_invalid").await;
+    all_refuse(&sidecar, &[mixed.as_bytes()], UNAUTHENTICATED, "sig_invalid").await;
 }
 
 /// The reason that a token is refused for, and what makes it bad.
@@ -211,7 +235,7 @@ type Case<'a> = (&'a str, &'a dyn Fn(&mut Claims));
 async fn all_refused(sidecar: &Sidecar, code: i32, cases: &[Case<'_>]) {
     for (expected, change) in cases {
         let token = sidecar.issuer.token(&claims_with(|claims| change(claims)));
-        both_refuse(sidecar, &[format!("Bearer {token}").as_bytes()], code, expected).await;
+        all_refuse(sidecar, &[format!("Bearer {token}").as_bytes()], code, expected).await;
     }
 }
 
@@ -304,7 +328,7 @@ async fn signed_nonsense_is_refused() {
             "kid_unknown",
         ),
     ] {
-        both_refuse(
+        all_refuse(
             &sidecar,
             &[format!("Bearer {token}").as_bytes()],
             UNAUTHENTICATED,

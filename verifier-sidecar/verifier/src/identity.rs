@@ -56,19 +56,23 @@ fn value(text: &str) -> Option<HeaderValue> {
 ///
 /// `_` counts as `-`: some servers make variables of headers, in which both are the same.
 fn is_reserved(name: &HeaderName) -> bool {
-    let name = name.as_str().as_bytes();
-    let begins_with = |prefix: &[u8]| {
-        name.len() >= prefix.len()
-            && name
-                .iter()
-                .zip(prefix)
-                .all(|(byte, wanted)| plain(*byte) == *wanted)
-    };
     // Nearly every header ends here.
-    begins_with(b"x-")
-        && (begins_with(b"x-countersign-")
-            || begins_with(b"x-envoy-")
-            || (name.len() == XFCC.len() && begins_with(XFCC)))
+    begins_with(name, b"x-")
+        && (is_ours(name)
+            || begins_with(name, b"x-envoy-")
+            || (name.as_str().len() == XFCC.len() && begins_with(name, XFCC)))
+}
+
+/// Whether `name` is one of ours, in any spelling.
+#[must_use]
+pub fn is_ours(name: &HeaderName) -> bool {
+    begins_with(name, b"x-countersign-")
+}
+
+fn begins_with(name: &HeaderName, prefix: &[u8]) -> bool {
+    let name = name.as_str().as_bytes();
+    let is_same = |(byte, wanted): (&u8, &u8)| plain(*byte) == *wanted;
+    name.len() >= prefix.len() && name.iter().zip(prefix).all(is_same)
 }
 
 const XFCC: &[u8] = b"x-forwarded-client-cert";

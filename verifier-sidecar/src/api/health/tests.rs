@@ -66,7 +66,11 @@ async fn trust_that_grows_old_is_told_in_the_log() {
     let store = TrustStore::new(rules, Arc::new(staleness), Arc::<SetClock>::clone(&clock));
     let store = Arc::new(store);
     let (reporter, _health) = tonic_health::server::health_reporter();
-    tokio::spawn(report_health(reporter, Arc::clone(&store)));
+    let service = "test.Service";
+    tokio::spawn(report_health(
+        vec![Health { reporter, service }],
+        Arc::clone(&store),
+    ));
     let told = async || {
         tokio::time::sleep(3 * HEALTH_INTERVAL).await;
         log.levels()

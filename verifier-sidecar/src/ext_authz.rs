@@ -1,0 +1,239 @@
+//! Envoy's external authorization (`envoy.service.auth.v3`): the decision that the proxy would make, about requests that Envoy
+//! holds back (I-18).
+//!
+//! ```text
+//! Envoy -- CheckRequest --> request (form) -> verdict -> answer --> headers set and removed, or a denial; metadata
+//! ```
+//!
+//! INVARIANT (always an answer): what is asked is answered with a decision, never with an rpc that fails. Envoy would take that
+//! for an outage, and may be configured to let requests pass then. What is not understood is denied (I-16, G48).
+
+mod answer;
+mod certificate;
+mod request;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use countersign_core::trust::Epoch;
+use countersign_core::{Rejection, bearer};
+use countersign_mtls::PeerIdentity;
+use countersign_proto::envoy::service::auth::v3::authorization_server::{Authorization, AuthorizationServer};
+use countersign_proto::envoy::service::auth::v3::{CheckRequest, CheckResponse};
+use countersign_verifier::verifier::{Decision, Question, Verifier};
+use countersign_wire::status::{self, Disclosure, Failure};
+use countersign_wire::{encoding, framing, reflection};
+use futures_util::stream;
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, HeaderValue, Request, Response};
+use hyper::body::Incoming;
+use tonic::Code;
+use tonic::body::Body;
+use tonic::server::NamedService as _;
+use tonic::service::Routes;
+use tower::ServiceExt as _;
+
+use crate::api::Health;
+use crate::metrics::{CheckMetrics, MethodLabel};
+use crate::observations::{Observations, Origin};
+use crate::proxy::{Refusal, TokenForwarding, code_name, request as form};
+use crate::refusal_log::{RefusalLog, Refused};
+use crate::server::Serve;
+use crate::server::listener::Peer;
+use request::{Asked, Kind};
+
+/// The largest question read. Envoy takes 60 KiB of headers by default, some of which stand in a question twice, and a certificate.
+/// Bodies have no place in it.
+const LARGEST_QUESTION: usize = 128 * 1024;
+
+/// The only method.
+const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
+
+/// What the operator chose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct CheckSettings {
+    /// How much refused callers are told.
+    pub(crate) disclosure: Disclosure,
+    /// Whether the service sees tokens.
+    pub(crate) tokens: TokenForwarding,
+    /// Whether certificates are what Envoy says.
+    pub(crate) certificates: Certificates,
+}
+
+/// Who is believed about a caller's certificate. Tokens may be bound to one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Certificates {
+    /// Nobody: no caller has one.
+    Ignored,
+    /// Envoy, which verifies certificates before it asks.
+    Envoys,
+}
+
+/// What decides on Envoy's questions.
+#[derive(Debug)]
+pub(crate) struct Checks {
+    pub(crate) verifier: Arc<Verifier>,
+    pub(crate) settings: CheckSettings,
+    pub(crate) metrics: CheckMetrics,
+    pub(crate) log: Arc<RefusalLog>,
+    pub(crate) observations: Arc<Observations>,
+}
+
+/// The authorization service as one listener serves it.
+#[derive(Clone, Debug)]
+pub(crate) struct ExtAuthzService {
+    routes: Routes,
+    checks: Arc<Checks>,
+}
+
+impl ExtAuthzService {
+    /// The service with health and reflection. The second value is told whether decisions are made.
+    pub(crate) fn new(checks: Arc<Checks>) -> Result<(Self, Health), reflection::Error> {
+        let server =
+            AuthorizationServer::from_arc(Arc::clone(&checks)).max_decoding_message_size(LARGEST_QUESTION);
+        let (reporter, health) = tonic_health::server::health_reporter();
+        let routes = Routes::new(server).add_service(health);
+        let service = AuthorizationServer::<Checks>::NAME;
+        let routes = reflection::add(routes, &[service])?.prepare();
+        Ok((Self { routes, checks }, Health { reporter, service }))
+    }
+}
+
+impl Serve for ExtAuthzService {
+    type Body = Body;
+
+    async fn call(&self, request: Request<Incoming>, _peer: Arc<Peer>) -> Response<Body> {
+        let is_check = request.uri().path() == CHECK;
+        let answer = match encoding::check(request.headers()) {
+            Err(refused) => refused.into_http(),
+            Ok(()) => match self.routes.clone().oneshot(request).await {
+                Ok(answer) => answer,
+                Err(error) => {
+                    tracing::error!(%error, "the authorization service failed");
+                    status::failed(Failure::Internal).into_http()
+                }
+            },
+        };
+        // What is too large, compressed or no protobuf does not get as far as a handler.
+        if is_check && has_failed(answer.headers()) {
+            let malformed = Rejection::RequestMalformed.into();
+            let denial = framing::framed(&self.checks.refuse_form(&malformed, Kind::Http, None));
+            return framing::response(stream::iter([Ok(denial)]));
+        }
+        answer
+    }
+}
+
+/// Whether an rpc ended without a message.
+fn has_failed(headers: &HeaderMap) -> bool {
+    headers.get("grpc-status").is_some_and(|status| status != "0")
+}
+
+#[tonic::async_trait]
+impl Authorization for Checks {
+    async fn check(
+        &self,
+        request: tonic::Request<CheckRequest>,
+    ) -> Result<tonic::Response<CheckResponse>, tonic::Status> {
+        let patience = patience(request.metadata().as_ref());
+        let answer = match Asked::read(request.into_inner()) {
+            Ok(asked) => self.answer(&asked, patience).await,
+            Err((rejection, kind)) => self.refuse_form(&rejection.into(), kind, None),
+        };
+        Ok(tonic::Response::new(answer))
+    }
+}
+
+/// How long a decision may wait for a newer epoch: three quarters of the time after which Envoy gives up, so that the answer is
+/// ours and not an outage.
+fn patience(headers: &HeaderMap) -> Duration {
+    let timeout = form::timeout(headers).ok().flatten();
+    timeout.map_or(Duration::MAX, |timeout| timeout / 4 * 3)
+}
+
+impl Checks {
+    async fn answer(&self, asked: &Asked, patience: Duration) -> CheckResponse {
+        let method = match asked.method() {
+            Ok(method) => method,
+            Err(refusal) => return self.refuse_form(&refusal, asked.kind, asked.remote),
+        };
+        let fields = asked.headers().get_all(AUTHORIZATION);
+        let peer = self.peer(asked);
+        let question = Question {
+            token: bearer::from_authorization(fields.iter().map(HeaderValue::as_bytes)),
+            method: Some(method),
+            peer_certificate: peer.as_ref().map(|peer| peer.thumbprint),
+        };
+        let decision = self.decide(&question, patience).await;
+        let refused = |denied| Refused {
+            denied,
+            method: Some(method),
+            remote: asked.remote,
+            epoch: decision.epoch,
+        };
+        let pattern = self.verifier.rule(method).pattern.clone();
+        if let Some(observed) = &decision.observed {
+            self.log.tell_observed(&refused(&observed.denied));
+            let origin = Origin {
+                peer: peer.as_ref().and_then(|peer| peer.spiffe_id.as_ref()),
+                remote: asked.remote,
+            };
+            let now = self.verifier.trust().clock().now();
+            self.observations.note(pattern.clone(), observed, origin, now);
+        }
+        match &decision.verdict {
+            Ok(admission) => {
+                self.metrics.answered(MethodLabel(pattern), code_name(Code::Ok));
+                answer::allowed(admission, &decision, asked.headers(), self.settings.tokens)
+            }
+            Err(denied) => {
+                self.log.tell(&refused(denied));
+                let refusal = denied.clone().into();
+                self.deny(&refusal, asked.kind, MethodLabel(pattern), decision.epoch)
+            }
+        }
+    }
+
+    /// Waits for a newer epoch where that may change the verdict, and decides without it when Envoy's patience is nearly over.
+    async fn decide(&self, question: &Question<'_>, patience: Duration) -> Decision {
+        let deciding = self.verifier.decide_patiently(question);
+        match tokio::time::timeout(patience, deciding).await {
+            Ok(decision) => decision,
+            Err(_elapsed) => self.verifier.decide(question),
+        }
+    }
+
+    fn peer(&self, asked: &Asked) -> Option<PeerIdentity> {
+        match self.settings.certificates {
+            Certificates::Ignored => None,
+            Certificates::Envoys => {
+                let now = self.verifier.trust().now().ok()?;
+                certificate::read(&asked.certificate, now)
+            }
+        }
+    }
+
+    /// Denies a request for its form, which comes before the token.
+    fn refuse_form(&self, refusal: &Refusal, kind: Kind, remote: Option<SocketAddr>) -> CheckResponse {
+        let epoch = self.verifier.trust().epoch();
+        if let Refusal::Rejected(denied) = refusal {
+            self.verifier.count_refused(denied.rejection);
+            self.log.tell(&Refused {
+                denied,
+                method: None,
+                remote,
+                epoch,
+            });
+        }
+        self.deny(refusal, kind, MethodLabel(None), epoch)
+    }
+
+    fn deny(&self, refusal: &Refusal, kind: Kind, label: MethodLabel, epoch: Epoch) -> CheckResponse {
+        self.metrics.answered(label, refusal.code());
+        answer::denied(refusal, kind, epoch, self.settings.disclosure)
+    }
+}
+
+#[cfg(test)]
+mod tests;
