@@ -229,7 +229,7 @@ impl Agent {
         self.0.limits
     }
 
-    /// Keeps tokens until `stop`, and a moment longer for requests that are under way.
+    /// Keeps tokens until `stop`. Who waits for one then is told so.
     pub(crate) async fn run(self, stop: CancellationToken) {
         stop.cancelled().await;
         self.0.stop.cancel();
@@ -249,13 +249,13 @@ impl Agent {
     }
 
     async fn wait(&self, slot: &Slot) -> Result<Arc<Fetched>, Unavailable> {
+        // Nearly always it ends here.
+        if let Answer::Token(token) = self.answer(slot, &slot.kept.borrow()) {
+            return Ok(token);
+        }
         let mut changes = slot.kept.subscribe();
         loop {
-            let now = self.clock().elapsed();
-            slot.touch(now);
-            let answer = changes
-                .borrow_and_update()
-                .answer(now, |token| standing(token, self));
+            let answer = self.answer(slot, &changes.borrow_and_update());
             match answer {
                 Answer::Token(token) => return Ok(token),
                 Answer::Unavailable(unavailable) => return Err(unavailable),
@@ -268,6 +268,13 @@ impl Agent {
                 () = self.0.stop.cancelled() => return Err(stopping()),
             }
         }
+    }
+
+    /// What somebody who asks for `slot` now is told.
+    fn answer(&self, slot: &Slot, kept: &Kept) -> Answer {
+        let now = self.clock().elapsed();
+        slot.touch(now);
+        kept.answer(now, |token| standing(token, self))
     }
 
     /// The slot of `key`: the one there is, or a new one if there is room.
