@@ -5,8 +5,10 @@ go 1.25.0
 tool (
 	github.com/fullstorydev/grpcurl/cmd/grpcurl
 	github.com/itchyny/gojq/cmd/gojq
+	google.golang.org/grpc/cmd/protoc-gen-go-grpc
 	google.golang.org/grpc/interop/client
 	google.golang.org/grpc/interop/server
+	google.golang.org/protobuf/cmd/protoc-gen-go
 )
 
 require (
@@ -189,6 +191,7 @@ require (
 	google.golang.org/genproto/googleapis/api v0.0.0-20260526163538-3dc84a4a5aaa // indirect
 	google.golang.org/genproto/googleapis/rpc v0.0.0-20260825221802-da73d73af1c5 // indirect
 	google.golang.org/grpc v1.83.2 // indirect
+	google.golang.org/grpc/cmd/protoc-gen-go-grpc v1.6.2 // indirect
 	google.golang.org/protobuf v1.36.12 // indirect
 	gopkg.in/yaml.v3 v3.0.1 // indirect
 )

@@ -9,8 +9,13 @@ if ! command -v go >/dev/null; then
   printf 'tests/interop needs Go, at least the version that go.mod names\n' >&2
   exit 1
 fi
+if ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
+  printf 'tests/interop needs Python 3 with venv and pip\n' >&2
+  exit 1
+fi
 mkdir -p "$root/target/interop/bin"
-for tool in ./collector ./mtls github.com/fullstorydev/grpcurl/cmd/grpcurl github.com/itchyny/gojq/cmd/gojq; do
+for tool in ./collector ./mtls github.com/fullstorydev/grpcurl/cmd/grpcurl github.com/itchyny/gojq/cmd/gojq \
+  google.golang.org/protobuf/cmd/protoc-gen-go google.golang.org/grpc/cmd/protoc-gen-go-grpc; do
   GOFLAGS=-mod=readonly go build -trimpath -o "$root/target/interop/bin/${tool##*/}" "$tool"
 done
 for side in client server; do
@@ -45,7 +50,7 @@ export FAKETIME_LIBRARY
 
 status=0
 results=
-for test in grpcurl otlp readme drill restored stopped clock streams loss grpc_go; do
+for test in grpcurl clients layer otlp readme drill restored stopped clock streams loss grpc_go; do
   printf '\n==== %s.sh\n' "$test"
   ./"$test.sh" | tee "$root/target/interop/$test.log" || status=1
   results+=$(tail -n 1 "$root/target/interop/$test.log")$'\n'
