@@ -50,6 +50,7 @@ Usage: countersign [OPTIONS] <COMMAND>
 Commands:
   dev          Start a whole development environment: authority, sidecar and a demo service
   token        Get tokens, and see what is wrong with one
+  agent        Ask the sidecar beside an app for the app's tokens
   client       Register the clients that may ask for tokens
   key          Move signing keys through their life
   revoke       Take tokens back

@@ -1,5 +1,7 @@
 //! Envoy's questions about requests, as Envoy asks them with `encode_raw_headers`.
 
+use std::collections::BTreeMap;
+
 use countersign_proto::envoy::config::core::v3::{HeaderMap as RawHeaders, HeaderValue as RawHeader};
 use countersign_proto::envoy::service::auth::v3::attribute_context::{HttpRequest, Request};
 use countersign_proto::envoy::service::auth::v3::authorization_client::AuthorizationClient;
@@ -82,6 +84,21 @@ pub(crate) fn denied(answer: CheckResponse) -> Option<DeniedHttpResponse> {
             panic!("another answer than the status says: {other:?}")
         }
     }
+}
+
+/// What `headers` say, less the content type. The metadata in details comes in any order.
+pub(crate) fn said(headers: &HeaderMap) -> BTreeMap<String, String> {
+    use tonic_types::StatusExt as _;
+    let status = tonic::Status::from_header_map(headers);
+    let info = status.and_then(|status| status.get_details_error_info());
+    let metadata = info.map(|info| info.metadata.into_iter().collect::<BTreeMap<_, _>>());
+    let plain = headers
+        .iter()
+        .filter(|(name, _)| !["content-type", "grpc-status-details-bin"].contains(&name.as_str()))
+        .map(|(name, value)| (name.to_string(), format!("{value:?}")));
+    plain
+        .chain([("metadata".to_owned(), format!("{metadata:?}"))])
+        .collect()
 }
 
 /// Its headers.
