@@ -240,7 +240,9 @@ fn advice_for_reason(reason: &str) -> Option<&'static str> {
             "verifiers hold a later or another state than the authority's store: `countersign-authority recover` on its machine"
         }
         "authority_unreachable" => "see whether the authority runs, and whether the sidecar reaches it",
-        "too_many_tokens" => "see `countersign agent status`, and `agent.max_tokens` in the sidecar's configuration",
+        "too_many_tokens" => {
+            "see `countersign agent status`, and `agent.max_tokens` in the sidecar's configuration"
+        }
         "store_unavailable" => "see the authority's log and disk",
         _ => return None,
     })

@@ -582,6 +582,9 @@ fn methods_are_enforced_unless_it_is_said_otherwise() {
     };
     use countersign_core::requirements::Mode::{Enforce, Observe};
     assert_eq!(modes(""), [Observe, Enforce, Enforce, Enforce]);
-    assert_eq!(modes("mode = \"observe\"\n"), [Observe, Enforce, Observe, Observe]);
+    assert_eq!(
+        modes("mode = \"observe\"\n"),
+        [Observe, Enforce, Observe, Observe]
+    );
     assert!(complaints_about("[[method]]\npath = \"/a.B/C\"\nmode = \"off\"\n").contains("mode"));
 }
