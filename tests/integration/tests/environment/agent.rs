@@ -92,6 +92,27 @@ impl World {
             .and_then(|line| line.rsplit(' ').next());
         count.map_or(0, |count| count.parse().expect("a number"))
     }
+
+    /// What so many callers are given who ask at once.
+    async fn tokens_at_once(&self, callers: usize) -> Vec<String> {
+        let calls: Vec<_> = (0..callers)
+            .map(|_| {
+                let mut agent = self.agent.clone();
+                tokio::spawn(async move {
+                    let request = GetTokenRequest {
+                        audience: "demo".to_owned(),
+                        scopes: vec!["demo.call".to_owned()],
+                    };
+                    agent.get_token(request).await.expect("a token").into_inner()
+                })
+            })
+            .collect();
+        let mut tokens = Vec::new();
+        for call in calls {
+            tokens.push(call.await.expect("no panic").access_token);
+        }
+        tokens
+    }
 }
 
 /// Issue 4, 5: any number of callers cause one request at the authority. I-08: a token that was revoked is not given out any more,
@@ -100,22 +121,7 @@ impl World {
 async fn a_thousand_callers_cost_the_authority_one_token_and_a_revoked_one_is_replaced() {
     let world = World::start().await;
     let before = world.issued().await;
-    let calls: Vec<_> = (0..1000)
-        .map(|_| {
-            let mut agent = world.agent.clone();
-            tokio::spawn(async move {
-                let request = GetTokenRequest {
-                    audience: "demo".to_owned(),
-                    scopes: vec!["demo.call".to_owned()],
-                };
-                agent.get_token(request).await.expect("a token").into_inner()
-            })
-        })
-        .collect();
-    let mut tokens = Vec::new();
-    for call in calls {
-        tokens.push(call.await.expect("no panic").access_token);
-    }
+    let tokens = world.tokens_at_once(1000).await;
     let first = tokens.first().expect("one").clone();
     assert!(tokens.iter().all(|token| *token == first));
     assert_eq!(world.issued().await, before + 1);
