@@ -92,6 +92,8 @@ pub struct ListenerConfig {
     pub tls: Option<TlsFiles>,
     /// How much refused callers are told.
     pub disclosure: Disclosure,
+    /// Whether nothing but gRPC is taken.
+    pub grpc_only: bool,
 }
 
 /// Where the local API is.

@@ -10,7 +10,6 @@ use countersign_core::ports::Clock;
 use countersign_mtls::{ClientCertificates, ClientTls, DEFAULT_WATCH_INTERVAL, ServerTls, TlsFiles};
 use countersign_runtime::Shutdown;
 use countersign_runtime::busy::retry_while_busy;
-use countersign_wire::status::Disclosure;
 use futures_util::future::join_all;
 use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
@@ -18,7 +17,7 @@ use tokio_util::task::TaskTracker;
 use super::StartError;
 use crate::agent::AgentService;
 use crate::api::{ApiService, Health};
-use crate::config::{Config, ExtAuthzConfig, LocalAddress};
+use crate::config::{Config, ExtAuthzConfig, ListenerConfig, LocalAddress};
 use crate::ext_authz::ExtAuthzService;
 use crate::metrics::{ConnectionMetrics, TlsParts};
 use crate::outbound::{Outbound, OutboundService};
@@ -43,7 +42,7 @@ pub(super) struct Services {
 
 /// Everything that is bound, the admin port apart.
 pub(super) struct Listeners {
-    proxy: Vec<(Listener, Disclosure)>,
+    proxy: Vec<(Listener, ListenerConfig)>,
     api: Vec<Listener>,
     agent: Vec<Listener>,
     ext_authz: Vec<Listener>,
@@ -71,7 +70,7 @@ impl Listeners {
         for place in &config.listeners {
             let tls = listeners.tls(place.tls.as_ref(), &clock)?;
             let listener = bind_tcp(calls, place.address, tls, limits).await?;
-            listeners.proxy.push((listener, place.disclosure));
+            listeners.proxy.push((listener, place.clone()));
         }
         let (verify, agent) = (&config.verify, &config.agent);
         listeners.api = bind_local(calls, verify.grpc, verify.unix.as_deref(), limits).await?;
@@ -167,8 +166,8 @@ impl Listeners {
             drain: shutdown.token(),
         };
         let mut running = Vec::new();
-        for (listener, disclosure) in self.proxy {
-            let service = ProxyService::new(Arc::clone(&services.proxy), disclosure);
+        for (listener, place) in self.proxy {
+            let service = ProxyService::new(Arc::clone(&services.proxy), place.disclosure);
             running.push(spawn(calls, listener, service, terms()));
         }
         for listener in self.api {

@@ -98,6 +98,7 @@ impl Checker {
             address: address?,
             tls,
             disclosure,
+            grpc_only: file.grpc_only,
         })
     }
 

@@ -72,6 +72,8 @@ pub(super) struct Listener {
     #[serde(default)]
     pub(super) plaintext: bool,
     pub(super) disclose_reasons: Option<bool>,
+    #[serde(default)]
+    pub(super) grpc_only: bool,
 }
 
 #[derive(Debug, Deserialize)]
