@@ -20,6 +20,9 @@ use crate::watch::{TlsHealth, Watched};
 pub enum ClientCertificates {
     /// Every client, from one of the trust roots; without it the handshake fails.
     Required,
+    /// Those who have one, from one of the trust roots. One that does not hold fails the handshake as where they are required;
+    /// who shows none has no identity.
+    Optional,
     /// No client. Peers have no identity then, and the trust roots are not read.
     None,
 }
@@ -40,7 +43,7 @@ impl ServerTls {
         clients: ClientCertificates,
         clock: Arc<dyn Clock>,
     ) -> Result<Arc<Self>, TlsError> {
-        let with_roots = clients == ClientCertificates::Required;
+        let with_roots = clients != ClientCertificates::None;
         let judge = Arc::clone(&clock);
         let build = Box::new(move |material| configuration(material, clients, &judge));
         let watched = Arc::new(Watched::load("server", files, with_roots, build)?);
@@ -102,9 +105,14 @@ fn configuration(
         .map_err(TlsError::Rustls)?;
     let builder = match clients {
         ClientCertificates::None => builder.with_no_client_auth(),
-        ClientCertificates::Required => {
+        ClientCertificates::Required | ClientCertificates::Optional => {
             let roots = Arc::new(material.trust_roots);
-            let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider()).build();
+            let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider());
+            let verifier = match clients {
+                ClientCertificates::Optional => verifier.allow_unauthenticated(),
+                ClientCertificates::Required | ClientCertificates::None => verifier,
+            };
+            let verifier = verifier.build();
             let verifier = verifier.map_err(|e| TlsError::Rustls(rustls::Error::General(e.to_string())))?;
             builder.with_client_cert_verifier(Arc::new(ClientVerifier(verifier)))
         }

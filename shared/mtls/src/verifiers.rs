@@ -29,6 +29,10 @@ pub(crate) struct WrongServer {
 pub(crate) struct ClientVerifier(pub(crate) Arc<dyn ClientCertVerifier>);
 
 impl ClientCertVerifier for ClientVerifier {
+    fn client_auth_mandatory(&self) -> bool {
+        self.0.client_auth_mandatory()
+    }
+
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         // Names of roots in the clear tell a stranger about us, and no client of ours chooses by them.
         &[]

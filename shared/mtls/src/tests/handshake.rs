@@ -4,8 +4,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::pki::{Authority, Leaf, dns, other_name, self_signed, uri};
-use super::rig::{Server, Stranger, echo, eventually, refused, server};
-use crate::{HandshakeFailure, PeerIdentity};
+use super::rig::{Server, Stranger, echo, eventually, refused, server, server_for};
+use crate::{ClientCertificates, HandshakeFailure, Limits, PeerIdentity};
 
 fn named(params: &mut CertificateParams) {
     params.subject_alt_names = vec![uri("spiffe://test/client")];
@@ -75,6 +75,44 @@ async fn a_certificate_that_does_not_hold_is_refused_in_the_handshake() {
     ] {
         check_refused(&server, what, leaf.as_ref(), reason).await;
     }
+}
+
+/// S01 to S05 where certificates are optional: nobody is who shows none, and one that is shown has to hold all the same.
+#[tokio::test]
+async fn who_shows_no_certificate_is_nobody_where_none_is_needed() {
+    use HandshakeFailure::{CertificateNotInForce, CertificateUntrusted, IdentityRefused};
+    let mut server = server_for(ClientCertificates::Optional, Limits::default()).await;
+    let past = server
+        .root
+        .leaf(|params| params.not_after = rcgen::date_time_ymd(2025, 12, 31));
+    let two = server.root.leaf(|params| {
+        params.subject_alt_names = vec![uri("spiffe://test/a"), uri("spiffe://test/b")];
+    });
+    for (what, leaf, reason) in [
+        ("S02 self-signed", self_signed(named), CertificateUntrusted),
+        (
+            "S03 unknown authority",
+            Authority::root("other").leaf(named),
+            CertificateUntrusted,
+        ),
+        ("S04 expired", past, CertificateNotInForce),
+        ("S10 two identities", two, IdentityRefused),
+    ] {
+        check_refused(&server, what, Some(&leaf), reason).await;
+    }
+    let mut theirs = Stranger::new(&server.root, None)
+        .connect(server.address)
+        .await
+        .expect("S01 none");
+    let (mut ours, peer) = server.listener.accept().await.expect("accepted");
+    echo(&mut theirs, &mut ours).await.expect("alive");
+    assert_eq!(peer.identity, None);
+    let leaf = server.root.workload("orders");
+    let identity = admitted(&mut server, &leaf).await;
+    assert_eq!(
+        identity.spiffe_id.expect("SPIFFE ID").as_str(),
+        "spiffe://test/orders"
+    );
 }
 
 /// S06 to S08: so is one whose chain or purpose is not right.

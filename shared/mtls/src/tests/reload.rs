@@ -151,4 +151,5 @@ fn without_client_certificates_no_roots_are_needed() {
     let load = |clients| ServerTls::load(&folder.files, clients, SetClock::at(NOW));
     assert!(load(ClientCertificates::None).is_ok());
     assert!(load(ClientCertificates::Required).is_err());
+    assert!(load(ClientCertificates::Optional).is_err());
 }

@@ -80,7 +80,7 @@ pub(crate) fn write(path: &Path, content: impl AsRef<[u8]>) {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).expect("mode");
 }
 
-/// A server that requires certificates of one root, with its listener.
+/// A server that takes certificates of one root, with its listener.
 pub(crate) struct Server {
     pub(crate) root: Authority,
     pub(crate) tls: Arc<ServerTls>,
@@ -96,15 +96,14 @@ pub(crate) async fn server() -> Server {
 }
 
 pub(crate) async fn server_with(limits: Limits) -> Server {
+    server_for(ClientCertificates::Required, limits).await
+}
+
+pub(crate) async fn server_for(clients: ClientCertificates, limits: Limits) -> Server {
     let root = Authority::root("root");
     let folder = Folder::with(&root.workload("server"), &root.pem);
     let clock = SetClock::at(NOW);
-    let tls = ServerTls::load(
-        &folder.files,
-        ClientCertificates::Required,
-        Arc::<SetClock>::clone(&clock),
-    )
-    .expect("loaded");
+    let tls = ServerTls::load(&folder.files, clients, Arc::<SetClock>::clone(&clock)).expect("loaded");
     let any_port = "127.0.0.1:0".parse().expect("address");
     let listener = TlsListener::bind(any_port, Arc::clone(&tls), limits)
         .await
