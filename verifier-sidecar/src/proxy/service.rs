@@ -155,6 +155,7 @@ impl Proxy {
                 admitted: admitted.clone(),
                 uri: uri.clone(),
                 peer_certificate,
+                renewal: None,
             }),
         };
         Ok(Passed {

@@ -222,6 +222,7 @@ impl Shared {
             admitted,
             uri,
             peer_certificate,
+            renewal: None,
         }
         .refused()
         .boxed()

@@ -10,13 +10,14 @@
 //!
 //! - [`trust`], [`sync`] and [`cache`] keep what decisions are made on; [`source`] puts the three together.
 //! - [`verifier`] decides, the same for everybody who asks; [`token_cache`] spares it signatures.
-//! - [`watch`] looks at a long call again; [`identity`] is what a service is told of its caller.
+//! - [`watch`] looks at a long call again, and [`renewal`] brings it newer tokens; [`identity`] is what a service is told of its caller.
 
 pub mod cache;
 pub mod defaults;
 pub mod identity;
 pub mod key_uses;
 pub mod metrics;
+pub mod renewal;
 pub mod source;
 pub mod sync;
 #[cfg(any(test, feature = "test-util"))]

@@ -2,7 +2,8 @@
 //!
 //! The decision is made again at the token's expiry, whenever the trust changes, and when the trust is about to be too old for
 //! the method's class; so a stream outlives its revocation no longer than a new call would (I-29, G31, G32). In its first second a
-//! call is not looked at again, whatever happens: a stream that has just begun may go on for that much longer.
+//! call is not looked at again, whatever happens: a stream that has just begun may go on for that much longer. A caller who named
+//! the call may present a newer token for it, which is then looked at in the other's place ([`crate::renewal`]).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use countersign_core::requirements::MethodPath;
 use http::Uri;
 use tokio::time::sleep;
 
+use crate::renewal::Renewal;
 use crate::verifier::{Admitted, Denied, Verifier};
 
 /// How long a call goes on before its token is looked at again. Nearly every call ends within that, and costs no more
@@ -34,24 +36,40 @@ pub struct TokenWatch {
     pub uri: Uri,
     /// The certificate of the connection.
     pub peer_certificate: Option<CertificateThumbprint>,
+    /// Brings newer tokens, if the caller has given the call a name.
+    pub renewal: Option<Renewal>,
 }
 
 impl TokenWatch {
     /// Waits until the token is no longer good for the call.
-    pub async fn refused(self) -> Denied {
-        sleep(self.good_for().min(SHORT_CALL)).await;
+    pub async fn refused(mut self) -> Denied {
+        self.go_on_for(SHORT_CALL).await;
         let mut epochs = self.verifier.trust().changed();
         loop {
             if let Err(denied) = self.judge_again() {
                 return denied;
             }
             tokio::select! {
-                () = sleep(self.good_for().min(UNSEEN)) => {}
+                () = self.go_on_for(UNSEEN) => {}
                 changed = epochs.changed() => if changed.is_err() {
                     // The store is gone, and with it whatever could still be known.
                     return Rejection::TrustCold.into();
                 }
             }
+        }
+    }
+
+    /// Lets the call be until its token may have ended, at most for `longest`, or until there is a newer one.
+    async fn go_on_for(&mut self, longest: Duration) {
+        let pause = sleep(self.good_for().min(longest));
+        let Some(renewal) = &mut self.renewal else {
+            return pause.await;
+        };
+        tokio::select! {
+            // First the newer token: where both are there, the older one has just ended.
+            biased;
+            newer = renewal.newer() => self.admitted = newer,
+            () = pause => {}
         }
     }
 
@@ -113,6 +131,7 @@ mod tests {
             admitted,
             uri,
             peer_certificate: None,
+            renewal: None,
         };
         let over = tokio::spawn(watch.refused());
         sleep(SHORT_CALL * 2).await;
