@@ -52,6 +52,14 @@ pub mod agent {
     }
 }
 
+/// Newer tokens for open streams.
+pub mod stream {
+    /// Version 1.
+    pub mod v1 {
+        include!("gen/countersign.stream.v1.rs");
+    }
+}
+
 /// A service to try things on.
 pub mod demo {
     /// Version 1.

@@ -103,6 +103,8 @@ pub enum Failure {
     RouteUnknown,
     /// A call out that has a credential already.
     TokenPresent,
+    /// The caller has no stream of that name.
+    StreamUnknown,
     /// The caller's deadline has passed.
     DeadlineExceeded,
     /// Not a gRPC method: another HTTP method or path.
@@ -115,7 +117,7 @@ pub enum Failure {
 
 impl Failure {
     /// Every failure.
-    pub const ALL: [Self; 39] = [
+    pub const ALL: [Self; 40] = [
         Self::NoIdentity,
         Self::NotAnOperator,
         Self::NotAVerifier,
@@ -151,6 +153,7 @@ impl Failure {
         Self::TooManyTokens,
         Self::RouteUnknown,
         Self::TokenPresent,
+        Self::StreamUnknown,
         Self::DeadlineExceeded,
         Self::MethodUnknown,
         Self::EncodingUnsupported,
@@ -196,6 +199,7 @@ impl Failure {
             Self::TooManyTokens => "too_many_tokens",
             Self::RouteUnknown => "route_unknown",
             Self::TokenPresent => "token_present",
+            Self::StreamUnknown => "stream_unknown",
             Self::DeadlineExceeded => "deadline_exceeded",
             Self::MethodUnknown => "method_unknown",
             Self::EncodingUnsupported => "encoding_unsupported",
@@ -212,6 +216,7 @@ impl Failure {
             | Self::SecretUnknown
             | Self::KeyUnknown
             | Self::DrillUnknown
+            | Self::StreamUnknown
             | Self::VerifierUnknown => Code::NotFound,
             Self::TooManySecrets
             | Self::KeyAlreadyPrepared
@@ -283,6 +288,7 @@ impl Failure {
             Self::TooManyTokens => "as many tokens are kept as may be",
             Self::RouteUnknown => "no route leads there",
             Self::TokenPresent => "the call has an `authorization` already",
+            Self::StreamUnknown => "there is no stream of that name",
             Self::DeadlineExceeded => "the deadline has passed",
             Self::MethodUnknown => "there is no such method",
             Self::EncodingUnsupported => "messages are not taken compressed",
