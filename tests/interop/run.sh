@@ -14,7 +14,7 @@ if ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
   exit 1
 fi
 mkdir -p "$root/target/interop/bin"
-for tool in ./collector ./mtls github.com/fullstorydev/grpcurl/cmd/grpcurl github.com/itchyny/gojq/cmd/gojq \
+for tool in ./collector ./h2spec ./mtls github.com/fullstorydev/grpcurl/cmd/grpcurl github.com/itchyny/gojq/cmd/gojq \
   google.golang.org/protobuf/cmd/protoc-gen-go google.golang.org/grpc/cmd/protoc-gen-go-grpc; do
   GOFLAGS=-mod=readonly go build -trimpath -o "$root/target/interop/bin/${tool##*/}" "$tool"
 done
@@ -50,7 +50,7 @@ export FAKETIME_LIBRARY
 
 status=0
 results=
-for test in grpcurl clients layer otlp readme drill restored stopped clock streams loss grpc_go envoy; do
+for test in grpcurl clients layer otlp readme drill restored stopped clock streams loss grpc_go envoy h2spec; do
   printf '\n==== %s.sh\n' "$test"
   ./"$test.sh" | tee "$root/target/interop/$test.log" || status=1
   results+=$(tail -n 1 "$root/target/interop/$test.log")$'\n'
