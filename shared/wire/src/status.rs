@@ -4,18 +4,20 @@
 //! Each status carries exactly one `google.rpc.ErrorInfo` of the domain [`DOMAIN`]. Its `reason` is the stable reason in
 //! upper case, as that message's grammar asks; the metadata entry `reason` holds it as it stands in metrics and logs.
 
+mod http;
 mod no_token;
 
 use std::collections::HashMap;
 use std::time::Duration;
 
+use ::http::{HeaderMap, HeaderValue};
 use countersign_core::issuing::IssueError;
 use countersign_core::staleness::Stale;
 use countersign_core::{Outcome, Rejection};
-use http::{HeaderMap, HeaderValue};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
 
+pub use http::{JSON, http_status, http_status_of, json};
 pub use no_token::{NoToken, no_token, not_called, read_no_token};
 
 /// The `domain` of every `ErrorInfo`.
@@ -373,18 +375,6 @@ pub const fn code(outcome: Outcome) -> Code {
         Outcome::Denied => Code::PermissionDenied,
         Outcome::TooLarge => Code::ResourceExhausted,
         Outcome::Unavailable => Code::Unavailable,
-    }
-}
-
-/// The HTTP status for an outcome.
-#[must_use]
-pub const fn http_status(outcome: Outcome) -> u16 {
-    match outcome {
-        Outcome::Invalid => 400,
-        Outcome::Unauthenticated => 401,
-        Outcome::Denied => 403,
-        Outcome::TooLarge => 431,
-        Outcome::Unavailable => 503,
     }
 }
 
