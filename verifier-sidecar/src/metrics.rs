@@ -4,6 +4,7 @@
 //! a caller chooses: methods that the configuration does not name are `_OTHER`, and clients, tokens and keys are no
 //! labels at all (H10).
 
+mod access_log;
 mod agent;
 mod checks;
 mod outbound;
@@ -21,6 +22,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 use tokio::time::Instant;
 
+pub(crate) use access_log::AccessLogMetrics;
 pub(crate) use agent::{AgentMetrics, register_agent};
 pub(crate) use checks::CheckMetrics;
 pub use tls::{TlsParts, register_tls};
