@@ -232,6 +232,7 @@ fn services(
         settings: ProxySettings {
             longest_timeout: config.longest_timeout,
             tokens: config.tokens,
+            identity_headers: Arc::new(config.identity_headers.clone()),
             traced: config.traced,
         },
         metrics: Arc::new(ProxyMetrics::register(registry)),

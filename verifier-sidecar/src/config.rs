@@ -8,6 +8,7 @@ mod agent;
 mod defaults;
 mod ext_authz;
 mod file;
+mod identity_headers;
 mod implied;
 mod outbound;
 mod staleness;
@@ -30,6 +31,7 @@ use countersign_mtls::files::read_public;
 use countersign_runtime::config::environment::Environment;
 use countersign_runtime::config::{Complaints, PeriodOrZero};
 use countersign_runtime::telemetry::TelemetryConfig;
+use countersign_verifier::identity::IdentityHeaders;
 use countersign_verifier::source::{Authority, TrustSettings};
 use countersign_wire::status::Disclosure;
 pub use ext_authz::ExtAuthzConfig;
@@ -41,6 +43,7 @@ use crate::server::Limits;
 use addresses::Local;
 use countersign_verifier::sync::{HEARTBEAT_PERIOD, OnStop};
 use file::File;
+use staleness::Classes;
 
 /// What a sidecar is built from.
 #[derive(Clone, Debug)]
@@ -59,6 +62,8 @@ pub struct Config {
     pub upstream: (UpstreamAddress, usize),
     /// Whether the service sees tokens.
     pub tokens: TokenForwarding,
+    /// Under which names it is told of its callers.
+    pub identity_headers: IdentityHeaders,
     /// The longest deadline that a caller can set.
     pub longest_timeout: Duration,
     /// Memory for tokens whose signature was checked before.
@@ -161,21 +166,18 @@ impl Checker {
     /// Nothing only after a complaint. Everything is looked at before anything is given up.
     fn config(&mut self, file: &File) -> Option<Config> {
         let expectations = self.expectations(file);
-        let authority = self.authority(file);
         let ext_authz = file.ext_authz.as_ref().map(|section| self.ext_authz(section));
         let listeners = self.listeners(&file.listener, ext_authz.is_some());
         let classes = self.classes(&file.staleness);
         let methods = self.methods(file, &classes);
-        let staleness = self.staleness(file, &classes);
+        let trust = self.trust(file, expectations.as_ref(), &classes);
         let upstream = self.upstream(&file.upstream);
+        let identity_headers = self.identity_headers(&file.identity_headers);
         let verify = self.verify(&file.verify);
         let agent = self.agent(&file.agent);
         let outbound = self.outbound(&file.outbound);
         let admin = self.loopback("admin", &file.admin);
         let limits = self.limits(&file.limits);
-        let rules = expectations
-            .as_ref()
-            .map(|expectations| self.rules(file, expectations));
         let local: Vec<Local> = Local::of_section("verify", verify.unix.as_ref(), verify.grpc)
             .chain(Local::of_section("agent", agent.unix.as_ref(), agent.grpc))
             .chain(ext_authz.iter().flat_map(ExtAuthzConfig::local))
@@ -191,23 +193,14 @@ impl Checker {
             .unwrap_or(defaults::UPSTREAM_CONNECTIONS);
         self.within("limits.upstream_connections", connections, 1, 1024);
         Some(Config {
-            trust: TrustSettings {
-                authority: authority?,
-                trust_domain: expectations.as_ref()?.trust_domain.clone(),
-                audience: expectations.as_ref()?.audience.clone(),
-                state_dir: self.path(&file.state_dir),
-                warm_start: file.trust.warm_start.as_deref().map(|path| self.path(path)),
-                on_stop: self.on_stop(&file.trust),
-                rules: rules?,
-                staleness: Arc::new(staleness),
-                heartbeat: file.trust.heartbeat.map_or(HEARTBEAT_PERIOD, Into::into),
-            },
+            trust: trust?,
             expectations: expectations?,
             unused_classes: classes.unused(file),
             listeners,
             methods,
             upstream: (upstream?, connections),
             tokens: forwarding(&file.tokens),
+            identity_headers,
             longest_timeout: file.limits.timeout.map_or(defaults::LONGEST_TIMEOUT, Into::into),
             token_cache_bytes: file.tokens.cache_bytes.unwrap_or(defaults::TOKEN_CACHE_BYTES),
             verify,
@@ -252,6 +245,30 @@ impl Checker {
             max_lifetime,
             leeway,
             several_audiences: file.tokens.several_audiences,
+        })
+    }
+
+    fn trust(
+        &mut self,
+        file: &File,
+        expectations: Option<&Expectations>,
+        classes: &Classes,
+    ) -> Option<TrustSettings> {
+        let authority = self.authority(file);
+        let staleness = self.staleness(file, classes);
+        let on_stop = self.on_stop(&file.trust);
+        let expectations = expectations?;
+        let rules = self.rules(file, expectations);
+        Some(TrustSettings {
+            authority: authority?,
+            trust_domain: expectations.trust_domain.clone(),
+            audience: expectations.audience.clone(),
+            state_dir: self.path(&file.state_dir),
+            warm_start: file.trust.warm_start.as_deref().map(|path| self.path(path)),
+            on_stop,
+            rules,
+            staleness: Arc::new(staleness),
+            heartbeat: file.trust.heartbeat.map_or(HEARTBEAT_PERIOD, Into::into),
         })
     }
 

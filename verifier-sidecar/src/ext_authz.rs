@@ -21,6 +21,7 @@ use countersign_core::{Rejection, bearer};
 use countersign_mtls::PeerIdentity;
 use countersign_proto::envoy::service::auth::v3::authorization_server::{Authorization, AuthorizationServer};
 use countersign_proto::envoy::service::auth::v3::{CheckRequest, CheckResponse};
+use countersign_verifier::identity::IdentityHeaders;
 use countersign_verifier::verifier::{Decision, Question, Verifier};
 use countersign_wire::status::{self, Disclosure, Failure};
 use countersign_wire::{encoding, framing, reflection};
@@ -75,6 +76,8 @@ pub enum Certificates {
 pub(crate) struct Checks {
     pub(crate) verifier: Arc<Verifier>,
     pub(crate) settings: CheckSettings,
+    /// Under which names services are told of their callers.
+    pub(crate) identity_headers: IdentityHeaders,
     pub(crate) metrics: CheckMetrics,
     pub(crate) log: Arc<RefusalLog>,
     pub(crate) observations: Arc<Observations>,
@@ -185,7 +188,8 @@ impl Checks {
         match &decision.verdict {
             Ok(admission) => {
                 self.metrics.answered(MethodLabel(pattern), code_name(Code::Ok));
-                answer::allowed(admission, &decision, asked.headers(), self.settings.tokens)
+                let names = &self.identity_headers;
+                answer::allowed(admission, &decision, asked.headers(), names, self.settings.tokens)
             }
             Err(denied) => {
                 self.log.tell(&refused(denied));

@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use countersign_core::requirements::MethodPath;
+use countersign_verifier::identity::IdentityHeaders;
 use http::uri::Authority;
 
 use crate::agent::{Agent, Slot};
@@ -45,6 +46,8 @@ pub(crate) struct Outbound {
     routes: Vec<Leading>,
     agent: Agent,
     settings: OutboundSettings,
+    /// What an app may not say of itself.
+    identity_headers: Arc<IdentityHeaders>,
     metrics: Arc<ProxyMetrics>,
 }
 
@@ -75,6 +78,7 @@ impl Outbound {
             neighbour,
             agent,
             settings,
+            identity_headers: Arc::default(),
             metrics,
         }
     }

@@ -31,6 +31,7 @@ pub(super) fn service(
             tokens: config.tokens,
             certificates: ext_authz.certificates,
         },
+        identity_headers: config.identity_headers.clone(),
         metrics: CheckMetrics::register(registry),
         log: Arc::clone(log),
         observations: Arc::clone(observations),

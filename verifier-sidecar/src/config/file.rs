@@ -41,6 +41,8 @@ pub(super) struct File {
     #[serde(default)]
     pub(super) tokens: Tokens,
     #[serde(default)]
+    pub(super) identity_headers: super::identity_headers::File,
+    #[serde(default)]
     pub(super) verify: Verify,
     #[serde(default)]
     pub(super) agent: super::agent::File,

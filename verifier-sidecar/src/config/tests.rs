@@ -7,6 +7,7 @@ use countersign_core::freshness::StalenessRules;
 use super::*;
 
 mod agent;
+mod identity_headers;
 mod outbound;
 mod staleness;
 

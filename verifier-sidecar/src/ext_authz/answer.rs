@@ -14,7 +14,7 @@ use countersign_proto::envoy::service::auth::v3::check_response::HttpResponse;
 use countersign_proto::envoy::service::auth::v3::{CheckResponse, DeniedHttpResponse, OkHttpResponse};
 use countersign_proto::envoy::r#type::v3::HttpStatus;
 use countersign_proto::google::rpc::Status;
-use countersign_verifier::identity::{self, CLIENT, SCOPES, SUBJECT, TOKEN_ID};
+use countersign_verifier::identity::{CLIENT, IdentityHeaders, SCOPES, SUBJECT, TOKEN_ID};
 use countersign_verifier::verifier::{Admission, Decision, Denied};
 use countersign_wire::status::{self, Disclosure};
 use http::header::{ALLOW, AUTHORIZATION, CONTENT_TYPE, HeaderName, RETRY_AFTER};
@@ -31,14 +31,16 @@ pub(super) fn allowed(
     admission: &Admission,
     decided: &Decision,
     headers: &HeaderMap,
+    names: &IdentityHeaders,
     tokens: TokenForwarding,
 ) -> CheckResponse {
     let mut told = HeaderMap::new();
     if let Admission::Token(admitted) = admission {
-        admitted.identity().insert_into(&mut told);
+        names.tell(admitted.identity(), &mut told);
     }
     // Those that we set are overwritten; Envoy removes after it has set.
-    let mut removed: Vec<String> = reserved(headers)
+    let mut removed: Vec<String> = reserved(headers, names)
+        .into_iter()
         .filter(|name| !told.contains_key(name))
         .map(|name| name.as_str().to_owned())
         .collect();
@@ -55,16 +57,18 @@ pub(super) fn allowed(
     }
 }
 
-/// The names by which a service is told of its caller: ours, and whatever else the request has of that prefix. Envoy may have been
-/// told not to show all of its headers.
-fn reserved(headers: &HeaderMap) -> impl Iterator<Item = HeaderName> {
-    let ours = [SUBJECT, CLIENT, SCOPES, TOKEN_ID];
-    let others = headers
-        .keys()
-        .filter(|name| identity::is_ours(name) && !ours.contains(name))
-        .cloned()
-        .collect::<Vec<_>>();
-    ours.into_iter().chain(others)
+/// The names that a service could take for our word: those that are chosen, the usual ones, and whatever else the request has of
+/// them. Envoy may have been told not to show all of its headers.
+fn reserved(headers: &HeaderMap, names: &IdentityHeaders) -> Vec<HeaderName> {
+    let mut reserved: Vec<HeaderName> = names.names().cloned().collect();
+    let usual = [SUBJECT, CLIENT, SCOPES, TOKEN_ID].into_iter();
+    let others = headers.keys().filter(|name| names.claim(name)).cloned();
+    for name in usual.chain(others) {
+        if !reserved.contains(&name) {
+            reserved.push(name);
+        }
+    }
+    reserved
 }
 
 /// Does not let a request of this kind pass.

@@ -16,6 +16,7 @@ use countersign_verifier::test_util::{
     self, SCOPE, SetClock, TestIssuer, claims, empty_store, revoke_token, trust,
 };
 use countersign_verifier::trust::TrustStore;
+use http::HeaderName;
 use prometheus_client::registry::Registry;
 use prost_types::value::Kind as ValueKind;
 use prost_types::{ListValue, Value};
@@ -58,6 +59,7 @@ impl Asking {
         let checks = Checks {
             verifier,
             settings,
+            identity_headers: IdentityHeaders::default(),
             metrics: CheckMetrics::register(&mut Registry::default()),
             log: Arc::default(),
             observations: Arc::default(),

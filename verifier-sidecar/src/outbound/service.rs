@@ -144,6 +144,7 @@ impl Outbound {
         let mut request = Request::new(RequestBody {
             incoming,
             over: over.clone(),
+            identity_headers: Arc::clone(&self.identity_headers),
         });
         *request.method_mut() = parts.method;
         *request.uri_mut() = self

@@ -2,9 +2,11 @@
 
 use std::convert::Infallible;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use countersign_verifier::identity::IdentityHeaders;
 use countersign_wire::status::{Disclosure, Failure};
 use futures_util::FutureExt as _;
 use http_body::{Body, Frame, SizeHint};
@@ -33,6 +35,8 @@ pub(crate) enum BrokenOff {
 pub(crate) struct RequestBody {
     pub(crate) incoming: Incoming,
     pub(crate) over: Over,
+    /// What callers may not say of themselves.
+    pub(crate) identity_headers: Arc<IdentityHeaders>,
 }
 
 impl Body for RequestBody {
@@ -50,7 +54,7 @@ impl Body for RequestBody {
         let frame = Pin::new(&mut self.incoming).poll_frame(cx);
         frame.map_err(BrokenOff::Caller).map_ok(|mut frame| {
             if let Some(trailers) = frame.trailers_mut() {
-                headers::prepare_trailers(trailers);
+                headers::prepare_trailers(trailers, &self.identity_headers);
             }
             frame
         })

@@ -3,7 +3,7 @@
 use http::header::{AUTHORIZATION, TE};
 use http::{HeaderMap, HeaderValue};
 
-use countersign_verifier::identity::{Identity, strip_reserved};
+use countersign_verifier::identity::{Identity, IdentityHeaders};
 
 /// What becomes of the `authorization` of a judged request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,26 +15,33 @@ pub enum TokenForwarding {
 }
 
 /// Makes a request's headers ready for the service.
-pub(crate) fn prepare(headers: &mut HeaderMap, identity: Option<&Identity>, tokens: TokenForwarding) {
-    strip_reserved(headers);
+pub(crate) fn prepare(
+    headers: &mut HeaderMap,
+    names: &IdentityHeaders,
+    identity: Option<&Identity>,
+    tokens: TokenForwarding,
+) {
+    names.strip(headers);
     if tokens == TokenForwarding::Withhold {
         headers.remove(AUTHORIZATION);
     }
     // Some proxies in front of us drop it; gRPC servers may insist on it (G11).
     headers.insert(TE, HeaderValue::from_static("trailers"));
     if let Some(identity) = identity {
-        identity.insert_into(headers);
+        names.tell(identity, headers);
     }
 }
 
 /// The same for the trailers of a request: they are no place for credentials (G29).
-pub(crate) fn prepare_trailers(trailers: &mut HeaderMap) {
-    strip_reserved(trailers);
+pub(crate) fn prepare_trailers(trailers: &mut HeaderMap, names: &IdentityHeaders) {
+    names.strip(trailers);
     trailers.remove(AUTHORIZATION);
 }
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderName;
+
     use super::*;
 
     /// T08, G29: the token is the header's alone.
@@ -43,8 +50,10 @@ mod tests {
         let mut trailers = HeaderMap::new();
         trailers.insert(AUTHORIZATION, HeaderValue::from_static("Bearer x"));
         trailers.insert("x-countersign-subject", HeaderValue::from_static("x"));
+        trailers.insert("x-user", HeaderValue::from_static("x"));
         trailers.insert("checksum", HeaderValue::from_static("1"));
-        prepare_trailers(&mut trailers);
+        let names = IdentityHeaders::named([Some(HeaderName::from_static("x-user")), None, None, None]);
+        prepare_trailers(&mut trailers, &names);
         assert_eq!(trailers.len(), 1);
     }
 }

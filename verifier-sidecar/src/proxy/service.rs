@@ -6,6 +6,7 @@ use std::time::Duration;
 use countersign_core::bearer;
 use countersign_core::requirements::MethodPath;
 use countersign_runtime::trace_context;
+use countersign_verifier::identity::IdentityHeaders;
 use countersign_verifier::watch::TokenWatch;
 use countersign_wire::status::{Disclosure, Failure};
 use http::header::AUTHORIZATION;
@@ -31,12 +32,14 @@ use crate::server::listener::Peer;
 use countersign_verifier::verifier::{Admission, Decision, Question, Verifier};
 
 /// What the operator chose.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct ProxySettings {
     /// The longest deadline that a caller can set.
     pub(crate) longest_timeout: Duration,
     /// Whether the service sees tokens.
     pub(crate) tokens: TokenForwarding,
+    /// Under which names it is told of its callers.
+    pub(crate) identity_headers: Arc<IdentityHeaders>,
     /// Whether calls have spans.
     pub(crate) traced: bool,
 }
@@ -241,7 +244,8 @@ impl Passed {
             Admission::Open => None,
             Admission::Token(admitted) => Some(admitted.identity()),
         };
-        headers::prepare(&mut headers, identity, proxy.settings.tokens);
+        let names = &proxy.settings.identity_headers;
+        headers::prepare(&mut headers, names, identity, proxy.settings.tokens);
         if let Some(clamped) = self.timeout {
             headers.insert("grpc-timeout", timeout_value(clamped));
         }
@@ -252,6 +256,7 @@ impl Passed {
         let body = RequestBody {
             incoming,
             over: over.clone(),
+            identity_headers: Arc::clone(names),
         };
         let mut request = Request::new(body);
         *request.method_mut() = parts.method;

@@ -6,7 +6,7 @@ use countersign_proto::demo::v1::EchoRequest;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::support::raw::{call, envelope, send};
-use crate::support::{Setup, Sidecar, claims_with, with_token};
+use crate::support::{ECHO, METHODS, Setup, Sidecar, claims_with, with_token};
 
 fn message() -> Bytes {
     envelope(&EchoRequest::default())
@@ -78,6 +78,39 @@ async fn identity_headers_of_callers_do_not_pass() {
             .filter(|name| name.as_str().starts_with("x-countersign-"))
             .count();
         assert_eq!(told, if authenticated { 4 } else { 0 });
+    }
+}
+
+/// T18, G07: the same under names that the operator chose: of the caller they come from us alone, in headers and in trailers.
+#[tokio::test]
+async fn the_service_is_told_under_the_names_that_were_chosen() {
+    let names = "[identity_headers]\nsubject = \"X-User\"\nclient = \"team_client\"\nscopes = \"\"\n";
+    let setup = Setup {
+        more: format!("{METHODS}{names}"),
+        ..Setup::default()
+    };
+    let sidecar = Sidecar::with(setup).await;
+    let spoofed = ["x-user", "X_User", "team-client", "x-countersign-scopes"];
+    for (path, authenticated) in [(ECHO, true), ("/test.Open/Do", false)] {
+        let mut request = call(sidecar.plaintext()).uri(format!("http://service{path}"));
+        for name in spoofed {
+            request = request.header(name, "spoofed").header(name, "spoofed again");
+        }
+        if authenticated {
+            request = request.header("authorization", format!("Bearer {}", sidecar.token()));
+        }
+        send(sidecar.plaintext(), request, message())
+            .await
+            .expect("an answer");
+        let seen = sidecar.service.seen().pop().expect("a request").headers;
+        assert!(!format!("{seen:?}").contains("spoofed"), "{seen:?}");
+        let told = |name: &str| seen.get(name).map(|value| value.to_str().expect("text"));
+        let expected = |value| authenticated.then_some(value);
+        assert_eq!(told("x-user"), expected("client:test.example.com/orders"));
+        assert_eq!(told("team_client"), expected("orders"));
+        assert_eq!(told("x-countersign-token-id"), expected("1.1"));
+        assert_eq!(told("x-countersign-scopes"), None);
+        assert_eq!(told("x-countersign-subject"), None);
     }
 }
 

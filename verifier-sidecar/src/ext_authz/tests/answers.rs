@@ -102,6 +102,46 @@ async fn what_is_not_told_is_removed() {
     assert_eq!(told.allowed().headers_to_remove, ["x-countersign-scopes"]);
 }
 
+/// T18, G07: under names of the operator's, and what is said under them or under the usual ones does not get past Envoy.
+#[tokio::test]
+async fn a_caller_is_told_under_the_names_that_were_chosen() {
+    let mut asking = Asking::new();
+    let name = |text| Some(HeaderName::from_static(text));
+    let names = [name("x-user"), name("x-countersign-client"), None, name("jti")];
+    asking.checks.identity_headers = IdentityHeaders::named(names);
+    let authorization = bearer_of(&asking.token());
+    let fields = [
+        ("authorization", authorization.as_slice()),
+        ("x-user", b"root"),
+        ("x_user", b"root"),
+        ("JTI", b"root"),
+        ("x-countersign-scopes", b"root"),
+        ("x-team", b"kept"),
+    ];
+    let told = asking.ask(grpc(CALL, &fields)).await;
+    let written = [
+        ("jti", "1.1"),
+        ("x-countersign-client", "orders"),
+        ("x-user", "client:test.example.com/orders"),
+    ];
+    assert_eq!(told.headers(), BTreeMap::from(written));
+    let mut removed = told.allowed().headers_to_remove.clone();
+    removed.sort_unstable();
+    let expected = [
+        "authorization",
+        "x-countersign-scopes",
+        "x-countersign-subject",
+        "x-countersign-token-id",
+        "x_user",
+    ];
+    assert_eq!(removed, expected);
+    let told = asking.ask(grpc("/test.Open/Do", &[])).await;
+    assert!(["x-user", "jti"].iter().all(|name| {
+        let removed = &told.allowed().headers_to_remove;
+        removed.iter().any(|other| other == name)
+    }));
+}
+
 /// What is only observed passes as one of nobody, and Envoy is told why it would not.
 #[tokio::test]
 async fn a_request_that_is_only_observed_passes_without_a_caller() {
