@@ -28,7 +28,7 @@ use tonic::transport::{Channel, Endpoint};
 use crate::connect::ConnectError;
 use crate::error::TlsError;
 use crate::files::{Material, TlsFiles};
-use crate::provider::{ALPN, VERSIONS, WallClock, provider};
+use crate::provider::{ALPN, ALPN_HTTP1, VERSIONS, WallClock, provider};
 use crate::verifiers::ServerVerifier;
 use crate::watch::{TlsHealth, Watched};
 
@@ -134,7 +134,7 @@ impl ClientTls {
         let connector = tower::service_fn(move |_uri: Uri| {
             let (tls, target) = (Arc::clone(&tls), Arc::clone(&target));
             async move {
-                tls.connect_to(&target, options.connect_timeout)
+                tls.connect_to(&target, ALPN, options.connect_timeout)
                     .await
                     .map(TokioIo::new)
             }
@@ -142,24 +142,46 @@ impl ClientTls {
         Ok(endpoint.connect_with_connector_lazy(connector))
     }
 
-    /// One connection to `uri`, for protocols other than gRPC over tonic.
+    /// One connection to `uri` for HTTP/2, without tonic.
     ///
     /// # Errors
     /// [`ConnectError`]; a wrong address is [`ConnectError::Unreachable`].
     pub async fn connect(&self, uri: &str, within: Duration) -> Result<TlsStream<TcpStream>, ConnectError> {
+        self.connect_for(ALPN, uri, within).await
+    }
+
+    /// The same for HTTP/1.1.
+    ///
+    /// # Errors
+    /// [`ConnectError`].
+    pub async fn connect_http1(
+        &self,
+        uri: &str,
+        within: Duration,
+    ) -> Result<TlsStream<TcpStream>, ConnectError> {
+        self.connect_for(ALPN_HTTP1, uri, within).await
+    }
+
+    async fn connect_for(
+        &self,
+        protocol: &'static [u8],
+        uri: &str,
+        within: Duration,
+    ) -> Result<TlsStream<TcpStream>, ConnectError> {
         let target = self.target(uri).map_err(|error| ConnectError::Unreachable {
             address: uri.to_owned(),
             source: io::Error::new(io::ErrorKind::InvalidInput, error),
         })?;
-        self.connect_to(&target, within).await
+        self.connect_to(&target, protocol, within).await
     }
 
     async fn connect_to(
         &self,
         target: &Target,
+        protocol: &'static [u8],
         within: Duration,
     ) -> Result<TlsStream<TcpStream>, ConnectError> {
-        let connecting = self.connect_unbounded(target);
+        let connecting = self.connect_unbounded(target, protocol);
         let connected = tokio::time::timeout(within, connecting).await;
         connected.unwrap_or_else(|_elapsed| {
             Err(ConnectError::TimedOut {
@@ -169,7 +191,11 @@ impl ClientTls {
         })
     }
 
-    async fn connect_unbounded(&self, target: &Target) -> Result<TlsStream<TcpStream>, ConnectError> {
+    async fn connect_unbounded(
+        &self,
+        target: &Target,
+        protocol: &'static [u8],
+    ) -> Result<TlsStream<TcpStream>, ConnectError> {
         let unreachable = |source| ConnectError::Unreachable {
             address: target.address(),
             source,
@@ -178,16 +204,26 @@ impl ClientTls {
             .await
             .map_err(unreachable)?;
         tcp.set_nodelay(true).map_err(unreachable)?;
-        let connector = TlsConnector::from(self.watched.current());
+        let connector = TlsConnector::from(self.configuration_for(protocol));
         let connecting = connector.connect(target.server_name.clone(), tcp).await;
         let mut stream = connecting.map_err(ConnectError::of_handshake)?;
-        if stream.get_ref().1.alpn_protocol() != Some(ALPN) {
+        // HTTP/1.1 is also what a server speaks that agrees to nothing.
+        let agreed = stream.get_ref().1.alpn_protocol().unwrap_or(ALPN_HTTP1);
+        if agreed != protocol {
             return Err(ConnectError::NoHttp2);
         }
         match tokio::time::timeout(FIRST_BYTE, first_byte(&mut stream)).await {
             Ok(Err(error)) => Err(ConnectError::of_handshake(error)),
             Ok(Ok(())) | Err(_) => Ok(stream),
         }
+    }
+
+    fn configuration_for(&self, protocol: &'static [u8]) -> Arc<ClientConfig> {
+        let mut config = self.watched.current();
+        if protocol != ALPN {
+            Arc::make_mut(&mut config).alpn_protocols = vec![protocol.to_vec()];
+        }
+        config
     }
 
     fn target(&self, uri: &str) -> Result<Target, TlsError> {

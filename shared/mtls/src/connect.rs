@@ -47,8 +47,8 @@ pub enum ConnectError {
     /// The server is somebody else.
     #[error("the server is not who it should be")]
     WrongServer(#[source] Arc<dyn Error + Send + Sync>),
-    /// The server does not speak HTTP/2.
-    #[error("the server does not speak HTTP/2")]
+    /// The server does not speak HTTP/2; or, where that is asked for, HTTP/1.1.
+    #[error("the server does not speak the protocol that is asked for, HTTP/2 or HTTP/1.1")]
     NoHttp2,
     /// The handshake failed for another reason.
     #[error("the TLS handshake failed")]

@@ -37,7 +37,7 @@ pub use files::{FileError, FileProblem, TlsFiles};
 pub use identity::{IdentityRefused, PeerIdentity};
 pub use listener::{Limits, Listener, PlainListener, TlsListener};
 pub use provider::install_default as install_default_provider;
-pub use server::{ClientCertificates, ServerTls};
+pub use server::{ClientCertificates, Protocols, ServerTls};
 pub use stats::{HandshakeFailure, ListenerStats, RefusedCount};
 pub use stream::{Accepted, Peer, PlainStream, TlsStream};
 pub use watch::{DEFAULT_INTERVAL as DEFAULT_WATCH_INTERVAL, TlsHealth};

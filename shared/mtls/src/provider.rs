@@ -13,8 +13,11 @@ static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| Arc::new(aws_l
 
 pub(crate) static VERSIONS: &[&rustls::SupportedProtocolVersion] = &[&rustls::version::TLS13];
 
-/// The only application protocol: gRPC is HTTP/2.
+/// The application protocol of gRPC, which is HTTP/2.
 pub(crate) const ALPN: &[u8] = b"h2";
+
+/// That of servers which take plain HTTP too.
+pub(crate) const ALPN_HTTP1: &[u8] = b"http/1.1";
 
 /// The provider of every configuration in this crate.
 pub(crate) fn provider() -> Arc<CryptoProvider> {

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::TlsError;
 use crate::files::{Material, TlsFiles};
-use crate::provider::{ALPN, VERSIONS, WallClock, provider};
+use crate::provider::{ALPN, ALPN_HTTP1, VERSIONS, WallClock, provider};
 use crate::verifiers::ClientVerifier;
 use crate::watch::{TlsHealth, Watched};
 
@@ -27,14 +27,42 @@ pub enum ClientCertificates {
     None,
 }
 
+/// What is spoken over TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocols {
+    /// HTTP/2, which clients have to name.
+    Http2,
+    /// HTTP/1.1 too. It is also what clients speak who name nothing.
+    Any,
+}
+
+impl Protocols {
+    /// Whether a connection may go on whose client agreed to this, or to nothing.
+    pub(crate) fn include(self, agreed: Option<&[u8]>) -> bool {
+        match self {
+            Self::Http2 => agreed == Some(ALPN),
+            // rustls agrees to none but these.
+            Self::Any => true,
+        }
+    }
+
+    fn offered(self) -> Vec<Vec<u8>> {
+        match self {
+            Self::Http2 => vec![ALPN.to_vec()],
+            Self::Any => vec![ALPN.to_vec(), ALPN_HTTP1.to_vec()],
+        }
+    }
+}
+
 /// A server's TLS configuration, reloaded from its files.
 pub struct ServerTls {
     watched: Arc<Watched<ServerConfig>>,
     clock: Arc<dyn Clock>,
+    protocols: Protocols,
 }
 
 impl ServerTls {
-    /// Reads and checks the files. Validity periods are judged by `clock`.
+    /// Reads and checks the files, for a server of HTTP/2. Validity periods are judged by `clock`.
     ///
     /// # Errors
     /// [`TlsError`] names the file and what is wrong with it.
@@ -43,11 +71,28 @@ impl ServerTls {
         clients: ClientCertificates,
         clock: Arc<dyn Clock>,
     ) -> Result<Arc<Self>, TlsError> {
+        Self::speaking(Protocols::Http2, files, clients, clock)
+    }
+
+    /// The same for a server of these protocols.
+    ///
+    /// # Errors
+    /// [`TlsError`] names the file and what is wrong with it.
+    pub fn speaking(
+        protocols: Protocols,
+        files: &TlsFiles,
+        clients: ClientCertificates,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Arc<Self>, TlsError> {
         let with_roots = clients != ClientCertificates::None;
         let judge = Arc::clone(&clock);
-        let build = Box::new(move |material| configuration(material, clients, &judge));
+        let build = Box::new(move |material| configuration(material, clients, protocols, &judge));
         let watched = Arc::new(Watched::load("server", files, with_roots, build)?);
-        Ok(Arc::new(Self { watched, clock }))
+        Ok(Arc::new(Self {
+            watched,
+            clock,
+            protocols,
+        }))
     }
 
     /// Follows the files until `stop`: a change is in force for handshakes that begin after it was seen.
@@ -81,6 +126,10 @@ impl ServerTls {
         self.watched.current()
     }
 
+    pub(crate) const fn protocols(&self) -> Protocols {
+        self.protocols
+    }
+
     pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
         &self.clock
     }
@@ -97,6 +146,7 @@ impl fmt::Debug for ServerTls {
 fn configuration(
     material: Material,
     clients: ClientCertificates,
+    protocols: Protocols,
     clock: &Arc<dyn Clock>,
 ) -> Result<ServerConfig, TlsError> {
     let time = Arc::new(WallClock(Arc::clone(clock)));
@@ -125,6 +175,6 @@ fn configuration(
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     config.max_early_data_size = 0;
-    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.alpn_protocols = protocols.offered();
     Ok(config)
 }

@@ -14,7 +14,6 @@ use tokio_rustls::server::TlsStream;
 use super::Limits;
 use super::log_budget::LogBudget;
 use crate::identity::PeerIdentity;
-use crate::provider::ALPN;
 use crate::server::ServerTls;
 use crate::stats::{HandshakeFailure, ListenerStats};
 use crate::stream::{Accepted, Peer};
@@ -53,7 +52,7 @@ impl Handshake for TlsHandshake {
             .map_err(|error| HandshakeFailure::of(&error))?;
         let (_, session) = stream.get_ref();
         // rustls refuses other protocols, but a client may also offer none at all.
-        if session.alpn_protocol() != Some(ALPN) {
+        if !self.0.protocols().include(session.alpn_protocol()) {
             return Err(HandshakeFailure::NoHttp2);
         }
         let leaf = session.peer_certificates().and_then(<[_]>::first);

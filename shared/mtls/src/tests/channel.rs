@@ -12,8 +12,11 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
 use super::pki::{Authority, Leaf, NOW, dns, uri};
-use super::rig::{Folder, Server, SetClock, eventually, server, write};
-use crate::{ChannelOptions, ClientTls, ConnectError, ExpectedServer, Peer, PeerIdentity, TlsError};
+use super::rig::{Folder, Server, SetClock, eventually, server, server_speaking, write};
+use crate::{
+    ChannelOptions, ClientCertificates, ClientTls, ConnectError, ExpectedServer, Limits, Peer, PeerIdentity,
+    Protocols, TlsError,
+};
 
 /// A gRPC server that notes who calls.
 struct Serving {
@@ -274,5 +277,28 @@ fn an_address_is_https_and_nothing_more() {
         "https://[::1]:1",
     ] {
         assert!(tls.channel(uri, ChannelOptions::default()).is_ok(), "{uri:?}");
+    }
+}
+
+/// A client of HTTP/1.1 is connected to servers that take it, and to no others.
+#[tokio::test]
+async fn a_connection_speaks_what_was_asked_for() {
+    for (protocols, takes_http1) in [(Protocols::Any, true), (Protocols::Http2, false)] {
+        let server = server_speaking(protocols, ClientCertificates::Required, Limits::default()).await;
+        let folder = Folder::with(&server.root.workload("orders"), &server.root.pem);
+        let clock = SetClock::at(NOW);
+        let client = ClientTls::load(&folder.files, ExpectedServer::default(), clock).expect("loaded");
+        let uri = format!("https://localhost:{}", server.address.port());
+        let patience = Duration::from_secs(10);
+        let http2 = client.connect(&uri, patience).await.expect("connected");
+        assert_eq!(http2.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+        let http1 = client.connect_http1(&uri, patience).await;
+        match http1 {
+            Ok(stream) if takes_http1 => {
+                assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"http/1.1"[..]));
+            }
+            Err(ConnectError::NoHttp2) if !takes_http1 => {}
+            other => panic!("{protocols:?}: {other:?}"),
+        }
     }
 }

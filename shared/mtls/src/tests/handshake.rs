@@ -4,8 +4,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::pki::{Authority, Leaf, dns, other_name, self_signed, uri};
-use super::rig::{Server, Stranger, echo, eventually, refused, server, server_for};
-use crate::{ClientCertificates, HandshakeFailure, Limits, PeerIdentity};
+use super::rig::{Server, Stranger, echo, eventually, refused, server, server_for, server_speaking};
+use crate::{ClientCertificates, HandshakeFailure, Limits, PeerIdentity, Protocols};
 
 fn named(params: &mut CertificateParams) {
     params.subject_alt_names = vec![uri("spiffe://test/client")];
@@ -275,6 +275,34 @@ async fn a_peer_that_does_not_speak_http2_is_refused() {
         .await;
     }
     assert_eq!(server.stats.accepted(), 0);
+}
+
+/// S18, where HTTP/1.1 is taken too: what a peer names has to be one of the two, and he may name nothing.
+#[tokio::test]
+async fn a_server_of_http1_takes_peers_that_speak_it() {
+    let http1 = b"http/1.1".to_vec();
+    let mut server = server_speaking(Protocols::Any, ClientCertificates::Required, Limits::default()).await;
+    let leaf = server.root.workload("orders");
+    let mut client = Stranger::new(&server.root, Some(&leaf));
+    for (named, agreed) in [
+        (vec![b"h2".to_vec()], Some(&b"h2"[..])),
+        (vec![http1.clone()], Some(&b"http/1.1"[..])),
+        (vec![http1.clone(), b"h2".to_vec()], Some(&b"h2"[..])),
+        (Vec::new(), None),
+    ] {
+        client.config.alpn_protocols = named;
+        let mut theirs = client.connect(server.address).await.expect("connected");
+        assert_eq!(theirs.get_ref().1.alpn_protocol(), agreed);
+        let (mut ours, peer) = server.listener.accept().await.expect("accepted");
+        echo(&mut theirs, &mut ours).await.expect("alive");
+        assert!(peer.identity.is_some());
+    }
+    client.config.alpn_protocols = vec![b"http/1.0".to_vec(), b"h3".to_vec()];
+    assert!(client.is_refused(server.address).await);
+    eventually("counted", || {
+        refused(&server.stats, HandshakeFailure::NoHttp2) == 1
+    })
+    .await;
 }
 
 /// S20: a long chain, a large certificate and one-byte records cost a bounded amount and stop nobody.

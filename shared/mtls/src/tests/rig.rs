@@ -19,7 +19,9 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::pki::{Authority, Leaf, NOW};
-use crate::{ClientCertificates, HandshakeFailure, Limits, ListenerStats, ServerTls, TlsFiles, TlsListener};
+use crate::{
+    ClientCertificates, HandshakeFailure, Limits, ListenerStats, Protocols, ServerTls, TlsFiles, TlsListener,
+};
 
 /// A wall clock that is set by hand.
 #[derive(Debug)]
@@ -100,10 +102,19 @@ pub(crate) async fn server_with(limits: Limits) -> Server {
 }
 
 pub(crate) async fn server_for(clients: ClientCertificates, limits: Limits) -> Server {
+    server_speaking(Protocols::Http2, clients, limits).await
+}
+
+pub(crate) async fn server_speaking(
+    protocols: Protocols,
+    clients: ClientCertificates,
+    limits: Limits,
+) -> Server {
     let root = Authority::root("root");
     let folder = Folder::with(&root.workload("server"), &root.pem);
     let clock = SetClock::at(NOW);
-    let tls = ServerTls::load(&folder.files, clients, Arc::<SetClock>::clone(&clock)).expect("loaded");
+    let judge = Arc::<SetClock>::clone(&clock);
+    let tls = ServerTls::speaking(protocols, &folder.files, clients, judge).expect("loaded");
     let any_port = "127.0.0.1:0".parse().expect("address");
     let listener = TlsListener::bind(any_port, Arc::clone(&tls), limits)
         .await
