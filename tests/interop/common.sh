@@ -3,7 +3,9 @@
 # shellcheck shell=bash disable=SC2034 # what is not used here is used there
 
 readonly tools=target/interop/bin
-readonly countersign=target/debug/countersign
+# Where our programs are. Those of target/debug are built before they are used.
+readonly binaries=${BINARIES:-target/debug}
+readonly countersign=$binaries/countersign
 work=$(mktemp -d)
 readonly work
 readonly environment=$work/dev
@@ -147,10 +149,17 @@ expect_services() {
 
 # ---- The environment.
 
+# Builds a program, unless somebody else has: build NAME
+build() {
+  if [[ $binaries == target/debug ]]; then
+    cargo build --quiet --locked --bin "$1"
+  fi
+}
+
 # Starts it, with the environment variables that are set at this time. Its process is in $supervisor.
 start_environment() {
   printf '== starting a development environment\n'
-  cargo build --quiet --locked --bin countersign
+  build countersign
   "$countersign" dev --dir "$environment" >"$work/dev.log" 2>&1 &
   supervisor=$!
   children+=("$supervisor")

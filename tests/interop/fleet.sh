@@ -6,13 +6,13 @@
 readonly address=10.77.0.1
 # Where the authority listens, for sidecars and for the command line.
 readonly authority_port=20200 demo_port=20300
-readonly rig=target/debug/countersign-rig
+readonly rig=$binaries/countersign-rig
 : >"$work/out"
 
 # A development environment, of which the files are what is wanted: it is stopped as soon as it is there.
 start_fleet() {
   ip link set lo up
-  cargo build --quiet --locked --bin countersign-rig
+  build countersign-rig
   start_environment
   kill "$supervisor"
   wait "$supervisor" || true

@@ -50,7 +50,7 @@ export FAKETIME_LIBRARY
 
 status=0
 results=
-for test in grpcurl clients layer otlp readme drill restored stopped clock streams loss grpc_go envoy h2spec; do
+for test in grpcurl clients layer otlp readme drill restored stopped clock streams loss grpc_go envoy h2spec soak; do
   printf '\n==== %s.sh\n' "$test"
   ./"$test.sh" | tee "$root/target/interop/$test.log" || status=1
   results+=$(tail -n 1 "$root/target/interop/$test.log")$'\n'

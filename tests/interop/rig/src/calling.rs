@@ -1,7 +1,7 @@
 //! Calls: to the authority as an operator and as a client, and through a sidecar.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -69,16 +69,21 @@ impl AuthorityArguments {
     }
 
     fn channel(&self, who: &str) -> Channel {
-        let files = TlsFiles {
-            certificate: self.pki.join(format!("{who}.pem")),
-            private_key: self.pki.join(format!("{who}-key.pem")),
-            trust_roots: self.pki.join("ca.pem"),
-        };
-        let tls =
-            ClientTls::load(&files, ExpectedServer::default(), Arc::new(SystemClock)).expect("usable files");
-        let uri = format!("https://{}", self.authority);
-        tls.channel(&uri, ChannelOptions::default()).expect("an address")
+        to_authority(&self.authority, &self.pki, who)
     }
+}
+
+/// The way to the authority at `address`, under a certificate of the folder `pki`.
+pub(crate) fn to_authority(address: &str, pki: &Path, who: &str) -> Channel {
+    let files = TlsFiles {
+        certificate: pki.join(format!("{who}.pem")),
+        private_key: pki.join(format!("{who}-key.pem")),
+        trust_roots: pki.join("ca.pem"),
+    };
+    let tls =
+        ClientTls::load(&files, ExpectedServer::default(), Arc::new(SystemClock)).expect("usable files");
+    let uri = format!("https://{address}");
+    tls.channel(&uri, ChannelOptions::default()).expect("an address")
 }
 
 impl Authority {

@@ -1,5 +1,5 @@
 //! What the scripts in tests/interop cannot do from a shell: step a clock and compare every answer with a table, time the ends
-//! of streams, and stand between sidecars and their authority as a bad network.
+//! of streams, stand between sidecars and their authority as a bad network, and know what each of many calls must come to.
 //!
 //! Everything that is tested here is a process of its own and the real one. A line on stdout is one check, `ok` or `FAIL`, as
 //! the scripts print them; anything that cannot be set up is a panic.
@@ -15,6 +15,7 @@ mod loss;
 mod relay;
 mod report;
 mod schedule;
+mod soak;
 mod streams;
 
 use std::process::ExitCode;
@@ -42,6 +43,8 @@ enum What {
     Burst(burst::Arguments),
     /// Makes calls while the network between sidecars and authority is bad.
     Loss(loss::Arguments),
+    /// Makes calls for long while everything happens that may, and knows what each must come to.
+    Soak(soak::Arguments),
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -54,6 +57,7 @@ async fn main() -> ExitCode {
         What::Hold(arguments) => streams::hold(&arguments).await,
         What::Burst(arguments) => burst::run(&arguments).await,
         What::Loss(arguments) => loss::run(arguments, &mut report).await,
+        What::Soak(arguments) => soak::run(&arguments, &mut report).await,
     }
     report.exit_code()
 }
