@@ -10,6 +10,7 @@ use crate::commands::client::ClientCommand;
 use crate::commands::completions::CompletionsArgs;
 use crate::commands::fleet::FleetArgs;
 use crate::commands::key::KeyCommand;
+use crate::commands::observed::ObservedArgs;
 use crate::commands::revoke::RevokeCommand;
 use crate::commands::run::RunArgs;
 use crate::commands::status::StatusArgs;
@@ -90,6 +91,8 @@ pub(crate) enum Talk {
     /// Take the trust that verifiers hold along in a file, for starts without the authority
     #[command(subcommand)]
     Trust(TrustCommand),
+    /// Show what a sidecar would have refused, were it enforced
+    Observed(ObservedArgs),
     /// Show whether the parts of an environment run and agree
     Status(StatusArgs),
     /// Write a completion script for a shell
@@ -108,6 +111,7 @@ impl Talk {
             Self::Revoke(_) => "countersign revoke",
             Self::Fleet(_) => "countersign fleet",
             Self::Trust(_) => "countersign trust",
+            Self::Observed(_) => "countersign observed",
             Self::Status(_) => "countersign status",
             Self::Completions(_) => "countersign completions",
         }
@@ -157,6 +161,7 @@ mod tests {
             "revoke",
             "fleet",
             "trust",
+            "observed",
             "status",
             "completions",
         ] {

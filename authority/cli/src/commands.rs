@@ -6,6 +6,8 @@ pub(crate) mod completions;
 pub(crate) mod fleet;
 pub(crate) mod inspect;
 pub(crate) mod key;
+pub(crate) mod local;
+pub(crate) mod observed;
 pub(crate) mod pages;
 pub(crate) mod reach;
 pub(crate) mod revoke;

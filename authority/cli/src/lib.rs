@@ -109,6 +109,7 @@ async fn dispatch(command: Talk, output: Output) -> Result<(), Failure> {
         Talk::Revoke(command) => commands::revoke::run(command, output).await,
         Talk::Fleet(args) => commands::fleet::run(args, output).await,
         Talk::Trust(command) => commands::trust::run(command, output).await,
+        Talk::Observed(args) => commands::observed::run(args, output).await,
         Talk::Status(args) => commands::status::run(args, output).await,
         Talk::Completions(args) => commands::completions::run(&args, output),
     }

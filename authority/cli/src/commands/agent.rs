@@ -7,12 +7,18 @@ use countersign_proto::agent::v1;
 use countersign_proto::agent::v1::token_agent_service_client::TokenAgentServiceClient;
 use serde::Serialize;
 use tonic::Request;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 
+use super::local::Local;
 use crate::args::duration;
 use crate::failure::Failure;
 use crate::output::{Output, Paint, Text, Tone};
 use crate::present;
+
+const AGENT: Local = Local {
+    name: "agent",
+    section: "agent",
+};
 
 /// What to ask a sidecar for.
 #[derive(Debug, Subcommand)]
@@ -143,24 +149,7 @@ async fn status(args: &AgentArgs, output: Output) -> Result<(), Failure> {
 }
 
 async fn connect(args: &AgentArgs) -> Result<TokenAgentServiceClient<Channel>, Failure> {
-    let uri = if args.agent.contains("://") {
-        args.agent.clone()
-    } else {
-        format!("http://{}", args.agent)
-    };
-    let wrong = |error: tonic::transport::Error| {
-        Failure::usage(format!("`{}` is no address: {error}", args.agent))
-            .next("write the agent's address as `unix:///PATH` or `127.0.0.1:PORT`")
-    };
-    let endpoint = Endpoint::from_shared(uri)
-        .map_err(wrong)?
-        .connect_timeout(args.timeout);
-    let channel = endpoint.connect().await;
-    let channel = channel.map_err(|error| {
-        let mut failure = Failure::because("the agent cannot be reached", &error);
-        failure.exit = crate::failure::Exit::Unavailable;
-        failure.next("see whether the sidecar runs, and `[agent]` in its configuration")
-    })?;
+    let channel = AGENT.connect(&args.agent, args.timeout).await?;
     Ok(TokenAgentServiceClient::new(channel))
 }
 
