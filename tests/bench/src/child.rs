@@ -1,17 +1,19 @@
 //! Servers under load are processes of their own, so that what they cost can be read off their process clock.
 //!
 //! A child is this very binary under `serve`. It writes one line, `ready ADDRESS [TOKEN]`, and then answers each line it
-//! reads with the CPU time that it has used, in nanoseconds. When its input ends, so does it.
+//! reads with the CPU time that it has used, in nanoseconds, and the calls that it has answered, if it counts them. When
+//! its input ends, so does it.
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::SocketAddr;
 use std::process::{self, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::Failure;
+use crate::{Failure, cores};
 
 /// A running server, seen from the parent.
 #[derive(Debug)]
@@ -28,7 +30,22 @@ pub(crate) struct Child {
 impl Child {
     /// Starts `role` and waits until it serves. What it logs goes to `log`.
     pub(crate) fn start(role: &str, arguments: &[String], log: Option<File>) -> Result<Self, Failure> {
-        let mut process = Command::new(std::env::current_exe()?)
+        Self::start_as(&mut Command::new(std::env::current_exe()?), role, arguments, log)
+    }
+
+    /// The same on one core.
+    pub(crate) fn start_on(core: usize, role: &str, arguments: &[String]) -> Result<Self, Failure> {
+        let mut command = cores::on(core, std::env::current_exe()?);
+        Self::start_as(&mut command, role, arguments, None)
+    }
+
+    fn start_as(
+        command: &mut Command,
+        role: &str,
+        arguments: &[String],
+        log: Option<File>,
+    ) -> Result<Self, Failure> {
+        let mut process = command
             .args(["serve", role])
             .args(arguments)
             .stdin(Stdio::piped())
@@ -68,12 +85,23 @@ impl Child {
 
     /// The CPU time that it has used.
     pub(crate) fn cpu(&mut self) -> Result<Duration, Failure> {
+        Ok(Duration::from_nanos(self.ask(0)?))
+    }
+
+    /// The calls that it has answered.
+    pub(crate) fn calls(&mut self) -> Result<u64, Failure> {
+        self.ask(1)
+    }
+
+    /// One of the numbers that it tells.
+    fn ask(&mut self, number: usize) -> Result<u64, Failure> {
         let commands = self.commands.as_mut().ok_or("the child has no input")?;
-        commands.write_all(b"cpu\n")?;
+        commands.write_all(b"how much\n")?;
         commands.flush()?;
         let mut line = String::new();
         self.answers.read_line(&mut line)?;
-        Ok(Duration::from_nanos(line.trim().parse()?))
+        let number = line.split_whitespace().nth(number);
+        Ok(number.ok_or("the child does not answer")?.parse()?)
     }
 }
 
@@ -87,6 +115,15 @@ impl Drop for Child {
 
 /// In the child: says that it serves, and answers until there is nobody to answer to.
 pub(crate) fn report(address: SocketAddr, token: Option<&str>) -> Result<(), Failure> {
+    report_counting(address, token, &AtomicU64::default())
+}
+
+/// The same, when `calls` counts the calls that are answered.
+pub(crate) fn report_counting(
+    address: SocketAddr,
+    token: Option<&str>,
+    calls: &AtomicU64,
+) -> Result<(), Failure> {
     let mut output = std::io::stdout().lock();
     writeln!(output, "ready {address} {}", token.unwrap_or_default())?;
     output.flush()?;
@@ -94,7 +131,7 @@ pub(crate) fn report(address: SocketAddr, token: Option<&str>) -> Result<(), Fai
         line?;
         let used = clock_gettime(ClockId::ProcessCPUTime);
         let used = Duration::new(used.tv_sec.try_into()?, used.tv_nsec.try_into()?);
-        writeln!(output, "{}", used.as_nanos())?;
+        writeln!(output, "{} {}", used.as_nanos(), calls.load(Ordering::Relaxed))?;
         output.flush()?;
     }
     Ok(())

@@ -3,10 +3,10 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{self, Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,7 +26,6 @@ use countersign_proto::verify::v1::VerifyRequest;
 use countersign_proto::verify::v1::verify_response::Verdict;
 use countersign_proto::verify::v1::verify_service_client::VerifyServiceClient;
 use countersign_runtime::SystemClock;
-use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 use tonic::Status;
@@ -34,6 +33,7 @@ use tonic::transport::{Channel, Endpoint};
 
 use crate::fixture::{AUDIENCE, ISSUER, SCOPE, TRUST_DOMAIN};
 use crate::load::PATH;
+use crate::program::Program;
 use crate::{Failure, authority};
 
 /// How long anything may take that has to happen.
@@ -42,78 +42,11 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// How often is looked whether something has happened that nobody tells of.
 const LOOK: Duration = Duration::from_millis(1);
 
-/// A program of ours in a process of its own. Killed when it is dropped.
-#[derive(Debug)]
-pub(crate) struct Program(process::Child);
-
-/// What a process has in memory.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Resident {
-    /// All of it, in bytes.
-    pub(crate) all: u64,
-    /// What is not a part of files, such as the heap.
-    pub(crate) anonymous: u64,
-}
-
-impl Program {
-    fn start(role: &str, config: &Path, log: &Path) -> Result<Self, Failure> {
-        let log = OpenOptions::new().append(true).create(true).open(log)?;
-        let child = Command::new(std::env::current_exe()?)
-            .args(["serve", role, "--config"])
-            .arg(config)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()?;
-        Ok(Self(child))
-    }
-
-    /// Kills it, and waits until it is gone.
-    pub(crate) fn kill(&mut self) -> Result<(), Failure> {
-        self.0.kill()?;
-        self.0.wait()?;
-        Ok(())
-    }
-
-    /// Sends it a signal.
-    pub(crate) fn signal(&self, signal: Signal) -> Result<(), Failure> {
-        let id = Pid::from_raw(self.0.id().try_into()?).ok_or("the process has no id")?;
-        Ok(kill_process(id, signal)?)
-    }
-
-    /// The processor time that its threads have used. What other processes do at the same time counts for little in it.
-    pub(crate) fn cpu(&self) -> Result<Duration, Failure> {
-        let mut nanos = 0_u64;
-        for thread in fs::read_dir(format!("/proc/{}/task", self.0.id()))? {
-            // A thread may have ended since.
-            let used = fs::read_to_string(thread?.path().join("schedstat")).unwrap_or_default();
-            let used = used.split_whitespace().next().unwrap_or("0");
-            nanos = nanos.saturating_add(used.parse()?);
-        }
-        Ok(Duration::from_nanos(nanos))
-    }
-
-    /// What it has in memory.
-    pub(crate) fn resident(&self) -> Result<Resident, Failure> {
-        let text = fs::read_to_string(format!("/proc/{}/smaps_rollup", self.0.id()))?;
-        let bytes = |name: &str| -> Result<u64, Failure> {
-            let line = text.lines().find_map(|line| line.strip_prefix(name));
-            let kibibytes = line.and_then(|line| line.split_whitespace().next());
-            let kibibytes: u64 = kibibytes.ok_or("smaps_rollup lacks a line")?.parse()?;
-            Ok(kibibytes * 1024)
-        };
-        Ok(Resident {
-            all: bytes("Rss:")?,
-            anonymous: bytes("Anonymous:")?,
-        })
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        // One that has ended already cannot be killed.
-        let _ended = self.kill();
-    }
+/// A program of ours, in the process that it gets.
+fn shipped(role: &str, config: &Path) -> Result<Command, Failure> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(["serve", role, "--config"]).arg(config);
+    Ok(command)
 }
 
 /// In the process: runs the authority that `config` describes.
@@ -144,6 +77,28 @@ pub(crate) struct Special {
     pub(crate) keys: &'static str,
 }
 
+/// What a sidecar stands before.
+#[derive(Clone, Debug)]
+pub(crate) struct Service {
+    /// Where it is.
+    pub(crate) upstream: SocketAddr,
+    /// Where its callers go.
+    pub(crate) listener: SocketAddr,
+    /// More of the configuration.
+    pub(crate) more: String,
+}
+
+impl Default for Service {
+    /// Nobody is there, and nobody calls.
+    fn default() -> Self {
+        Self {
+            upstream: (Ipv4Addr::LOCALHOST, 1).into(),
+            listener: (Ipv4Addr::LOCALHOST, 0).into(),
+            more: String::new(),
+        }
+    }
+}
+
 /// One authority, its sidecars, and what they need in a folder.
 #[derive(Debug)]
 pub(crate) struct Installation {
@@ -167,8 +122,7 @@ impl Installation {
         let pki = Pki::open(&folder.path().join("pki"), SystemClock.now())?;
         let operator = client_tls(&pki, &leaf(&pki, OPERATOR, Usage::Client)?)?;
         let client = leaf(&pki, authority::CLIENT, Usage::Client)?;
-        // Nobody else takes it in between, on a machine that has others to give.
-        let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
+        let port = free_address()?.port();
         let installation = Self {
             folder,
             port,
@@ -201,11 +155,17 @@ impl Installation {
     /// Starts the authority, which may take a moment to answer.
     pub(crate) fn start_authority(&self) -> Result<Program, Failure> {
         let log = self.path("authority.log");
-        Program::start("shipped-authority", &self.path("authority.toml"), &log)
+        let mut command = shipped("shipped-authority", &self.path("authority.toml"))?;
+        Program::start(&mut command, &log)
     }
 
-    /// What a sidecar of this name needs.
+    /// What a sidecar of this name needs that only decides.
     pub(crate) fn sidecar(&self, name: &str) -> Result<Sidecar, Failure> {
+        self.sidecar_with(name, &Service::default())
+    }
+
+    /// What a sidecar of this name needs before `service`.
+    pub(crate) fn sidecar_with(&self, name: &str, service: &Service) -> Result<Sidecar, Failure> {
         let config = self.path(&format!("{name}.toml"));
         let sidecar = Sidecar {
             log: self.path(&format!("{name}.log")),
@@ -215,7 +175,10 @@ impl Installation {
             caller: self.client_certificate,
         };
         let files = leaf(&self.pki, &format!("sidecar/{name}"), Usage::ServerAndClient)?;
-        fs::write(&sidecar.config, self.sidecar_configuration(&sidecar, &files)?)?;
+        fs::write(
+            &sidecar.config,
+            self.sidecar_configuration(&sidecar, &files, service)?,
+        )?;
         Ok(sidecar)
     }
 
@@ -315,7 +278,12 @@ tokens_burst = 1000000
         ))
     }
 
-    fn sidecar_configuration(&self, sidecar: &Sidecar, files: &CertificateFiles) -> Result<String, Failure> {
+    fn sidecar_configuration(
+        &self,
+        sidecar: &Sidecar,
+        files: &CertificateFiles,
+        service: &Service,
+    ) -> Result<String, Failure> {
         Ok(format!(
             r#"
 issuer = "{ISSUER}"
@@ -323,7 +291,7 @@ trust_domain = "{TRUST_DOMAIN}"
 audience = "{AUDIENCE}"
 publishing_keys = "publishing-keys.json"
 state_dir = "{state}"
-upstream = "http://127.0.0.1:1"
+upstream = "http://{upstream}"
 admin = "127.0.0.1:0"
 default_scopes = ["{SCOPE}"]
 
@@ -336,12 +304,16 @@ private_key = "{key}"
 trust_roots = "{roots}"
 
 [[listener]]
-address = "127.0.0.1:0"
+address = "{listener}"
 plaintext = true
 
 [verify]
 unix = "{socket}"
+{more}
 "#,
+            upstream = service.upstream,
+            listener = service.listener,
+            more = service.more,
             state = sidecar.state.display(),
             port = self.port,
             authority = authority::identity(AUTHORITY)?,
@@ -351,6 +323,11 @@ unix = "{socket}"
             socket = sidecar.socket.display(),
         ))
     }
+}
+
+/// An address that is free. Nobody else takes it in between, on a machine that has others to give.
+pub(crate) fn free_address() -> Result<SocketAddr, Failure> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
 }
 
 fn leaf(pki: &Pki, name: &str, usage: Usage) -> Result<CertificateFiles, Failure> {
@@ -385,8 +362,10 @@ pub(crate) async fn issue(tokens: &mut TokenServiceClient<Channel>) -> Result<St
 /// The files of one sidecar.
 #[derive(Clone, Debug)]
 pub(crate) struct Sidecar {
-    config: PathBuf,
-    log: PathBuf,
+    /// Its configuration.
+    pub(crate) config: PathBuf,
+    /// What it says.
+    pub(crate) log: PathBuf,
     socket: PathBuf,
     /// Where it keeps its trust.
     pub(crate) state: PathBuf,
@@ -396,7 +375,7 @@ pub(crate) struct Sidecar {
 impl Sidecar {
     /// Starts it, which may take a moment until it answers.
     pub(crate) fn start(&self) -> Result<Program, Failure> {
-        Program::start("shipped-sidecar", &self.config, &self.log)
+        Program::start(&mut shipped("shipped-sidecar", &self.config)?, &self.log)
     }
 
     /// The way to its Verify API, of which nothing is asked yet.

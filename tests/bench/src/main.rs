@@ -12,6 +12,8 @@ mod apply_update;
 mod authority;
 mod child;
 mod cold_start;
+mod cores;
+mod envoy;
 mod fixture;
 mod hostile_claims;
 mod installation;
@@ -21,6 +23,7 @@ mod measure;
 mod million;
 mod million_revocations;
 mod plain_http2;
+mod program;
 mod propagation;
 mod proxy;
 mod report;
@@ -34,6 +37,8 @@ use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use clap::{Parser, Subcommand};
 use countersign_runtime::ErrorChain;
@@ -77,7 +82,9 @@ enum What {
     ColdStart,
     /// A million verifications over a hundred rotations, while processes are stopped and killed. Takes minutes.
     Rotation,
-    /// Everything.
+    /// Calls through the shipped sidecar, against the real Envoy. Prints a JSON of its own; `tests/bench/envoy.sh` starts it.
+    Envoy(envoy::Options),
+    /// Everything that needs nothing but this program.
     All,
     /// One server under load; started by the others.
     #[command(hide = true, subcommand)]
@@ -129,7 +136,10 @@ fn serve(role: &Role) -> Result<(), Failure> {
     let (listener, address) = runtime.block_on(plain_http2::listen())?;
     match role {
         Role::Upstream => {
-            std::thread::spawn(move || runtime.block_on(plain_http2::serve_nothing(listener)));
+            let calls = Arc::new(AtomicU64::default());
+            let counted = Arc::clone(&calls);
+            std::thread::spawn(move || runtime.block_on(plain_http2::serve_nothing(listener, counted)));
+            return child::report_counting(address, None, &calls);
         }
         Role::BareProxy { upstream } => {
             let upstream = *upstream;
@@ -176,7 +186,7 @@ fn measure(what: &What, scale: Scale) -> Result<Vec<Comparison>, Failure> {
             }
             Ok(all)
         }
-        What::Serve(_) => Ok(Vec::new()),
+        What::Envoy(_) | What::Serve(_) => Ok(Vec::new()),
     }
 }
 
@@ -187,8 +197,11 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
     let scale = Scale {
         quick: arguments.quick,
     };
-    let report = Report::new(measure(&arguments.what, scale)?);
-    let text = serde_json::to_string_pretty(&report)?;
+    let text = if let What::Envoy(options) = &arguments.what {
+        serde_json::to_string_pretty(&envoy::envoy(options, scale)?)?
+    } else {
+        serde_json::to_string_pretty(&Report::new(measure(&arguments.what, scale)?))?
+    };
     writeln!(std::io::stdout(), "{text}")?;
     Ok(())
 }

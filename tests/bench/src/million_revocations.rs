@@ -29,9 +29,10 @@ use tokio::time::sleep;
 
 use crate::Failure;
 use crate::fixture::{AUDIENCE, ISSUER, TRUST_DOMAIN};
-use crate::installation::{Answer, Installation, Program, Resident, Sidecar, Special};
+use crate::installation::{Answer, Installation, Sidecar, Special};
 use crate::measure::{Scale, cpu_time, float, nanos};
 use crate::million::{self, Issued, MILLION, Random};
+use crate::program::{Program, Resident};
 use crate::report::{Comparison, Measured};
 
 /// One in ten of the tokens that were issued is revoked.

@@ -2,6 +2,8 @@
 
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
@@ -29,17 +31,23 @@ pub(crate) async fn listen() -> Result<(TcpListener, SocketAddr), Failure> {
     Ok((listener, address))
 }
 
-/// A gRPC service whose every method answers OK with an empty message.
-pub(crate) async fn serve_nothing(listener: TcpListener) {
-    accept(listener, |stream| async move {
-        let answer = service_fn(|request: Request<Incoming>| async move {
-            // Read to its end, as a service would.
-            let _message = request.into_body().collect().await;
-            Ok::<_, Infallible>(empty_answer())
-        });
-        let connection = server::Builder::new(TokioExecutor::new()).serve_connection(stream, answer);
-        // Ends with the connection, in whatever way.
-        drop(connection.await);
+/// A gRPC service whose every method answers OK with an empty message, and counts.
+pub(crate) async fn serve_nothing(listener: TcpListener, calls: Arc<AtomicU64>) {
+    accept(listener, |stream| {
+        let calls = Arc::clone(&calls);
+        async move {
+            let answer = service_fn(|request: Request<Incoming>| {
+                calls.fetch_add(1, Ordering::Relaxed);
+                async move {
+                    // Read to its end, as a service would.
+                    let _message = request.into_body().collect().await;
+                    Ok::<_, Infallible>(empty_answer())
+                }
+            });
+            let connection = server::Builder::new(TokioExecutor::new()).serve_connection(stream, answer);
+            // Ends with the connection, in whatever way.
+            drop(connection.await);
+        }
     })
     .await;
 }

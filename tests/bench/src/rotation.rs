@@ -16,8 +16,9 @@ use tonic::Code;
 use tonic::transport::Channel;
 
 use crate::Failure;
-use crate::installation::{Answer, Installation, PATIENCE, Program, Sidecar, Special};
+use crate::installation::{Answer, Installation, PATIENCE, Sidecar, Special};
 use crate::measure::{Samples, Scale, float, micros};
+use crate::program::Program;
 use crate::report::{Comparison, Measured};
 use traffic::{Counts, Traffic};
 
