@@ -23,7 +23,7 @@ use tonic::transport::Channel;
 use crate::calling::to_authority;
 use crate::report::{Report, say};
 use churn::{Pace, Restarted};
-use oracle::Oracle;
+use oracle::{CLOCKS, Oracle};
 use processes::{Course, Usage};
 use tally::Counts;
 use traffic::{Client, Place, World, lock};
@@ -313,12 +313,14 @@ fn judge(world: &World, arguments: &Arguments, observed: &[Observed], report: &m
     report.check(
         counts.wrong == 0 && counts.good >= 1000 && counts.bad >= 100 && counts.streams >= 10,
         &format!(
-            "{} wrong of {} verdicts, {} of which had to pass and {} to be refused; {} streams ended as they had to",
+            "{} wrong of {} verdicts, {} of which had to pass and {} to be refused; {} streams ended as they had to; no token was \
+             accepted more than {} ms after its end ({CLOCKS} are allowed)",
             counts.wrong,
             counts.allowed + counts.denied,
             counts.good,
             counts.bad,
-            counts.streams
+            counts.streams,
+            counts.longest_after_end
         ),
     );
     let happened = [

@@ -10,6 +10,10 @@ use crate::calling::{latest_bound, now_millis};
 /// For how long a token is still shown after it has expired, in milliseconds.
 const SHOWN_EXPIRED: u64 = 5_000;
 
+/// How far a sidecar's time may be from this process's, in milliseconds. It counts on from its own start, and moves with what the
+/// authority says (docs/staleness.md), so it is not the wall clock to the millisecond.
+pub(super) const CLOCKS: u64 = 250;
+
 /// A token that was issued. Times are in milliseconds since 1970.
 #[derive(Debug)]
 pub(super) struct Token {
@@ -138,10 +142,10 @@ impl Oracle {
 
     /// What must become of a call with `token` that began and ended then.
     pub(super) fn due(&self, token: &Token, began: u64, ended: u64) -> Due {
-        if began >= token.expires {
+        if began >= token.expires + CLOCKS {
             return Due::Refusal;
         }
-        let mut due = if ended >= token.expires {
+        let mut due = if ended + CLOCKS >= token.expires {
             Due::Either
         } else {
             Due::Pass
@@ -207,14 +211,15 @@ mod tests {
     #[test]
     fn a_token_passes_until_it_expires() {
         let (oracle, token) = (Oracle::default(), token(1, 10, 20, 1000));
-        assert_eq!(oracle.due(&token, 30, 999), Due::Pass);
-        assert_eq!(oracle.due(&token, 999, 1000), Due::Either);
-        assert_eq!(oracle.due(&token, 1000, 1000), Due::Refusal);
+        assert_eq!(oracle.due(&token, 30, 749), Due::Pass);
+        assert_eq!(oracle.due(&token, 749, 750), Due::Either);
+        assert_eq!(oracle.due(&token, 1249, 1250), Due::Either);
+        assert_eq!(oracle.due(&token, 1250, 1250), Due::Refusal);
     }
 
     #[test]
     fn a_revoked_token_is_refused_from_the_time_that_the_receipt_tells() {
-        let token = token(1, 10, 20, 1000);
+        let token = token(1, 10, 20, 2000);
         let oracle = revoked(Subject::Token(1), 100, Some((110, 150)));
         assert_eq!(oracle.due(&token, 80, 99), Due::Pass);
         assert_eq!(oracle.due(&token, 80, 100), Due::Either);

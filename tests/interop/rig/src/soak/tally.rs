@@ -23,6 +23,8 @@ pub(super) struct Counts {
     pub(super) good: u64,
     /// Those that had to be refused.
     pub(super) bad: u64,
+    /// The longest after its end that a token was accepted, in milliseconds.
+    pub(super) longest_after_end: u64,
     /// Streams that have ended as they must.
     pub(super) streams: u64,
     /// Tokens that the authority did not issue.
@@ -41,15 +43,19 @@ impl Counts {
         self.allowed + self.denied + self.unanswered
     }
 
-    /// Judges an answer. `steady` is whether the sidecar was there, and knew the latest tokens, from before the call until after it.
+    /// Judges the answer to a call of that time. `steady` is whether the sidecar was there, and knew the latest tokens, from before the call until after it.
     pub(super) fn judge(
         &mut self,
         where_and_how: &str,
         token: &Token,
-        due: Due,
+        (due, began): (Due, u64),
         answer: &Answer,
         steady: bool,
     ) {
+        if answer.is_through() {
+            let late = began.saturating_sub(token.expires);
+            self.longest_after_end = self.longest_after_end.max(late);
+        }
         match due {
             Due::Pass => self.good += 1,
             Due::Refusal => self.bad += 1,

@@ -169,7 +169,7 @@ pub(super) async fn call(world: Arc<World>, place: usize, every: Duration, mut r
         let due = lock(&world.oracle).due(&token, began, now_millis());
         let steady = place.steady_since(state);
         let what = format!("{how} at {}", place.name);
-        lock(&world.counts).judge(&what, &token, due, &answer, steady);
+        lock(&world.counts).judge(&what, &token, (due, began), &answer, steady);
     }
 }
 
@@ -261,7 +261,7 @@ async fn hold_one(world: &World, place: &Place, token: &Token) {
     let due = lock(&world.oracle).due(token, began, now_millis());
     let steady = place.steady_since(state);
     let what = format!("Chat at {}", place.name);
-    lock(&world.counts).judge(&what, token, due, &answer, steady);
+    lock(&world.counts).judge(&what, token, (due, began), &answer, steady);
     match answers {
         Some(answers) => {
             let how = converse(world, token, &sender, answers).await;
