@@ -7,6 +7,7 @@ mod addresses;
 mod agent;
 mod ext_authz;
 mod outbound;
+mod services;
 mod serving;
 
 use std::io;
@@ -34,10 +35,11 @@ use crate::api::{ApiService, VerifyApi, report_health};
 use crate::config::{Config, ExtAuthzConfig};
 use crate::metrics::{self, ConnectionMetrics, ProxyMetrics};
 use crate::observations::Observations;
-use crate::proxy::{Proxy, ProxySettings, Upstream};
+use crate::proxy::{Proxy, ProxySettings};
 use crate::refusal_log::RefusalLog;
 pub use addresses::Addresses;
 use agent::Outgoing;
+use services::Behind;
 use serving::{Listeners, Services};
 
 /// Why a sidecar does not start.
@@ -171,6 +173,7 @@ impl App {
         let stop = Shutdown::new();
         let trust = Arc::clone(self.source.trust());
         self.listeners.watch(&background, &stop);
+        self.services.behind.watch(&background, &stop);
         background.spawn(self.source.run(stop.token()));
         self.outgoing.run(&background, &stop);
         let endpoints = admin_endpoints(&trust, &shutdown, self.registry);
@@ -202,18 +205,20 @@ pub fn check(config: &Config, clock: &Arc<dyn Clock>) -> Vec<StartError> {
     let listeners = config
         .listeners
         .iter()
-        .filter_map(|listener| listener.tls.as_ref());
+        .filter_map(|listener| listener.tls.as_ref())
+        .map(|(files, certificates)| (files, *certificates));
     let ext_authz = config.ext_authz.iter().filter_map(ExtAuthzConfig::tls);
-    let listeners = listeners.chain(ext_authz).map(|files| {
-        let tls = ServerTls::load(files, ClientCertificates::Required, Arc::clone(clock));
+    let ext_authz = ext_authz.map(|files| (files, ClientCertificates::Required));
+    let listeners = listeners.chain(ext_authz).map(|(files, certificates)| {
+        let tls = ServerTls::load(files, certificates, Arc::clone(clock));
         tls.map(drop).map_err(StartError::from)
     });
     let listeners = listeners.filter_map(Result::err);
-    let outbound = outbound::check(config, clock).into_iter().map(StartError::from);
+    let services = services::check(config, clock).into_iter().map(StartError::from);
     source
         .map(StartError::from)
         .chain(listeners)
-        .chain(outbound)
+        .chain(services)
         .collect()
 }
 
@@ -225,10 +230,8 @@ fn services(
 ) -> Result<Services, StartError> {
     let log = Arc::new(RefusalLog::default());
     let observations = Arc::new(Observations::default());
-    let (address, connections) = config.upstream.clone();
     let proxy = Proxy {
         verifier: Arc::clone(verifier),
-        upstream: Upstream::new(address, connections),
         settings: ProxySettings {
             longest_timeout: config.longest_timeout,
             tokens: config.tokens,
@@ -249,6 +252,7 @@ fn services(
     })?;
     Ok(Services {
         proxy: Arc::new(proxy),
+        behind: Behind::new(config, verifier.trust().clock())?,
         api,
         agent: None,
         ways_out: Vec::new(),

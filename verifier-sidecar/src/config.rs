@@ -5,12 +5,15 @@
 mod access;
 mod addresses;
 mod agent;
+mod apps;
 mod defaults;
 mod ext_authz;
 mod file;
 mod identity_headers;
 mod implied;
 mod outbound;
+mod routes;
+mod services;
 mod staleness;
 
 use std::net::SocketAddr;
@@ -19,6 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use agent::AgentConfig;
+pub use apps::{AppRoute, AppsConfig};
 use countersign_core::names::{Audience, ClassName, Issuer};
 use countersign_core::requirements::MethodTable;
 use countersign_core::spiffe::{SpiffeId, TrustDomain};
@@ -26,20 +30,20 @@ use countersign_core::trust::UpdateRules;
 use countersign_core::verifying::Expectations;
 use countersign_crypto::AwsLc;
 use countersign_crypto::publishing::PinnedKeys;
-use countersign_mtls::TlsFiles;
 use countersign_mtls::files::read_public;
+use countersign_mtls::{ClientCertificates, TlsFiles};
 use countersign_runtime::config::environment::Environment;
 use countersign_runtime::config::{Complaints, PeriodOrZero};
 use countersign_runtime::telemetry::TelemetryConfig;
 use countersign_verifier::identity::IdentityHeaders;
 use countersign_verifier::source::{Authority, TrustSettings};
-use countersign_wire::status::Disclosure;
 pub use ext_authz::ExtAuthzConfig;
 pub use implied::Implied;
-pub use outbound::{LocalAddress, NeighbourConfig, OutboundConfig};
+pub use outbound::{LocalAddress, OutboundConfig};
+pub use services::{ServiceConfig, TlsServiceConfig};
 
-use crate::proxy::{TokenForwarding, UpstreamAddress};
-use crate::server::Limits;
+use crate::proxy::TokenForwarding;
+use crate::server::{Disclosures, Limits};
 use addresses::Local;
 use countersign_verifier::sync::{HEARTBEAT_PERIOD, OnStop};
 use file::File;
@@ -58,8 +62,10 @@ pub struct Config {
     pub listeners: Vec<ListenerConfig>,
     /// What methods ask for.
     pub methods: MethodTable,
-    /// Where the service is, and how many connections to it there may be.
-    pub upstream: (UpstreamAddress, usize),
+    /// The apps behind the sidecar.
+    pub apps: AppsConfig,
+    /// How many connections to each service there may be.
+    pub upstream_connections: usize,
     /// Whether the service sees tokens.
     pub tokens: TokenForwarding,
     /// Under which names it is told of its callers.
@@ -93,12 +99,14 @@ pub struct Config {
 pub struct ListenerConfig {
     /// Where.
     pub address: SocketAddr,
-    /// With required client certificates, or without TLS.
-    pub tls: Option<TlsFiles>,
+    /// With TLS, and whether callers show certificates.
+    pub tls: Option<(TlsFiles, ClientCertificates)>,
     /// How much refused callers are told.
-    pub disclosure: Disclosure,
+    pub disclosures: Disclosures,
     /// Whether nothing but gRPC is taken.
     pub grpc_only: bool,
+    /// The app that all its calls reach. None: those of [`Config::apps`].
+    pub app: Option<ServiceConfig>,
 }
 
 /// Where the local API is.
@@ -167,11 +175,11 @@ impl Checker {
     fn config(&mut self, file: &File) -> Option<Config> {
         let expectations = self.expectations(file);
         let ext_authz = file.ext_authz.as_ref().map(|section| self.ext_authz(section));
-        let listeners = self.listeners(&file.listener, ext_authz.is_some());
+        let listeners = self.listeners(file);
+        let apps = self.apps(file);
         let classes = self.classes(&file.staleness);
         let methods = self.methods(file, &classes);
         let trust = self.trust(file, expectations.as_ref(), &classes);
-        let upstream = self.upstream(&file.upstream);
         let identity_headers = self.identity_headers(&file.identity_headers);
         let verify = self.verify(&file.verify);
         let agent = self.agent(&file.agent);
@@ -183,7 +191,12 @@ impl Checker {
             .chain(ext_authz.iter().flat_map(ExtAuthzConfig::local))
             .chain(outbound::local(&outbound))
             .collect();
-        self.check_distinct(&listeners, &local, admin, upstream.as_ref());
+        if file.listener.is_empty() && local.is_empty() {
+            let missing = "is missing: callers could not connect";
+            self.complaints.push("listener", missing);
+        }
+        let services: Vec<_> = apps.services(&listeners).collect();
+        self.check_distinct(&listeners, &local, admin, &services);
         let checked = file.telemetry.check();
         self.complaints.accept("telemetry", checked);
         let workers = self.workers(file);
@@ -198,7 +211,8 @@ impl Checker {
             unused_classes: classes.unused(file),
             listeners,
             methods,
-            upstream: (upstream?, connections),
+            apps,
+            upstream_connections: connections,
             tokens: forwarding(&file.tokens),
             identity_headers,
             longest_timeout: file.limits.timeout.map_or(defaults::LONGEST_TIMEOUT, Into::into),

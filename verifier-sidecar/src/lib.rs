@@ -29,4 +29,5 @@ mod observations;
 pub mod outbound;
 pub mod proxy;
 mod refusal_log;
+pub mod routes;
 pub mod server;

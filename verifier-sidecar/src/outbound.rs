@@ -11,7 +11,6 @@
 //! INVARIANT (one certificate): a token that is bound to our certificate goes over connections that show it.
 
 mod neighbour;
-mod routes;
 mod service;
 
 use std::sync::Arc;
@@ -21,12 +20,21 @@ use countersign_core::requirements::MethodPath;
 use countersign_verifier::identity::IdentityHeaders;
 use http::uri::Authority;
 
-use crate::agent::{Agent, Slot};
+use crate::agent::{Agent, Slot, TokenKey};
 use crate::metrics::ProxyMetrics;
+use crate::routes::Calls;
 
 pub(crate) use neighbour::Neighbour;
-pub use routes::{InvalidPaths, Paths, Route};
 pub(crate) use service::OutboundService;
+
+/// Calls that go out with the same token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Which.
+    pub calls: Calls,
+    /// The token.
+    pub key: TokenKey,
+}
 
 /// What the operator chose.
 #[derive(Clone, Copy, Debug)]
@@ -69,7 +77,7 @@ impl Outbound {
         metrics: Arc<ProxyMetrics>,
     ) -> Self {
         let leading = |route: &Route| Leading {
-            name: route.to_string().into(),
+            name: route.calls.to_string().into(),
             slot: agent.pin(route.key.clone()),
             route: route.clone(),
         };
@@ -87,6 +95,6 @@ impl Outbound {
     fn route(&self, authority: Option<&Authority>, method: MethodPath<'_>) -> Option<&Leading> {
         self.routes
             .iter()
-            .find(|leading| leading.route.leads(authority, method))
+            .find(|leading| leading.route.calls.contain(authority, method))
     }
 }

@@ -7,6 +7,7 @@
 //! Nothing of a call reaches the service before the verdict, not even a connection (I-28). What is passed on is what was
 //! judged, less the reserved headers, plus ours (I-27).
 
+pub(crate) mod apps;
 pub(crate) mod body;
 mod headers;
 pub(crate) mod lifetime;

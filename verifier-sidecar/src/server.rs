@@ -21,6 +21,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::metrics::ConnectionMetrics;
 use connection::Connection;
+pub use listener::Disclosures;
 use listener::{Listener, Peer};
 
 /// What one listener grants.
@@ -46,8 +47,8 @@ pub(crate) trait Serve: Clone + Send + Sync + 'static {
         + Unpin
         + 'static;
 
-    /// What serves the calls of one more connection.
-    fn connected(&self) -> Self {
+    /// What serves the calls of one more connection, from `peer`.
+    fn connected(&self, _peer: &Peer) -> Self {
         self.clone()
     }
 
@@ -94,6 +95,7 @@ pub(crate) async fn serve<S: Serve>(mut listener: Listener, service: S, terms: T
                 .identity
                 .as_ref()
                 .map(|identity| identity.not_after.since(terms.clock.now()));
+            let service = service.connected(&peer);
             let connection = Connection {
                 peer: Arc::new(peer),
                 limits: Limits {
@@ -104,7 +106,7 @@ pub(crate) async fn serve<S: Serve>(mut listener: Listener, service: S, terms: T
                 open,
                 drain: terms.drain.clone(),
             };
-            connections.spawn(connection.run(stream, service.connected()));
+            connections.spawn(connection.run(stream, service));
         }
     };
     terms.drain.run_until_cancelled(accepting).await;

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use countersign_core::ports::Clock;
-use countersign_mtls::{ClientTls, TlsError, TlsFiles};
+use countersign_mtls::{ClientTls, TlsError};
 use prometheus_client::registry::Registry;
 
+use super::services;
 use crate::agent::Agent;
-use crate::config::{Config, NeighbourConfig, OutboundConfig};
+use crate::config::{Config, ServiceConfig};
 use crate::metrics::ProxyMetrics;
 use crate::outbound::{Neighbour, Outbound, OutboundSettings};
 
@@ -32,16 +33,14 @@ impl WaysOut {
         }
         let metrics = Arc::new(ProxyMetrics::register_outbound(registry));
         for way in &config.outbound {
-            let (_, connections) = config.upstream;
-            let neighbour = match (&way.neighbour, tls(config, way, clock)?) {
-                (NeighbourConfig::Tls { uri, .. }, Some(tls)) => {
+            let connections = config.upstream_connections;
+            let neighbour = match &way.neighbour {
+                ServiceConfig::Tls(service) => {
+                    let tls = services::tls(config, service, clock)?;
                     out.tls.push(Arc::clone(&tls));
-                    Neighbour::over_tls(uri, tls, connections)
+                    Neighbour::over_tls(&service.uri, tls, connections)
                 }
-                (NeighbourConfig::Plaintext(address), _) => {
-                    Neighbour::plaintext(address.clone(), connections)
-                }
-                (NeighbourConfig::Tls { .. }, None) => continue,
+                ServiceConfig::Plaintext(address) => Neighbour::plaintext(address.clone(), connections),
             };
             let settings = OutboundSettings {
                 own_tokens: way.own_tokens,
@@ -59,30 +58,4 @@ impl WaysOut {
         }
         Ok(out)
     }
-}
-
-/// What of the files that `config` names for calls out cannot be used.
-pub(super) fn check(config: &Config, clock: &Arc<dyn Clock>) -> Vec<TlsError> {
-    let tried = config.outbound.iter().map(|way| tls(config, way, clock));
-    tried.filter_map(Result::err).collect()
-}
-
-/// The TLS to the neighbour: with the certificate that tokens are bound to.
-fn tls(
-    config: &Config,
-    way: &OutboundConfig,
-    clock: &Arc<dyn Clock>,
-) -> Result<Option<Arc<ClientTls>>, TlsError> {
-    let NeighbourConfig::Tls {
-        server, trust_roots, ..
-    } = &way.neighbour
-    else {
-        return Ok(None);
-    };
-    let own = &config.trust.authority.files;
-    let files = TlsFiles {
-        trust_roots: trust_roots.clone().unwrap_or_else(|| own.trust_roots.clone()),
-        ..own.clone()
-    };
-    ClientTls::load(&files, server.clone(), Arc::clone(clock)).map(Some)
 }

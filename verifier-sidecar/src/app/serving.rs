@@ -15,6 +15,7 @@ use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
 
 use super::StartError;
+use super::services::Behind;
 use crate::agent::AgentService;
 use crate::api::{ApiService, Health};
 use crate::config::{Config, ExtAuthzConfig, ListenerConfig, LocalAddress};
@@ -28,6 +29,7 @@ use crate::server::{Limits, Serve, Terms, serve};
 /// What is served, and what every listener grants.
 pub(super) struct Services {
     pub(super) proxy: Arc<Proxy>,
+    pub(super) behind: Behind,
     pub(super) api: ApiService,
     pub(super) agent: Option<AgentService>,
     /// In the order of the configuration.
@@ -68,7 +70,9 @@ impl Listeners {
         };
         let limits = config.limits;
         for place in &config.listeners {
-            let tls = listeners.tls(place.tls.as_ref(), &clock)?;
+            let tls = place.tls.as_ref();
+            let tls = tls.map(|(files, certificates)| (files, *certificates));
+            let tls = listeners.tls(tls, &clock)?;
             let listener = bind_tcp(calls, place.address, tls, limits).await?;
             listeners.proxy.push((listener, place.clone()));
         }
@@ -98,7 +102,8 @@ impl Listeners {
     ) -> Result<(), StartError> {
         self.ext_authz = bind_local(calls, None, config.unix.as_deref(), limits).await?;
         if let Some((address, files)) = &config.grpc {
-            let tls = self.tls(files.as_ref(), clock)?;
+            let files = files.as_ref();
+            let tls = self.tls(files.map(|files| (files, ClientCertificates::Required)), clock)?;
             self.ext_authz.push(bind_tcp(calls, *address, tls, limits).await?);
         }
         Ok(())
@@ -107,11 +112,11 @@ impl Listeners {
     /// The TLS of a listener with these files, which are followed from then on.
     fn tls(
         &mut self,
-        files: Option<&TlsFiles>,
+        configured: Option<(&TlsFiles, ClientCertificates)>,
         clock: &Arc<dyn Clock>,
     ) -> Result<Option<Arc<ServerTls>>, StartError> {
-        let load = |files| ServerTls::load(files, ClientCertificates::Required, Arc::clone(clock));
-        let tls = files.map(load).transpose()?;
+        let load = |(files, certificates)| ServerTls::load(files, certificates, Arc::clone(clock));
+        let tls = configured.map(load).transpose()?;
         self.tls.extend(tls.clone());
         Ok(tls)
     }
@@ -166,8 +171,8 @@ impl Listeners {
             drain: shutdown.token(),
         };
         let mut running = Vec::new();
-        for (listener, place) in self.proxy {
-            let service = ProxyService::new(Arc::clone(&services.proxy), place.disclosure);
+        for ((listener, place), apps) in self.proxy.into_iter().zip(services.behind.apps) {
+            let service = ProxyService::new(Arc::clone(&services.proxy), place.disclosures, apps);
             running.push(spawn(calls, listener, service, terms()));
         }
         for listener in self.api {

@@ -1,13 +1,13 @@
-//! Where the sidecar listens and where its service is. Whatever is not protected by TLS stays on this machine.
+//! Where the sidecar listens. Whatever is not protected by TLS stays on this machine.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use countersign_mtls::TlsFiles;
-use countersign_wire::status::Disclosure;
 
-use super::{Checker, ListenerConfig, VerifyConfig, file};
+use super::{Checker, ListenerConfig, ServiceConfig, VerifyConfig, file};
 use crate::proxy::UpstreamAddress;
+use crate::server::Disclosures;
 
 /// What is served to this machine only, by the key that it is configured with.
 #[derive(Clone, Debug)]
@@ -60,19 +60,7 @@ impl Local {
 }
 
 impl Checker {
-    /// At least one, unless callers connect to Envoy.
-    pub(super) fn listeners(&mut self, files: &[file::Listener], behind_envoy: bool) -> Vec<ListenerConfig> {
-        if files.is_empty() && !behind_envoy {
-            self.complaints
-                .push("listener", "is missing: callers could not connect");
-        }
-        let listeners = files.iter().enumerate();
-        listeners
-            .filter_map(|(index, file)| self.listener(&format!("listener.{index}"), file))
-            .collect()
-    }
-
-    fn listener(&mut self, key: &str, file: &file::Listener) -> Option<ListenerConfig> {
+    pub(super) fn listener(&mut self, key: &str, file: &file::Listener) -> Option<ListenerConfig> {
         let tls = file.tls.as_ref().map(|tls| self.tls(tls));
         let address_key = format!("{key}.address");
         let address = match (&tls, file.plaintext) {
@@ -88,16 +76,19 @@ impl Checker {
                 None
             }
         };
-        // Whoever shows a certificate is known; on plaintext anybody may ask.
-        let disclosure = if file.disclose_reasons.unwrap_or(tls.is_some()) {
-            Disclosure::Precise
-        } else {
-            Disclosure::Coarse
-        };
+        if tls.is_none() && file.client_certificates.is_some() {
+            self.complaints.push(
+                &format!("{key}.client_certificates"),
+                "is for `tls`, without which nobody shows one",
+            );
+        }
+        let certificates = file.client_certificates.unwrap_or_default().into();
+        let own = file.upstream.as_ref();
         Some(ListenerConfig {
+            app: own.and_then(|own| self.app(&format!("{key}.upstream"), own)),
             address: address?,
-            tls,
-            disclosure,
+            tls: tls.map(|files| (files, certificates)),
+            disclosures: Disclosures::unless_said(file.disclose_reasons),
             grpc_only: file.grpc_only,
         })
     }
@@ -139,14 +130,14 @@ impl Checker {
         None
     }
 
-    /// No two of the listeners may want one port (C07), and none of them may be the service: a call would be passed on from
+    /// No two of the listeners may want one port (C07), and none of them may be a service: a call would be passed on from
     /// the sidecar to itself, for ever.
     pub(super) fn check_distinct(
         &mut self,
         listeners: &[ListenerConfig],
         local: &[Local],
         admin: Option<SocketAddr>,
-        upstream: Option<&UpstreamAddress>,
+        services: &[(String, &ServiceConfig)],
     ) {
         let named = listeners.iter().enumerate();
         let mut taken: Vec<(String, SocketAddr)> = named
@@ -171,14 +162,17 @@ impl Checker {
             .map(|(key, address)| Local::Tcp(key, address))
             .chain(local.iter().filter(|local| local.unix().is_some()).cloned())
             .collect();
-        if let Some(upstream) = upstream {
-            self.check_elsewhere("upstream", upstream, &served);
+        for (key, service) in services {
+            self.check_elsewhere(key, service, &served);
         }
     }
 
-    /// What `key` says, `upstream`, is none of what the sidecar serves.
-    pub(super) fn check_elsewhere(&mut self, key: &str, upstream: &UpstreamAddress, served: &[Local]) {
-        if let Some(itself) = served.iter().find(|local| local.is_at(upstream)) {
+    /// The service that `key` says is none of what the sidecar serves.
+    pub(super) fn check_elsewhere(&mut self, key: &str, service: &ServiceConfig, served: &[Local]) {
+        let Some(address) = service.known_address() else {
+            return;
+        };
+        if let Some(itself) = served.iter().find(|local| local.is_at(&address)) {
             self.complaints
                 .push(key, format_args!("is the sidecar itself, at `{}`", itself.key()));
         }
@@ -194,13 +188,6 @@ impl Checker {
                     .push(key, format_args!("is the same socket as `{other}`"));
             }
         }
-    }
-
-    pub(super) fn upstream(&mut self, text: &str) -> Option<UpstreamAddress> {
-        let parsed = parse_upstream(text).ok_or(
-            "is neither `http://` with 127.0.0.1, [::1] or localhost and a port, nor `unix:///` with a path",
-        );
-        self.complaints.accept("upstream", parsed)
     }
 }
 
@@ -219,20 +206,4 @@ fn resolved(path: &Path) -> PathBuf {
         .ok()
         .or_else(in_folder)
         .unwrap_or_else(|| path.to_owned())
-}
-
-pub(super) fn parse_upstream(text: &str) -> Option<UpstreamAddress> {
-    if let Some(path) = text.strip_prefix("unix://") {
-        let is_absolute = path.starts_with('/') && path.len() > 1;
-        return is_absolute.then(|| UpstreamAddress::Unix(PathBuf::from(path)));
-    }
-    let authority = text.strip_prefix("http://")?;
-    let authority = authority.strip_suffix('/').unwrap_or(authority);
-    let ips: Vec<IpAddr> = match authority.strip_prefix("localhost:") {
-        Some(_) => vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
-        None => vec![authority.parse::<SocketAddr>().ok()?.ip()],
-    };
-    let port: u16 = authority.rsplit_once(':')?.1.parse().ok()?;
-    let is_usable = port != 0 && ips.iter().all(IpAddr::is_loopback);
-    is_usable.then(|| UpstreamAddress::Tcp(ips.into_iter().map(|ip| SocketAddr::new(ip, port)).collect()))
 }

@@ -9,6 +9,7 @@ use countersign_runtime::telemetry::TelemetryConfig;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
+use super::services::Upstream;
 use countersign_verifier::sync::OnStop;
 
 #[derive(Debug, Deserialize)]
@@ -19,7 +20,9 @@ pub(super) struct File {
     pub(super) audience: String,
     pub(super) publishing_keys: PathBuf,
     pub(super) state_dir: PathBuf,
-    pub(super) upstream: String,
+    pub(super) upstream: Option<Upstream>,
+    #[serde(default)]
+    pub(super) route: Vec<super::apps::RouteFile>,
     pub(super) admin: String,
     pub(super) default_scopes: Option<Vec<String>>,
     #[serde(default)]
@@ -76,6 +79,26 @@ pub(super) struct Listener {
     pub(super) disclose_reasons: Option<bool>,
     #[serde(default)]
     pub(super) grpc_only: bool,
+    pub(super) client_certificates: Option<ClientCertificates>,
+    pub(super) upstream: Option<Upstream>,
+}
+
+/// Whether callers show certificates.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum ClientCertificates {
+    #[default]
+    Required,
+    Optional,
+}
+
+impl From<ClientCertificates> for countersign_mtls::ClientCertificates {
+    fn from(certificates: ClientCertificates) -> Self {
+        match certificates {
+            ClientCertificates::Required => Self::Required,
+            ClientCertificates::Optional => Self::Optional,
+        }
+    }
 }
 
 #[derive(Debug, Deserialize)]

@@ -5,17 +5,13 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use countersign_core::names::{Audience, Scope};
-use countersign_core::spiffe::SpiffeId;
-use countersign_mtls::ExpectedServer;
-use http::Uri;
-use http::uri::Authority;
 use serde::Deserialize;
 
-use super::Checker;
 use super::addresses::Local;
+use super::services::Written;
+use super::{Checker, ServiceConfig};
 use crate::agent::TokenKey;
-use crate::outbound::{Paths, Route};
-use crate::proxy::UpstreamAddress;
+use crate::outbound::Route;
 
 /// One `[[outbound]]` as the operator wrote it.
 #[derive(Debug, Deserialize)]
@@ -50,7 +46,7 @@ pub struct OutboundConfig {
     /// Where the app calls.
     pub listen: LocalAddress,
     /// Whom it reaches.
-    pub neighbour: NeighbourConfig,
+    pub neighbour: ServiceConfig,
     /// Which calls, with which tokens. The first that leads a call is taken.
     pub routes: Vec<Route>,
     /// Whether calls may bring their own credential.
@@ -66,22 +62,6 @@ pub enum LocalAddress {
     Unix(PathBuf),
 }
 
-/// Where the neighbour is.
-#[derive(Clone, Debug)]
-pub enum NeighbourConfig {
-    /// On this machine, without TLS.
-    Plaintext(UpstreamAddress),
-    /// Anywhere, over TLS with our certificate.
-    Tls {
-        /// Its address.
-        uri: Uri,
-        /// Who must answer there.
-        server: ExpectedServer,
-        /// The roots that its certificate comes from; none: those of the authority's.
-        trust_roots: Option<PathBuf>,
-    },
-}
-
 impl Checker {
     pub(super) fn outbound(&mut self, files: &[File]) -> Vec<OutboundConfig> {
         let named = files.iter().enumerate();
@@ -91,9 +71,7 @@ impl Checker {
         // A call would go round for ever.
         let served: Vec<Local> = local(&ways).collect();
         for (index, way) in ways.iter().enumerate() {
-            if let NeighbourConfig::Plaintext(address) = &way.neighbour {
-                self.check_elsewhere(&format!("outbound.{index}.upstream"), address, &served);
-            }
+            self.check_elsewhere(&format!("outbound.{index}.upstream"), &way.neighbour, &served);
         }
         ways
     }
@@ -124,33 +102,14 @@ impl Checker {
         }
     }
 
-    fn neighbour(&mut self, key: &str, file: &File) -> Option<NeighbourConfig> {
-        let upstream = format!("{key}.upstream");
-        if let Some(uri) = https(&file.upstream) {
-            let spiffe_id = file.spiffe_id.as_deref().map(SpiffeId::parse).transpose();
-            let spiffe_id = self.complaints.accept(&format!("{key}.spiffe_id"), spiffe_id);
-            return Some(NeighbourConfig::Tls {
-                uri,
-                server: ExpectedServer {
-                    spiffe_id: spiffe_id?,
-                    server_name: file.server_name.clone(),
-                },
-                trust_roots: file.trust_roots.as_deref().map(|path| self.path(path)),
-            });
-        }
-        if file.spiffe_id.is_some() || file.server_name.is_some() || file.trust_roots.is_some() {
-            self.complaints.push(
-                key,
-                "says who must answer, and `upstream` is no `https` address that could tell",
-            );
-        }
-        // A token over a network without TLS is everybody's.
-        let parsed = super::addresses::parse_upstream(&file.upstream).ok_or(
-            "is none of `https://host:port`, `http://` with 127.0.0.1, [::1] or localhost and a port, and `unix:///` with a path",
-        );
-        self.complaints
-            .accept(&upstream, parsed)
-            .map(NeighbourConfig::Plaintext)
+    fn neighbour(&mut self, key: &str, file: &File) -> Option<ServiceConfig> {
+        let written = Written {
+            uri: file.upstream.clone(),
+            spiffe_id: file.spiffe_id.clone(),
+            server_name: file.server_name.clone(),
+            trust_roots: file.trust_roots.clone(),
+        };
+        self.service(key, &format!("{key}.upstream"), &written)
     }
 
     fn routes(&mut self, key: &str, files: &[RouteFile]) -> Vec<Route> {
@@ -166,25 +125,15 @@ impl Checker {
             let Some(route) = self.route(&key, file) else {
                 continue;
             };
-            if let Some(earlier) = routes.iter().find(|earlier| earlier.hides(&route)) {
-                self.complaints.push(
-                    &key,
-                    format_args!("leads no call: `{earlier}` comes before `{route}`"),
-                );
-            }
+            let earlier: Vec<_> = routes.iter().map(|earlier| &earlier.calls).collect();
+            self.check_reached(&key, &route.calls, &earlier);
             routes.push(route);
         }
         routes
     }
 
     fn route(&mut self, key: &str, file: &RouteFile) -> Option<Route> {
-        let is_host = |host: &String| host.parse::<Authority>().is_ok() && !host.contains('@');
-        if !file.host.as_ref().is_none_or(is_host) {
-            self.complaints
-                .push(&format!("{key}.host"), "is no host, nor host and port");
-        }
-        let paths = file.path.as_deref().map_or(Ok(Paths::All), Paths::parse);
-        let paths = self.complaints.accept(&format!("{key}.path"), paths);
+        let calls = self.calls(key, file.host.as_deref(), file.path.as_deref());
         let audience = Audience::parse(&file.audience);
         let audience = self.complaints.accept(&format!("{key}.audience"), audience);
         let mut scopes = BTreeSet::new();
@@ -195,8 +144,7 @@ impl Checker {
             scopes.extend(scope);
         }
         Some(Route {
-            host: file.host.clone(),
-            paths: paths?,
+            calls: calls?,
             key: TokenKey {
                 audience: Some(audience?),
                 scopes,
@@ -212,13 +160,4 @@ pub(super) fn local(ways: &[OutboundConfig]) -> impl Iterator<Item = Local> {
         LocalAddress::Tcp(address) => Local::Tcp(format!("outbound.{index}.address"), *address),
         LocalAddress::Unix(path) => Local::Unix(format!("outbound.{index}.unix"), path.clone()),
     })
-}
-
-fn https(text: &str) -> Option<Uri> {
-    let uri: Uri = text.parse().ok()?;
-    let is_bare = matches!(uri.path(), "" | "/") && uri.query().is_none();
-    let has_host = uri
-        .authority()
-        .is_some_and(|authority| !authority.as_str().contains('@') && !authority.host().is_empty());
-    (uri.scheme_str() == Some("https") && is_bare && has_host).then_some(uri)
 }

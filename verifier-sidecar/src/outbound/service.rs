@@ -82,7 +82,7 @@ struct Answer {
 impl Serve for OutboundService {
     type Body = ResponseBody;
 
-    fn connected(&self) -> Self {
+    fn connected(&self, _peer: &Peer) -> Self {
         Self::new(Arc::clone(&self.outbound))
     }
 
@@ -149,7 +149,7 @@ impl Outbound {
         *request.method_mut() = parts.method;
         *request.uri_mut() = self
             .neighbour
-            .target(uri, leading.route.host.is_some())
+            .target(uri, leading.route.calls.host.is_some())
             .map_err(|_impossible| Failure::Internal)?;
         *request.version_mut() = http::Version::HTTP_2;
         *request.headers_mut() = headers;
@@ -162,7 +162,7 @@ impl Outbound {
                 Err(error) => {
                     self.metrics.upstream_failed();
                     let error: &dyn std::error::Error = &error;
-                    tracing::debug!(error, route = %leading.route, "the neighbour did not answer");
+                    tracing::debug!(error, route = %leading.route.calls, "the neighbour did not answer");
                     Err(Failure::UpstreamUnavailable.into())
                 }
             },

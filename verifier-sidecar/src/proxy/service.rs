@@ -18,6 +18,7 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, timeout_at};
 use tracing::{Instrument as _, Span};
 
+use super::apps::{Apps, Ways};
 use super::body::{Relayed, RequestBody, ResponseBody};
 use super::headers::{self, TokenForwarding};
 use super::lifetime::{Lifetime, Over};
@@ -27,8 +28,8 @@ use super::upstream::{InFlight, Lane, Upstream};
 use crate::metrics::{ActiveCall, MethodLabel, ProxyMetrics};
 use crate::observations::{Observations, Origin};
 use crate::refusal_log::{RefusalLog, Refused};
-use crate::server::Serve;
 use crate::server::listener::Peer;
+use crate::server::{Disclosures, Serve};
 use countersign_verifier::verifier::{Admission, Decision, Question, Verifier};
 
 /// What the operator chose.
@@ -44,11 +45,10 @@ pub(crate) struct ProxySettings {
     pub(crate) traced: bool,
 }
 
-/// The proxy before one service.
+/// The proxy before one service, or several of one audience.
 #[derive(Debug)]
 pub(crate) struct Proxy {
     pub(crate) verifier: Arc<Verifier>,
-    pub(crate) upstream: Upstream,
     pub(crate) settings: ProxySettings,
     pub(crate) metrics: Arc<ProxyMetrics>,
     pub(crate) log: Arc<RefusalLog>,
@@ -59,18 +59,20 @@ pub(crate) struct Proxy {
 #[derive(Clone, Debug)]
 pub(crate) struct ProxyService {
     proxy: Arc<Proxy>,
+    disclosures: Disclosures,
+    /// How much the peer of the connection is told.
     disclosure: Disclosure,
-    lane: Lane,
+    ways: Ways,
 }
 
 impl ProxyService {
-    /// What serves `proxy` on a listener of this disclosure.
-    pub(crate) fn new(proxy: Arc<Proxy>, disclosure: Disclosure) -> Self {
-        let lane = proxy.upstream.lane();
+    /// What serves `proxy` on a listener whose calls go to `apps`.
+    pub(crate) fn new(proxy: Arc<Proxy>, disclosures: Disclosures, apps: Arc<Apps>) -> Self {
         Self {
             proxy,
-            disclosure,
-            lane,
+            disclosures,
+            disclosure: disclosures.unknown,
+            ways: Ways::new(apps),
         }
     }
 }
@@ -78,8 +80,13 @@ impl ProxyService {
 impl Serve for ProxyService {
     type Body = ResponseBody;
 
-    fn connected(&self) -> Self {
-        Self::new(Arc::clone(&self.proxy), self.disclosure)
+    fn connected(&self, peer: &Peer) -> Self {
+        Self {
+            proxy: Arc::clone(&self.proxy),
+            disclosures: self.disclosures,
+            disclosure: self.disclosures.to(peer),
+            ways: self.ways.of_another(),
+        }
     }
 
     async fn call(&self, request: Request<Incoming>, peer: Arc<Peer>) -> Response<ResponseBody> {
@@ -99,7 +106,9 @@ impl Serve for ProxyService {
             match form {
                 Ok(form) => {
                     let passed = proxy.judge(&parts, form, &uri, &peer).await?;
-                    passed.forward(proxy, self.lane, parts, body).await
+                    let way = self.ways.lead(uri.authority(), form.method);
+                    let way = way.ok_or(Failure::RouteUnknown)?;
+                    passed.forward(proxy, way, parts, body).await
                 }
                 Err(refusal) => Err(proxy.malformed(refusal, &peer)),
             }
@@ -163,7 +172,7 @@ impl Proxy {
         };
         Ok(Passed {
             admission,
-            uri: plaintext(uri)?,
+            uri: uri.clone(),
             timeout: timeout.filter(|timeout| Some(*timeout) != form.timeout),
             deadline,
             over: Lifetime { deadline, token }.over(),
@@ -224,10 +233,10 @@ async fn within<T>(deadline: Option<Instant>, deciding: impl Future<Output = T>)
     }
 }
 
-/// The same target, without TLS.
-fn plaintext(uri: &Uri) -> Result<Uri, Refusal> {
-    let mut parts = uri.clone().into_parts();
-    parts.scheme = Some(Scheme::HTTP);
+/// The same target, with another `scheme`.
+fn with_scheme(uri: Uri, scheme: Scheme) -> Result<Uri, Refusal> {
+    let mut parts = uri.into_parts();
+    parts.scheme = Some(scheme);
     Uri::from_parts(parts).map_err(|_impossible| Failure::Internal.into())
 }
 
@@ -235,7 +244,7 @@ impl Passed {
     async fn forward(
         self,
         proxy: &Proxy,
-        lane: Lane,
+        (app, lane): (&Upstream, Lane),
         parts: Parts,
         incoming: Incoming,
     ) -> Result<Answer, Refusal> {
@@ -260,13 +269,13 @@ impl Passed {
         };
         let mut request = Request::new(body);
         *request.method_mut() = parts.method;
-        *request.uri_mut() = self.uri;
+        *request.uri_mut() = with_scheme(self.uri, app.scheme())?;
         *request.version_mut() = http::Version::HTTP_2;
         *request.headers_mut() = headers;
         tokio::select! {
             biased;
             refusal = over.clone() => Err(refusal),
-            answer = proxy.upstream.call(lane, request) => match answer {
+            answer = app.call(lane, request) => match answer {
                 // A service that keeps the deadline itself may wake before this does, and has other words for it.
                 Ok(_late) if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) => {
                     Err(Failure::DeadlineExceeded.into())

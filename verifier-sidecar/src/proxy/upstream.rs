@@ -1,5 +1,5 @@
-//! Connections to the service behind the sidecar: HTTP/2 without TLS over loopback or a unix socket. And to those that the app
-//! calls out to: the same, or with TLS to wherever they are.
+//! Connections to the services behind the sidecar, and to those that they call out to: HTTP/2 without TLS over loopback or a unix
+//! socket, or with TLS to wherever they are.
 //!
 //! Calls share a connection until it has as many as servers commonly grant, then the next one is opened; so a service
 //! full of long streams does not make short calls wait. Nor does a caller who does not read his answers: each call has its
@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use countersign_mtls::ClientTls;
+use http::uri::Scheme;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::http2;
@@ -93,6 +94,15 @@ impl Dial {
     }
 }
 
+impl fmt::Display for Dial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Plaintext(address) => address.fmt(f),
+            Self::Tls { uri, .. } => f.write_str(uri),
+        }
+    }
+}
+
 /// The calls that one connection takes. Servers grant about a hundred streams; what they do not grant waits inside.
 const STREAMS: u32 = 100;
 
@@ -152,17 +162,20 @@ pub(crate) struct Upstream {
 pub(crate) struct Lane(usize);
 
 impl Upstream {
-    /// The service at `address`, over at most so many connections. None is opened before the first call.
-    pub(crate) fn new(address: UpstreamAddress, connections: usize) -> Self {
-        Self::dialling(Dial::Plaintext(address), connections)
-    }
-
-    /// The same for a service that is connected to in this way.
+    /// The service that is connected to in this way, over at most so many connections. None is opened before the first call.
     pub(crate) fn dialling(dial: Dial, connections: usize) -> Self {
         Self {
             dial,
             slots: (0..connections.max(1)).map(|_| Slot::default()).collect(),
             next_lane: AtomicUsize::new(0),
+        }
+    }
+
+    /// The scheme of what is asked of it.
+    pub(crate) fn scheme(&self) -> Scheme {
+        match self.dial {
+            Dial::Plaintext(_) => Scheme::HTTP,
+            Dial::Tls { .. } => Scheme::HTTPS,
         }
     }
 
@@ -248,6 +261,10 @@ impl Slot {
                 Ok(connection)
             }
             Err(error) => {
+                if failed_at.is_none() {
+                    let error: &dyn std::error::Error = &error;
+                    tracing::warn!(service = %dial, error, "cannot connect to a service");
+                }
                 *failed_at = Some(Instant::now());
                 Err(UpstreamError::Connect(error))
             }

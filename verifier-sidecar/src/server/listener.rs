@@ -1,4 +1,4 @@
-//! Where connections come from: TLS with client certificates, plaintext on loopback, or a unix socket.
+//! Where connections come from: TLS, with client certificates or where they are optional; plaintext on loopback; or a unix socket.
 
 use std::io;
 use std::net::SocketAddr;
@@ -12,6 +12,7 @@ use countersign_core::names::CertificateThumbprint;
 use countersign_mtls::{
     ListenerStats, PeerIdentity, PlainListener, PlainStream, ServerTls, TlsListener, TlsStream,
 };
+use countersign_wire::status::Disclosure;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -37,10 +38,45 @@ impl Peer {
     }
 }
 
+/// How much those are told who are refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Disclosures {
+    /// Whoever has shown a certificate.
+    pub known: Disclosure,
+    /// Everybody else.
+    pub unknown: Disclosure,
+}
+
+impl Disclosures {
+    /// What is `said` of all; of nobody: everything to whoever is known, the class to anybody.
+    #[must_use]
+    pub fn unless_said(said: Option<bool>) -> Self {
+        let precise = |precise| {
+            if precise {
+                Disclosure::Precise
+            } else {
+                Disclosure::Coarse
+            }
+        };
+        Self {
+            known: precise(said.unwrap_or(true)),
+            unknown: precise(said.unwrap_or(false)),
+        }
+    }
+
+    /// How much `peer` is told.
+    pub(crate) const fn to(self, peer: &Peer) -> Disclosure {
+        match peer.identity {
+            Some(_) => self.known,
+            None => self.unknown,
+        }
+    }
+}
+
 /// A bound listener.
 #[derive(Debug)]
 pub(crate) enum Listener {
-    /// TLS; the peer has shown a certificate.
+    /// TLS. Whether the peer had to show a certificate is the configuration's.
     Tls(TlsListener),
     /// TCP without TLS.
     Plaintext(PlainListener),

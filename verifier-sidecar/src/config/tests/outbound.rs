@@ -18,7 +18,7 @@ fn a_way_out_says_where_to_whom_and_with_which_tokens() {
         way.listen,
         LocalAddress::Tcp("127.0.0.1:9910".parse().expect("an address"))
     );
-    let NeighbourConfig::Tls { uri, server, .. } = &way.neighbour else {
+    let ServiceConfig::Tls(TlsServiceConfig { uri, server, .. }) = &way.neighbour else {
         panic!("{way:?}")
     };
     assert_eq!(
@@ -28,7 +28,7 @@ fn a_way_out_says_where_to_whom_and_with_which_tokens() {
     assert!(server.spiffe_id.is_some());
     assert_eq!(way.routes.len(), 1);
     assert_eq!(
-        format!("{} {}", way.routes[0], way.routes[0].key),
+        format!("{} {}", way.routes[0].calls, way.routes[0].key),
         "*/shop.v1.Stock/* stock stock.read"
     );
     assert!(!way.own_tokens);

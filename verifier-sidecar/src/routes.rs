@@ -1,21 +1,18 @@
-//! Which calls go out, with tokens for whom: by the host that the app names, and by the method.
+//! Which calls a route leads: by the host that is called, and by the method. Of several routes the first that leads a call is
+//! taken; for calls out that says which token they get, for calls in which app they reach.
 
 use std::fmt;
 
 use countersign_core::requirements::MethodPath;
 use http::uri::Authority;
 
-use crate::agent::TokenKey;
-
-/// Calls that go out with the same token.
+/// Some calls.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Route {
-    /// The host, or host and port, that the app calls. None: whatever it calls.
+pub struct Calls {
+    /// The host, or host and port, that is called. None: whatever is called.
     pub host: Option<String>,
     /// The methods.
     pub paths: Paths,
-    /// The token.
-    pub key: TokenKey,
 }
 
 /// Some methods.
@@ -75,30 +72,42 @@ impl Paths {
     }
 }
 
-impl Route {
-    /// Whether it leads a call of `method` at `authority`.
-    pub(crate) fn leads(&self, authority: Option<&Authority>, method: MethodPath<'_>) -> bool {
-        let is_host = |host: &String| {
-            authority.is_some_and(|authority| {
-                host.eq_ignore_ascii_case(authority.host()) || host.eq_ignore_ascii_case(authority.as_str())
-            })
-        };
-        self.host.as_ref().is_none_or(is_host) && self.paths.contain(method)
+impl Calls {
+    /// All there are.
+    pub const ALL: Self = Self {
+        host: None,
+        paths: Paths::All,
+    };
+
+    /// Whether a call of `method` at `authority` is one of them.
+    pub(crate) fn contain(&self, authority: Option<&Authority>, method: MethodPath<'_>) -> bool {
+        let is_called = |host: &String| authority.is_some_and(|authority| is_host(host, authority.as_str()));
+        self.host.as_ref().is_none_or(is_called) && self.paths.contain(method)
     }
 
-    /// Whether it leads every call that `other` leads, so that `other` after it leads none.
+    /// Whether all of `other` are among them, so that a route of `other` after one of these leads none.
     #[must_use]
-    pub fn hides(&self, other: &Self) -> bool {
+    pub fn hide(&self, other: &Self) -> bool {
         let same_host = match (&self.host, &other.host) {
             (None, _) => true,
             (Some(_), None) => false,
-            (Some(host), Some(other)) => host.eq_ignore_ascii_case(other),
+            (Some(host), Some(other)) => is_host(host, other),
         };
         same_host && self.paths.contain_all_of(&other.paths)
     }
 }
 
-impl fmt::Display for Route {
+/// Whether `host`, with a port or without, names the host of `authority`.
+fn is_host(host: &str, authority: &str) -> bool {
+    let without_port = || {
+        let (before, port) = authority.rsplit_once(':')?;
+        // In `[::1]` the last colon is none before a port.
+        (!port.ends_with(']')).then_some(before)
+    };
+    host.eq_ignore_ascii_case(authority) || without_port().is_some_and(|name| host.eq_ignore_ascii_case(name))
+}
+
+impl fmt::Display for Calls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.host.as_deref().unwrap_or("*"))?;
         match &self.paths {
@@ -111,24 +120,18 @@ impl fmt::Display for Route {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use super::*;
 
-    fn route(host: Option<&str>, paths: Option<&str>) -> Route {
-        Route {
+    fn route(host: Option<&str>, paths: Option<&str>) -> Calls {
+        Calls {
             host: host.map(str::to_owned),
             paths: paths.map_or(Paths::All, |paths| Paths::parse(paths).expect("of the form")),
-            key: TokenKey {
-                audience: None,
-                scopes: BTreeSet::new(),
-            },
         }
     }
 
-    fn leads(route: &Route, authority: &str, path: &str) -> bool {
+    fn leads(route: &Calls, authority: &str, path: &str) -> bool {
         let authority: Authority = authority.parse().expect("an authority");
-        route.leads(Some(&authority), MethodPath::parse(path).expect("a method"))
+        route.contain(Some(&authority), MethodPath::parse(path).expect("a method"))
     }
 
     /// G01: one grammar, and whole names in it.
@@ -179,11 +182,13 @@ mod tests {
             ("stock.example.com", [true, false, false, false]),
             ("xstock", [true, false, false, false]),
             ("[::1]:80", [true, false, false, true]),
+            ("[::1]", [true, false, false, true]),
+            ("[::2]:80", [true, false, false, false]),
         ] {
             let found = [&any, &stock, &port, &v6].map(|route| leads(route, authority, path));
             assert_eq!(found, expected, "{authority}");
         }
-        assert!(!stock.leads(None, MethodPath::parse(path).expect("a method")));
+        assert!(!stock.contain(None, MethodPath::parse(path).expect("a method")));
         assert_eq!(stock.to_string(), "stock/*");
         assert_eq!(route(None, Some("/a.*")).to_string(), "*/a.*");
     }
@@ -200,16 +205,20 @@ mod tests {
             (&service, &method),
             (&service, &hosted),
             (&method, &method),
+            (&route(Some("stock"), None), &route(Some("STOCK:8443"), None)),
+            (&route(Some("[::1]"), None), &route(Some("[::1]:80"), None)),
         ] {
-            assert!(first.hides(then), "{first} {then}");
+            assert!(first.hide(then), "{first} {then}");
         }
         for (first, then) in [
             (&service, &all),
             (&method, &service),
             (&hosted, &method),
             (&route(Some("other"), None), &hosted),
+            (&route(Some("stock:8443"), None), &hosted),
+            (&route(Some("stock:8443"), None), &route(Some("stock:8444"), None)),
         ] {
-            assert!(!first.hides(then), "{first} {then}");
+            assert!(!first.hide(then), "{first} {then}");
         }
     }
 }

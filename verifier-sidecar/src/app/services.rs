@@ -1,0 +1,120 @@
+//! Services: the apps behind the sidecar, which are put together here, and the TLS to them and to those that they call.
+
+use std::sync::Arc;
+
+use countersign_core::ports::Clock;
+use countersign_mtls::{ClientTls, DEFAULT_WATCH_INTERVAL, TlsError, TlsFiles};
+use countersign_runtime::Shutdown;
+use tokio_util::task::TaskTracker;
+
+use crate::config::{Config, ServiceConfig, TlsServiceConfig};
+use crate::proxy::apps::Apps;
+use crate::proxy::{Dial, Upstream};
+use crate::routes::Calls;
+
+/// The TLS to `service`, with the sidecar's certificate: the one that its tokens are bound to.
+pub(super) fn tls(
+    config: &Config,
+    service: &TlsServiceConfig,
+    clock: &Arc<dyn Clock>,
+) -> Result<Arc<ClientTls>, TlsError> {
+    let own = &config.trust.authority.files;
+    let roots = service.trust_roots.as_ref().unwrap_or(&own.trust_roots);
+    let files = TlsFiles {
+        trust_roots: roots.clone(),
+        ..own.clone()
+    };
+    ClientTls::load(&files, service.server.clone(), Arc::clone(clock))
+}
+
+/// Where the calls of each listener go.
+pub(super) struct Behind {
+    /// In the order of the configuration.
+    pub(super) apps: Vec<Arc<Apps>>,
+    /// The TLS to those that have it.
+    pub(super) tls: Vec<Arc<ClientTls>>,
+}
+
+impl Behind {
+    /// The apps that `config` names, each once however often it is named.
+    pub(super) fn new(config: &Config, clock: &Arc<dyn Clock>) -> Result<Self, TlsError> {
+        let mut building = Building {
+            config,
+            clock,
+            known: Vec::new(),
+            tls: Vec::new(),
+        };
+        let shared = building.shared()?;
+        let mut apps = Vec::with_capacity(config.listeners.len());
+        for listener in &config.listeners {
+            apps.push(match &listener.app {
+                Some(own) => Arc::new(Apps::new([(Calls::ALL, building.upstream(own)?)])),
+                None => Arc::clone(&shared),
+            });
+        }
+        Ok(Self {
+            apps,
+            tls: building.tls,
+        })
+    }
+
+    /// Follows the TLS files until `stop`.
+    pub(super) fn watch(&self, tasks: &TaskTracker, stop: &Shutdown) {
+        for tls in &self.tls {
+            tasks.spawn(tls.watch(DEFAULT_WATCH_INTERVAL, stop.token()));
+        }
+    }
+}
+
+struct Building<'a> {
+    config: &'a Config,
+    clock: &'a Arc<dyn Clock>,
+    known: Vec<(&'a ServiceConfig, Arc<Upstream>)>,
+    tls: Vec<Arc<ClientTls>>,
+}
+
+impl<'a> Building<'a> {
+    /// Where calls go at listeners without an app of their own.
+    fn shared(&mut self) -> Result<Arc<Apps>, TlsError> {
+        let apps = &self.config.apps;
+        let mut routes = Vec::with_capacity(apps.routes.len() + 1);
+        for route in &apps.routes {
+            routes.push((route.calls.clone(), self.upstream(&route.app)?));
+        }
+        if let Some(default) = &apps.default {
+            routes.push((Calls::ALL, self.upstream(default)?));
+        }
+        Ok(Arc::new(Apps::new(routes)))
+    }
+
+    fn upstream(&mut self, service: &'a ServiceConfig) -> Result<Arc<Upstream>, TlsError> {
+        if let Some((_, upstream)) = self.known.iter().find(|(known, _)| *known == service) {
+            return Ok(Arc::clone(upstream));
+        }
+        let dial = match service {
+            ServiceConfig::Plaintext(address) => Dial::Plaintext(address.clone()),
+            ServiceConfig::Tls(service) => {
+                let tls = tls(self.config, service, self.clock)?;
+                self.tls.push(Arc::clone(&tls));
+                Dial::Tls {
+                    uri: service.uri.to_string(),
+                    tls,
+                }
+            }
+        };
+        let upstream = Arc::new(Upstream::dialling(dial, self.config.upstream_connections));
+        self.known.push((service, Arc::clone(&upstream)));
+        Ok(upstream)
+    }
+}
+
+/// What of the files that `config` names for services cannot be used.
+pub(super) fn check(config: &Config, clock: &Arc<dyn Clock>) -> Vec<TlsError> {
+    let apps = config.apps.services(&config.listeners).map(|(_, app)| app);
+    let neighbours = config.outbound.iter().map(|way| &way.neighbour);
+    let tried = apps.chain(neighbours).filter_map(|service| match service {
+        ServiceConfig::Plaintext(_) => None,
+        ServiceConfig::Tls(service) => tls(config, service, clock).err(),
+    });
+    tried.collect()
+}
