@@ -69,3 +69,65 @@ impl Ways {
         Some((app, *lane.get_or_init(|| app.lane())))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::proxy::{Dial, UpstreamAddress};
+    use crate::routes::Paths;
+
+    fn app() -> Arc<Upstream> {
+        let address = UpstreamAddress::Unix(PathBuf::from("/nowhere"));
+        Arc::new(Upstream::dialling(Dial::Plaintext(address), 4))
+    }
+
+    fn at(host: &str) -> Calls {
+        Calls {
+            host: Some(host.to_owned()),
+            paths: Paths::All,
+        }
+    }
+
+    /// Which of `apps` a call of `host` goes to, and where it begins there.
+    fn led(ways: &Ways, host: &str, apps: &[&Arc<Upstream>]) -> (Option<usize>, String) {
+        let authority = host.parse().expect("an authority");
+        let method = MethodPath::parse("/a.B/C").expect("a method");
+        let Some((app, lane)) = ways.lead(Some(&authority), method) else {
+            return (None, String::new());
+        };
+        let found = apps.iter().position(|known| std::ptr::eq(app, &***known));
+        (found, format!("{lane:?}"))
+    }
+
+    #[test]
+    fn the_first_route_that_leads_a_call_is_taken() {
+        let (stock, rest) = (app(), app());
+        let routes = [(at("stock"), &stock), (at("stock:1"), &rest), (at("rest"), &rest)];
+        let ways = Ways::new(Arc::new(Apps::new(
+            routes.map(|(calls, app)| (calls, Arc::clone(app))),
+        )));
+        let to = |host| led(&ways, host, &[&stock, &rest]).0;
+        assert_eq!((to("stock:1"), to("rest"), to("else")), (Some(0), Some(1), None));
+    }
+
+    /// Callers of one app are spread over its connections, whoever calls the others meanwhile.
+    #[test]
+    fn every_app_spreads_its_own_callers() {
+        let (stock, rest) = (app(), app());
+        let routes = [(at("stock"), &stock), (at("shop"), &stock), (Calls::ALL, &rest)];
+        let listener = Ways::new(Arc::new(Apps::new(
+            routes.map(|(calls, app)| (calls, Arc::clone(app))),
+        )));
+        for caller in 0..3 {
+            let (one, other) = (listener.of_another(), listener.of_another());
+            let begins = format!("Lane({caller})");
+            for _ in 0..2 {
+                for (ways, host, app) in [(&one, "stock", 0), (&one, "shop", 0), (&other, "else", 1)] {
+                    assert_eq!(led(ways, host, &[&stock, &rest]), (Some(app), begins.clone()));
+                }
+            }
+        }
+    }
+}

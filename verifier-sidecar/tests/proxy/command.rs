@@ -33,8 +33,7 @@ unix = "verify.sock"
 "#;
 
 pub(crate) fn folder(text: &str) -> tempfile::TempDir {
-    let folder = tempfile::tempdir().expect("a folder");
-    Pki::write(folder.path());
+    let folder = Pki::new().into_folder();
     let key = SigningKey::generate(publishing::ALGORITHM).expect("a key");
     std::fs::write(folder.path().join("publishing-keys.json"), write_set([key.jwk()])).expect("written");
     std::fs::write(folder.path().join("sidecar.toml"), text).expect("written");

@@ -10,9 +10,11 @@
 
 mod admin;
 mod api;
+mod apps;
 mod binding;
 mod bodies;
 mod calls;
+mod certificates;
 mod command;
 mod ext_authz;
 mod forms;

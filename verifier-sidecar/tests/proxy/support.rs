@@ -23,7 +23,6 @@ use countersign_sidecar::app::{Addresses, App};
 use countersign_sidecar::config::Config;
 use countersign_verifier::test_util::{self, SetClock, TestIssuer};
 use countersign_verifier::trust::TrustStore;
-use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tonic::metadata::MetadataValue;
 use tonic::transport::{Channel, Endpoint};
@@ -56,8 +55,10 @@ pub(crate) struct Setup {
     pub(crate) top: String,
     /// After its last table.
     pub(crate) more: String,
-    /// Instead of the address of the service.
+    /// Instead of the address of the service. Empty: none.
     pub(crate) upstream: Option<String>,
+    /// Instead of certificates of its own.
+    pub(crate) pki: Option<Pki>,
     /// Tells the time.
     pub(crate) clock: Option<Arc<dyn Clock>>,
 }
@@ -68,6 +69,7 @@ impl Default for Setup {
             top: String::new(),
             more: METHODS.to_owned(),
             upstream: None,
+            pki: None,
             clock: None,
         }
     }
@@ -81,7 +83,6 @@ pub(crate) struct Sidecar {
     pub(crate) issuer: TestIssuer,
     pub(crate) clock: Arc<SetClock>,
     pub(crate) pki: Pki,
-    _folder: TempDir,
     pub(crate) shutdown: Shutdown,
     pub(crate) running: JoinHandle<()>,
 }
@@ -101,16 +102,16 @@ impl Sidecar {
 
     /// A sidecar that trusts nobody yet.
     pub(crate) async fn cold(setup: Setup) -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let pki = Pki::write(folder.path());
+        let pki = setup.pki.unwrap_or_else(Pki::new);
+        let folder = pki.folder();
         let service = Service::start().await;
         let upstream = setup
             .upstream
             .unwrap_or_else(|| format!("http://{}", service.address));
         let text = configuration(&setup.top, &upstream, &setup.more);
         let key = SigningKey::generate(publishing::ALGORITHM).expect("a key");
-        std::fs::write(folder.path().join("publishing-keys.json"), write_set([key.jwk()])).expect("written");
-        let config = Config::parse(&folder.path().join("sidecar.toml"), &text);
+        std::fs::write(folder.join("publishing-keys.json"), write_set([key.jwk()])).expect("written");
+        let config = Config::parse(&folder.join("sidecar.toml"), &text);
         let config = config.unwrap_or_else(|complaints| panic!("{complaints}"));
         let set_clock = SetClock::new();
         let clock = setup.clock.unwrap_or_else(|| Arc::<SetClock>::clone(&set_clock));
@@ -125,7 +126,6 @@ impl Sidecar {
             issuer: TestIssuer::new("issuer"),
             clock: set_clock,
             pki,
-            _folder: folder,
             running: tokio::spawn(app.run_until(shutdown.clone())),
             shutdown,
         }
@@ -176,6 +176,10 @@ impl Sidecar {
 }
 
 fn configuration(top: &str, upstream: &str, more: &str) -> String {
+    let upstream = match upstream {
+        "" => String::new(),
+        upstream => format!("upstream = \"{upstream}\""),
+    };
     format!(
         r#"
 issuer = "{issuer}"
@@ -183,7 +187,7 @@ trust_domain = "{domain}"
 audience = "{audience}"
 publishing_keys = "publishing-keys.json"
 state_dir = "state"
-upstream = "{upstream}"
+{upstream}
 admin = "127.0.0.1:0"
 {top}
 [authority]

@@ -1,6 +1,6 @@
 //! Certificates for tests, made anew for each.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use countersign_core::names::CertificateThumbprint;
 use countersign_core::ports::Sha256 as _;
@@ -11,16 +11,19 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair,
     KeyUsagePurpose, SanType, date_time_ymd,
 };
+use tempfile::TempDir;
 
 /// A root and what it vouches for: `sidecar`, and the callers `orders` and `billing`.
 pub(crate) struct Pki {
-    folder: PathBuf,
+    folder: TempDir,
     thumbprints: Vec<(&'static str, CertificateThumbprint)>,
 }
 
 impl Pki {
-    /// Writes certificates and keys to `folder`.
-    pub(crate) fn write(folder: &Path) -> Self {
+    /// Certificates and keys in a folder of their own.
+    pub(crate) fn new() -> Self {
+        let kept = tempfile::tempdir().expect("a folder");
+        let folder = kept.path();
         let mut params = CertificateParams::new([]).expect("params");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
@@ -33,14 +36,24 @@ impl Pki {
             .map(|name| (name, issue(folder, name, &ca)))
             .collect();
         Self {
-            folder: folder.to_owned(),
+            folder: kept,
             thumbprints,
         }
     }
 
+    /// Where they are.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The folder alone.
+    pub(crate) fn into_folder(self) -> TempDir {
+        self.folder
+    }
+
     /// The files of `name`.
     pub(crate) fn files(&self, name: &str) -> TlsFiles {
-        super::files_in(&self.folder, name)
+        super::files_in(self.folder(), name)
     }
 
     /// What a token bound to the certificate of `name` carries.

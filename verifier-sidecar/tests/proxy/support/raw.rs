@@ -7,7 +7,7 @@ use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use super::ECHO;
@@ -61,8 +61,17 @@ pub(crate) async fn send(
     request: http::request::Builder,
     body: Bytes,
 ) -> Result<Answer, hyper::Error> {
-    let request = request.body(Full::new(body)).expect("a request");
     let stream = TcpStream::connect(address).await.expect("connected");
+    send_over(stream, request, body).await
+}
+
+/// Sends `request` over `stream`.
+pub(crate) async fn send_over(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    request: http::request::Builder,
+    body: Bytes,
+) -> Result<Answer, hyper::Error> {
+    let request = request.body(Full::new(body)).expect("a request");
     let (mut sender, connection) = http2::Builder::new(TokioExecutor::new())
         .handshake(TokioIo::new(stream))
         .await?;

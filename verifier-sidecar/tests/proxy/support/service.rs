@@ -5,14 +5,18 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use countersign_mtls::{ClientCertificates, Limits, ServerTls, TlsListener};
 use countersign_proto::demo::v1::demo_service_server::{DemoService, DemoServiceServer};
 use countersign_proto::demo::v1::*;
+use countersign_verifier::test_util::SetClock;
 use http::HeaderMap;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status, Streaming};
+
+use super::pki::Pki;
 
 /// A request as it reached the service.
 #[derive(Clone, Debug)]
@@ -37,17 +41,36 @@ impl Service {
 
     /// Starts a service on `address`.
     pub(crate) async fn start_at(address: SocketAddr) -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build();
-        let runtime = runtime.expect("a runtime");
+        let runtime = runtime();
         let seen: Arc<Mutex<Vec<Seen>>> = Arc::default();
         let record = Arc::clone(&seen);
         let bound = runtime.spawn(async move {
             let listener = TcpListener::bind(address).await.expect("bound");
             let address = listener.local_addr().expect("an address");
             serve(TcpListenerStream::new(listener), record);
+            address
+        });
+        Self {
+            address: bound.await.expect("no panic"),
+            seen,
+            runtime: Some(runtime),
+        }
+    }
+
+    /// Starts a service over TLS, as `name`. Whoever calls it shows a certificate.
+    pub(crate) async fn start_tls(pki: &Pki, name: &str) -> Self {
+        let clock = SetClock::new();
+        let tls = ServerTls::load(&pki.files(name), ClientCertificates::Required, clock).expect("TLS");
+        let runtime = runtime();
+        let seen: Arc<Mutex<Vec<Seen>>> = Arc::default();
+        let record = Arc::clone(&seen);
+        let bound = runtime.spawn(async move {
+            let any = "127.0.0.1:0".parse().expect("an address");
+            let listener = TlsListener::bind(any, tls, Limits::default())
+                .await
+                .expect("bound");
+            let address = listener.local_addr();
+            serve(listener, record);
             address
         });
         Self {
@@ -74,6 +97,14 @@ impl Drop for Service {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+fn runtime() -> Runtime {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build();
+    runtime.expect("a runtime")
 }
 
 /// Serves the demo service on `incoming`.
