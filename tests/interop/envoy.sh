@@ -67,6 +67,10 @@ becomes 20 'Envoy takes calls' takes_calls
 expect 'the sidecar describes its service and what is in statuses' OK - -plaintext -protoset-out "$work/details" \
   "127.0.0.1:$ask_port" describe google.rpc.ErrorInfo
 
+printf '\n== its protocol, as we wrote it down\n'
+"$tools/envoyapi" proto/src/gen/descriptors.bin >"$work/found" || true
+count_found
+
 # ---- Requests, and what Envoy's log has of each.
 
 requests=0
@@ -176,6 +180,9 @@ for path in /orders/../admin /orders%2f17 //orders /orders/; do
 done
 answers 'two readings, HTTP/2' '2 400' 'refused request_malformed -' http --http2-prior-knowledge "${authorized[@]}" \
   "$web/orders/../admin"
+answers 'a token that is none for its size' '1.1 431' 'refused token_too_large -' http "$web/orders" \
+  -H "authorization: Bearer $(printf 'x%.0s' {1..9000})"
+answers 'as many headers as Envoy takes' '1.1 401' 'refused token_missing -' http "$web/orders" -H "x-long: $(printf 'x%.0s' {1..40000})"
 answers 'no method that asks for something' '1.1 405' 'refused not_a_call -' http -X TRACE "${authorized[@]}" "$web/orders"
 
 # A service that speaks HTTP/1.1 and answers with the headers that it got.

@@ -14,7 +14,7 @@ if ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
   exit 1
 fi
 mkdir -p "$root/target/interop/bin"
-for tool in ./collector ./h2spec ./mtls github.com/fullstorydev/grpcurl/cmd/grpcurl github.com/itchyny/gojq/cmd/gojq \
+for tool in ./collector ./envoyapi ./h2spec ./mtls github.com/fullstorydev/grpcurl/cmd/grpcurl github.com/itchyny/gojq/cmd/gojq \
   google.golang.org/protobuf/cmd/protoc-gen-go google.golang.org/grpc/cmd/protoc-gen-go-grpc; do
   GOFLAGS=-mod=readonly go build -trimpath -o "$root/target/interop/bin/${tool##*/}" "$tool"
 done

@@ -8,6 +8,7 @@ use super::*;
 
 mod agent;
 mod apps;
+mod ext_authz;
 mod identity_headers;
 mod outbound;
 mod staleness;

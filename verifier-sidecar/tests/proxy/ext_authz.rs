@@ -1,9 +1,13 @@
 //! Envoy's external authorization, on its port and its socket.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
+use countersign_mtls::{ChannelOptions, ClientTls, ExpectedServer, TlsFiles};
 use countersign_proto::envoy::service::auth::v3::authorization_client::AuthorizationClient;
 use countersign_proto::envoy::service::auth::v3::check_response::HttpResponse;
 use countersign_proto::envoy::service::auth::v3::{CheckRequest, CheckResponse};
+use countersign_verifier::test_util::SetClock;
 use http::Request;
 use hyper_util::rt::TokioIo;
 use prost::Message as _;
@@ -12,10 +16,15 @@ use tonic::transport::{Channel, Endpoint};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
+use tonic_reflection::pb::v1::ServerReflectionRequest;
+use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
+use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 
 use crate::support::envoy::{client, denied, question};
+use crate::support::pki::Pki;
 use crate::support::raw::{call, envelope, send};
-use crate::support::{Setup, Sidecar, channel, eventually};
+use crate::support::{METHODS, Setup, Sidecar, channel, eventually};
 
 /// The service's name.
 const SERVICE: &str = "envoy.service.auth.v3.Authorization";
@@ -163,4 +172,122 @@ async fn its_health_is_that_of_the_trust() {
     let mut health = HealthClient::new(channel(address));
     let unknown = health.check(unknown).await.expect_err("another service");
     assert_eq!(unknown.code(), tonic::Code::NotFound);
+}
+
+/// S01, S03: over TLS Envoy shows a certificate, and nobody else is answered.
+#[tokio::test]
+async fn over_tls_envoy_shows_a_certificate() {
+    let tls = r#"tls = { certificate = "sidecar.crt", private_key = "sidecar.key", trust_roots = "ca.crt" }"#;
+    let setup = Setup {
+        more: format!("{tls}\n{METHODS}"),
+        ..Setup::default()
+    };
+    let sidecar = Sidecar::with(setup).await;
+    let uri = format!(
+        "https://{}",
+        sidecar.addresses.ext_authz_grpc.expect("an address")
+    );
+    let (good, bad) = calls(&sidecar);
+    let asking = |pki: &Pki, roots: &Pki| {
+        let files = TlsFiles {
+            trust_roots: roots.files("orders").trust_roots,
+            ..pki.files("orders")
+        };
+        let tls = ClientTls::load(&files, ExpectedServer::default(), SetClock::new()).expect("TLS");
+        AuthorizationClient::new(tls.channel(&uri, ChannelOptions::default()).expect("a channel"))
+    };
+    let mut envoy = asking(&sidecar.pki, &sidecar.pki);
+    let answer = envoy.check(good.clone()).await.expect("an answer").into_inner();
+    assert_eq!(denied(answer), None);
+    let answer = envoy.check(bad).await.expect("an answer").into_inner();
+    assert_eq!(
+        denied(answer).expect("denied").status.expect("a status").code,
+        401
+    );
+    let other = Pki::new();
+    let stranger = asking(&other, &sidecar.pki).check(good.clone()).await;
+    assert!(stranger.is_err(), "{stranger:?}");
+    let plaintext = client(&sidecar).check(good).await;
+    assert!(plaintext.is_err(), "{plaintext:?}");
+}
+
+/// It describes itself, so that operators can ask it with grpcurl.
+#[tokio::test]
+async fn it_describes_what_envoy_asks() {
+    let sidecar = Sidecar::start().await;
+    let address = sidecar.addresses.ext_authz_grpc.expect("an address");
+    let asked = [
+        MessageRequest::ListServices(String::new()),
+        MessageRequest::FileContainingSymbol(SERVICE.to_owned()),
+        MessageRequest::FileContainingSymbol("countersign.verify.v1.VerifyService".to_owned()),
+    ];
+    let asked = asked.map(|message| ServerReflectionRequest {
+        host: String::new(),
+        message_request: Some(message),
+    });
+    let answers = ServerReflectionClient::new(channel(address))
+        .server_reflection_info(tokio_stream::iter(asked))
+        .await;
+    let mut answers = answers.expect("answers").into_inner();
+    let mut next = async || {
+        let answer = answers.message().await.expect("an answer").expect("an answer");
+        answer.message_response.expect("a response")
+    };
+    let MessageResponse::ListServicesResponse(listed) = next().await else {
+        panic!("no list")
+    };
+    let names: BTreeSet<String> = listed.service.into_iter().map(|service| service.name).collect();
+    let expected = [
+        SERVICE,
+        "grpc.health.v1.Health",
+        "grpc.reflection.v1.ServerReflection",
+        "grpc.reflection.v1alpha.ServerReflection",
+    ];
+    assert_eq!(names, expected.map(str::to_owned).into());
+    let MessageResponse::FileDescriptorResponse(file) = next().await else {
+        panic!("no file")
+    };
+    let files = file.file_descriptor_proto.iter();
+    let mut files = files.map(|file| prost_types::FileDescriptorProto::decode(&file[..]).expect("a file"));
+    assert!(files.any(|file| {
+        file.service
+            .iter()
+            .any(|service| service.name() == "Authorization")
+    }));
+    let other = answers.message().await.expect_err("another service");
+    assert_eq!(other.code(), tonic::Code::NotFound);
+}
+
+/// A question about `size` bytes of headers and no more of them than the proxy takes by number, with a good token.
+fn long(sidecar: &Sidecar, size: usize) -> CheckRequest {
+    let mut request =
+        call(sidecar.plaintext()).header("authorization", format!("Bearer {}", sidecar.token()));
+    for number in 0..size / 1024 {
+        request = request.header(format!("x-long-{number}"), "x".repeat(1024));
+    }
+    question(request)
+}
+
+/// G44, I-18: how many headers a request may have is Envoy's to say. As many as it takes are judged; what no Envoy would ask about is
+/// denied. What Envoy says of itself, in an rpc's own headers, is bounded as everywhere, and is never an answer that lets pass.
+#[tokio::test]
+async fn questions_are_as_long_as_envoy_asks_them() {
+    let sidecar = Sidecar::start().await;
+    let mut asking = client(&sidecar);
+    for size in [20 << 10, 60 << 10] {
+        let answer = asking.check(long(&sidecar, size)).await.expect("an answer");
+        assert_eq!(denied(answer.into_inner()), None, "{size}");
+    }
+    let answer = asking.check(long(&sidecar, 200 << 10)).await.expect("an answer");
+    let refused = denied(answer.into_inner()).expect("denied");
+    assert_eq!(refused.status.expect("a status").code, 400);
+
+    let (good, _) = calls(&sidecar);
+    let mut request = tonic::Request::new(good.clone());
+    let value = "x".repeat(20 << 10).parse().expect("a value");
+    request.metadata_mut().insert("x-of-envoy", value);
+    let status = asking.check(request).await.expect_err("no answer");
+    assert_ne!(status.code(), tonic::Code::Ok, "{status:?}");
+    let answer = asking.check(good).await.expect("the next is answered");
+    assert_eq!(denied(answer.into_inner()), None);
 }
