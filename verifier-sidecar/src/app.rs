@@ -241,6 +241,7 @@ fn services(
         metrics: Arc::new(ProxyMetrics::register(registry)),
         log: Arc::clone(&log),
         observations: Arc::clone(&observations),
+        renewals: Arc::default(),
     };
     let ext_authz = ext_authz::service(config, verifier, &log, &observations, registry)?;
     let (ext_authz, of_ext_authz) = ext_authz.unzip();

@@ -7,13 +7,16 @@
 //! Nothing of a call reaches the service before the verdict, not even a connection (I-28). What is passed on is what was
 //! judged, less the reserved headers, plus ours (I-27).
 
+pub(crate) mod answer;
 pub(crate) mod apps;
 pub(crate) mod body;
 mod headers;
+mod hop;
 pub(crate) mod lifetime;
 pub(crate) mod request;
 pub(crate) mod respond;
 mod service;
+mod stream_tokens;
 pub(crate) mod upstream;
 
 pub use headers::TokenForwarding;

@@ -1,4 +1,4 @@
-//! Serves HTTP/2 on one listener: the same limits for the proxy and the local API.
+//! Serves HTTP/2 on one listener, and HTTP/1.1 where the service takes it: the same limits for the proxy and the local API.
 //!
 //! A listener accepts until it is told to drain; every connection runs in its own task under `connection`'s watch. At
 //! the cap of connections no more are accepted, and the kernel's queue holds the rest.
@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use countersign_core::ports::Clock;
+pub(crate) use countersign_mtls::Protocols;
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
@@ -46,6 +47,11 @@ pub(crate) trait Serve: Clone + Send + Sync + 'static {
         + Send
         + Unpin
         + 'static;
+
+    /// What callers may speak.
+    fn protocols(&self) -> Protocols {
+        Protocols::Http2
+    }
 
     /// What serves the calls of one more connection, from `peer`.
     fn connected(&self, _peer: &Peer) -> Self {

@@ -17,7 +17,7 @@ use countersign_core::{Outcome, Rejection};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
 
-pub use http::{JSON, http_status, http_status_of, json};
+pub use http::{JSON, http_status, http_status_of, json, json_of};
 pub use no_token::{NoToken, no_token, not_called, read_no_token};
 
 /// The `domain` of every `ErrorInfo`.

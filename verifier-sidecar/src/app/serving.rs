@@ -7,7 +7,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use countersign_core::ports::Clock;
-use countersign_mtls::{ClientCertificates, ClientTls, DEFAULT_WATCH_INTERVAL, ServerTls, TlsFiles};
+use countersign_mtls::{
+    ClientCertificates, ClientTls, DEFAULT_WATCH_INTERVAL, Protocols, ServerTls, TlsFiles,
+};
 use countersign_runtime::Shutdown;
 use countersign_runtime::busy::retry_while_busy;
 use futures_util::future::join_all;
@@ -72,7 +74,7 @@ impl Listeners {
         for place in &config.listeners {
             let tls = place.tls.as_ref();
             let tls = tls.map(|(files, certificates)| (files, *certificates));
-            let tls = listeners.tls(tls, &clock)?;
+            let tls = listeners.tls(tls, protocols(place), &clock)?;
             let listener = bind_tcp(calls, place.address, tls, limits).await?;
             listeners.proxy.push((listener, place.clone()));
         }
@@ -103,7 +105,8 @@ impl Listeners {
         self.ext_authz = bind_local(calls, None, config.unix.as_deref(), limits).await?;
         if let Some((address, files)) = &config.grpc {
             let files = files.as_ref();
-            let tls = self.tls(files.map(|files| (files, ClientCertificates::Required)), clock)?;
+            let files = files.map(|files| (files, ClientCertificates::Required));
+            let tls = self.tls(files, Protocols::Http2, clock)?;
             self.ext_authz.push(bind_tcp(calls, *address, tls, limits).await?);
         }
         Ok(())
@@ -113,9 +116,11 @@ impl Listeners {
     fn tls(
         &mut self,
         configured: Option<(&TlsFiles, ClientCertificates)>,
+        protocols: Protocols,
         clock: &Arc<dyn Clock>,
     ) -> Result<Option<Arc<ServerTls>>, StartError> {
-        let load = |(files, certificates)| ServerTls::load(files, certificates, Arc::clone(clock));
+        let load =
+            |(files, certificates)| ServerTls::speaking(protocols, files, certificates, Arc::clone(clock));
         let tls = configured.map(load).transpose()?;
         self.tls.extend(tls.clone());
         Ok(tls)
@@ -172,7 +177,8 @@ impl Listeners {
         };
         let mut running = Vec::new();
         for ((listener, place), apps) in self.proxy.into_iter().zip(services.behind.apps) {
-            let service = ProxyService::new(Arc::clone(&services.proxy), place.disclosures, apps);
+            let (proxy, protocols) = (Arc::clone(&services.proxy), protocols(&place));
+            let service = ProxyService::new(proxy, place.disclosures, protocols, apps);
             running.push(spawn(calls, listener, service, terms()));
         }
         for listener in self.api {
@@ -192,6 +198,15 @@ impl Listeners {
                 tracing::error!(%error, "a listener has failed");
             }
         }
+    }
+}
+
+/// What callers may speak who connect to a listener of the proxy.
+const fn protocols(place: &ListenerConfig) -> Protocols {
+    if place.grpc_only {
+        Protocols::Http2
+    } else {
+        Protocols::Any
     }
 }
 

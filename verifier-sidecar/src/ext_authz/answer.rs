@@ -17,13 +17,13 @@ use countersign_proto::google::rpc::Status;
 use countersign_verifier::identity::{CLIENT, IdentityHeaders, SCOPES, SUBJECT, TOKEN_ID};
 use countersign_verifier::verifier::{Admission, Decision, Denied};
 use countersign_wire::status::{self, Disclosure};
-use http::header::{ALLOW, AUTHORIZATION, CONTENT_TYPE, HeaderName, RETRY_AFTER};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue};
 use prost_types::value::Kind as ValueKind;
 use prost_types::{ListValue, Struct, Value};
 use tonic::Code;
 
-use super::request::{Kind, METHODS};
+use super::request::Kind;
 use crate::proxy::{Refusal, TokenForwarding};
 
 /// Lets a request with these headers pass, as it was decided.
@@ -71,29 +71,19 @@ fn reserved(headers: &HeaderMap, names: &IdentityHeaders) -> Vec<HeaderName> {
     reserved
 }
 
-/// Does not let a request of this kind pass.
+/// Does not let a request of this kind pass. What its caller is told is what the proxy would answer.
 pub(super) fn denied(refusal: &Refusal, kind: Kind, epoch: Epoch, disclosure: Disclosure) -> CheckResponse {
-    let response = refusal.respond::<()>(disclosure);
-    let http_status = match refusal {
-        Refusal::Rejected(denied) => status::http_status(denied.rejection.outcome()),
-        Refusal::Failed(_) => 500,
-        Refusal::NotACall | Refusal::NotGrpc => response.status().as_u16(),
-    };
     let told = refusal.status(disclosure);
-    let mut headers = response.into_parts().0.headers;
-    headers.remove(CONTENT_TYPE);
-    let body = match kind {
+    let http = refusal.respond_http(disclosure);
+    let http_status = http.status().as_u16();
+    let (mut headers, body) = match kind {
         // The message is in the headers.
-        Kind::Grpc => String::new(),
-        Kind::Http => {
-            for of_grpc in ["grpc-status", "grpc-message", "grpc-status-details-bin"] {
-                headers.remove(of_grpc);
-            }
-            if headers.contains_key(ALLOW) {
-                headers.insert(ALLOW, methods());
-            }
-            told.message().to_owned()
+        Kind::Grpc => {
+            let mut headers = refusal.respond::<()>(disclosure).into_parts().0.headers;
+            headers.remove(CONTENT_TYPE);
+            (headers, String::new())
         }
+        Kind::Http => (http.headers().clone(), http.into_body()),
     };
     if let Some(seconds) = retry_after(&told) {
         headers.insert(RETRY_AFTER, seconds);
@@ -109,12 +99,6 @@ pub(super) fn denied(refusal: &Refusal, kind: Kind, epoch: Epoch, disclosure: Di
         })),
         dynamic_metadata: Some(refused_metadata(refusal, epoch)),
     }
-}
-
-/// The methods that are taken, for whoever came with another one.
-fn methods() -> HeaderValue {
-    let names = METHODS.map(|method| method.to_string()).join(", ");
-    HeaderValue::from_str(&names).unwrap_or(HeaderValue::from_static("GET, POST"))
 }
 
 /// How soon to come again, where the refusal is not for the request's own fault.

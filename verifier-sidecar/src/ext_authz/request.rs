@@ -79,19 +79,8 @@ impl Asked {
     pub(super) fn method(&self) -> Result<MethodPath<'_>, Refusal> {
         match self.kind {
             Kind::Grpc => Ok(request::read(&self.parts, &self.uri)?.method),
-            Kind::Http => self.http_method(),
+            Kind::Http => Ok(request::read_plain(&self.parts, &self.uri)?.method),
         }
-    }
-
-    /// A request for something at a path (G03), of a server with one name (G05).
-    fn http_method(&self) -> Result<MethodPath<'_>, Refusal> {
-        let target = self.uri.path_and_query().map_or("", |target| target.as_str());
-        if !METHODS.contains(&self.parts.method) || target == "*" {
-            return Err(Refusal::NotACall);
-        }
-        let path = MethodPath::of_http(target)?;
-        request::check_authority(self.uri.authority(), &self.parts.headers)?;
-        Ok(path)
     }
 
     /// Its headers.
@@ -99,17 +88,6 @@ impl Asked {
         &self.parts.headers
     }
 }
-
-/// The methods of HTTP that ask for something at a path.
-pub(super) const METHODS: [Method; 7] = [
-    Method::GET,
-    Method::HEAD,
-    Method::POST,
-    Method::PUT,
-    Method::PATCH,
-    Method::DELETE,
-    Method::OPTIONS,
-];
 
 impl Kind {
     /// As Envoy tells them apart: of gRPC are `application/grpc` and all its subtypes. gRPC-Web is none of them.

@@ -7,7 +7,6 @@ use countersign_wire::status::{self, Disclosure, Failure};
 use http::header::{AUTHORIZATION, TE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Uri};
-use http_body::Body as _;
 use hyper::body::Incoming;
 use tokio::time::{Instant, timeout_at};
 use tracing::{Instrument as _, Span};
@@ -15,11 +14,12 @@ use tracing::{Instrument as _, Span};
 use super::{Leading, Outbound};
 use crate::agent::{Fetched, Unavailable};
 use crate::metrics::{ActiveCall, MethodLabel};
-use crate::proxy::body::{Relayed, RequestBody, ResponseBody};
-use crate::proxy::lifetime::{Lifetime, Over};
-use crate::proxy::request::{self, Form};
-use crate::proxy::respond::{Refusal, code_in};
-use crate::proxy::upstream::{InFlight, Lane};
+use crate::proxy::answer::{Answer, Told};
+use crate::proxy::body::{RequestBody, ResponseBody};
+use crate::proxy::lifetime::Lifetime;
+use crate::proxy::request::{self, Face, Form};
+use crate::proxy::respond::Refusal;
+use crate::proxy::upstream::Lane;
 use crate::server::Serve;
 use crate::server::listener::Peer;
 
@@ -62,7 +62,7 @@ impl NotCalled {
         match self {
             Self::Refused(refusal) => {
                 call.ended_with(refusal.code());
-                refusal.respond(Disclosure::Precise)
+                refusal.respond(TOLD.disclosure)
             }
             Self::NoToken(no) => {
                 call.ended_with("UNAVAILABLE");
@@ -72,12 +72,11 @@ impl NotCalled {
     }
 }
 
-/// The neighbour's answer.
-struct Answer {
-    response: Response<Incoming>,
-    over: Over,
-    in_flight: InFlight,
-}
+/// The app is told everything.
+const TOLD: Told = Told {
+    face: Face::Grpc,
+    disclosure: Disclosure::Precise,
+};
 
 impl Serve for OutboundService {
     type Body = ResponseBody;
@@ -109,7 +108,7 @@ impl Serve for OutboundService {
                 .await
         };
         match answering.instrument(span.clone()).await {
-            Ok(answer) => answer.relay(call, span),
+            Ok(answer) => answer.relay(call, TOLD, span),
             Err(not_called) => not_called.respond(&mut call),
         }
     }
@@ -154,19 +153,8 @@ impl Outbound {
         *request.version_mut() = http::Version::HTTP_2;
         *request.headers_mut() = headers;
         let way = self.neighbour.for_token(token.as_deref().map(|held| &held.token));
-        tokio::select! {
-            biased;
-            refusal = over.clone() => Err(refusal.into()),
-            answer = way.upstream.call(lane, request) => match answer {
-                Ok((response, in_flight)) => Ok(Answer { response, over, in_flight }),
-                Err(error) => {
-                    self.metrics.upstream_failed();
-                    let error: &dyn std::error::Error = &error;
-                    tracing::debug!(error, route = %leading.route.calls, "the neighbour did not answer");
-                    Err(Failure::UpstreamUnavailable.into())
-                }
-            },
-        }
+        let answer = Answer::to(request, &way.upstream, lane, (over, deadline), &self.metrics);
+        answer.await.map_err(NotCalled::Refused)
     }
 
     /// The token to add; none where the call brings its own.
@@ -205,26 +193,5 @@ fn prepare(headers: &mut HeaderMap, token: Option<&Fetched>) {
     headers.insert(TE, HeaderValue::from_static("trailers"));
     if let Some(held) = token {
         headers.insert(AUTHORIZATION, held.token.authorization().clone());
-    }
-}
-
-impl Answer {
-    fn relay(self, mut call: ActiveCall, span: Span) -> Response<ResponseBody> {
-        let (parts, incoming) = self.response.into_parts();
-        match code_in(&parts.headers) {
-            Some(code) => call.ended_with(code),
-            // Nobody asks a body that has ended for its end.
-            None if incoming.is_end_stream() => call.ended_without_status(),
-            None => {}
-        }
-        let relayed = Relayed {
-            incoming,
-            over: self.over,
-            disclosure: Disclosure::Precise,
-            call,
-            _in_flight: self.in_flight,
-            _span: span,
-        };
-        Response::from_parts(parts, ResponseBody::Relayed(Box::new(relayed)))
     }
 }

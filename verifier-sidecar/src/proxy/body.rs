@@ -1,30 +1,34 @@
 //! The two bodies of a call, passed on frame by frame as they come. Nothing is collected; a slow reader slows its writer.
 
-use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use countersign_verifier::identity::IdentityHeaders;
-use countersign_wire::status::{Disclosure, Failure};
+use countersign_wire::status::Failure;
 use futures_util::FutureExt as _;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tracing::Span;
 
+use super::answer::Told;
 use super::headers;
 use super::lifetime::Over;
-use super::respond::{Refusal, code_in};
+use super::request::Face;
+use super::respond::{Refusal, code_in, status_trailers};
 use super::upstream::InFlight;
 use crate::metrics::ActiveCall;
 
-/// Why the rest of a request does not come.
+/// Why the rest of a request or of an answer does not come.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BrokenOff {
     /// The caller went away.
     #[error("the caller went away")]
     Caller(#[source] hyper::Error),
+    /// The service broke it off.
+    #[error("the service broke the answer off")]
+    Service(#[source] hyper::Error),
     /// The call must not go on.
     #[error("the call is over: {0}")]
     Over(&'static str),
@@ -47,11 +51,12 @@ impl Body for RequestBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
-        // Here too: the answer's side is not asked while its reader is slow.
-        if let Poll::Ready(refusal) = self.over.poll_unpin(cx) {
+        let frame = Pin::new(&mut self.incoming).poll_frame(cx);
+        // Here too, for the answer's side is not asked while its reader is slow; but not where this was all there is.
+        let is_last = frame.is_ready() && self.incoming.is_end_stream();
+        if !is_last && let Poll::Ready(refusal) = self.over.poll_unpin(cx) {
             return Poll::Ready(Some(Err(BrokenOff::Over(refusal.reason()))));
         }
-        let frame = Pin::new(&mut self.incoming).poll_frame(cx);
         frame.map_err(BrokenOff::Caller).map_ok(|mut frame| {
             if let Some(trailers) = frame.trailers_mut() {
                 headers::prepare_trailers(trailers, &self.identity_headers);
@@ -77,6 +82,10 @@ pub(crate) enum ResponseBody {
     Empty,
     /// What the service answers.
     Relayed(Box<Relayed>),
+    /// What is answered here.
+    Ours(tonic::body::Body),
+    /// The same, as a whole.
+    Text(Bytes),
 }
 
 /// The service's answer, until it ends or must.
@@ -84,7 +93,10 @@ pub(crate) enum ResponseBody {
 pub(crate) struct Relayed {
     pub(crate) incoming: Incoming,
     pub(crate) over: Over,
-    pub(crate) disclosure: Disclosure,
+    /// How the caller is told if it must end early.
+    pub(crate) told: Told,
+    /// What it counts as if it ends well and does not say how the call went.
+    pub(crate) without_status: Option<&'static str>,
     pub(crate) call: ActiveCall,
     pub(crate) _in_flight: InFlight,
     /// The call's span lasts as long as the call.
@@ -92,64 +104,99 @@ pub(crate) struct Relayed {
 }
 
 impl Relayed {
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Frame<Bytes>>> {
-        // First the end: a service that always has something to send does not get round it.
-        if let Poll::Ready(refusal) = self.over.poll_unpin(cx) {
-            return Poll::Ready(Some(self.end(&refusal)));
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
+        let frame = Pin::new(&mut self.incoming).poll_frame(cx);
+        // A service that always has something to send does not get round its end.
+        if !matches!(frame, Poll::Ready(None))
+            && let Poll::Ready(refusal) = self.over.poll_unpin(cx)
+        {
+            return Poll::Ready(Some(self.break_off(&refusal, BrokenOff::Over(refusal.reason()))));
         }
-        match Pin::new(&mut self.incoming).poll_frame(cx) {
+        match frame {
             Poll::Pending => Poll::Pending,
             Poll::Ready(None) => {
-                self.call.ended_without_status();
+                self.ended();
                 Poll::Ready(None)
             }
             Poll::Ready(Some(Ok(frame))) => {
                 if let Some(code) = frame.trailers_ref().and_then(code_in) {
                     self.call.ended_with(code);
+                } else if frame.is_trailers() || self.is_whole() {
+                    self.ended();
                 }
-                Poll::Ready(Some(frame))
+                Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(Some(Err(error))) => {
                 tracing::debug!(%error, "the service broke a call off");
-                Poll::Ready(Some(self.end(&Failure::UpstreamUnavailable.into())))
+                let refusal = Failure::UpstreamUnavailable.into();
+                Poll::Ready(Some(self.break_off(&refusal, BrokenOff::Service(error))))
             }
         }
     }
 
-    fn end(&mut self, refusal: &Refusal) -> Frame<Bytes> {
+    /// Whether everything has come of an answer that has no trailers: nobody asks for its end then.
+    fn is_whole(&self) -> bool {
+        self.told.face != Face::Grpc && self.incoming.is_end_stream()
+    }
+
+    /// Takes note that the answer is whole.
+    pub(super) fn ended(&mut self) {
+        match self.without_status {
+            Some(name) => self.call.ended_with(name),
+            None => self.call.ended_without_status(),
+        }
+    }
+
+    /// Ends an answer that has begun. Only gRPC has a way to say why. Elsewhere it must not look whole: the connection or its stream
+    /// ends in the midst of it.
+    fn break_off(&mut self, refusal: &Refusal, broken: BrokenOff) -> Result<Frame<Bytes>, BrokenOff> {
         self.call.ended_with(refusal.code());
-        Frame::trailers(refusal.trailers(self.disclosure))
+        match self.told.face {
+            Face::Grpc => Ok(Frame::trailers(refusal.trailers(self.told.disclosure))),
+            Face::GrpcWeb | Face::Http => Err(broken),
+        }
     }
 }
 
 impl Body for ResponseBody {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = BrokenOff;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let Self::Relayed(relayed) = &mut *self else {
-            return Poll::Ready(None);
+    ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
+        let frame = match &mut *self {
+            Self::Empty => Poll::Ready(None),
+            Self::Relayed(relayed) => relayed.poll_frame(cx),
+            Self::Ours(body) => Pin::new(body).poll_frame(cx).map(|frame| {
+                frame
+                    .map(|frame| Ok(frame.unwrap_or_else(|status| Frame::trailers(status_trailers(&status)))))
+            }),
+            Self::Text(text) => {
+                let text = std::mem::take(text);
+                *self = Self::Empty;
+                return Poll::Ready(Some(Ok(Frame::data(text))));
+            }
         };
-        let frame = relayed.poll_frame(cx);
         let ends = match &frame {
-            Poll::Ready(Some(frame)) => frame.is_trailers(),
-            Poll::Ready(None) => true,
+            Poll::Ready(Some(Ok(frame))) => frame.is_trailers(),
+            Poll::Ready(Some(Err(_)) | None) => true,
             Poll::Pending => false,
         };
         if ends {
             // Lets go of the stream to the service, which is reset if it has not ended.
             *self = Self::Empty;
         }
-        frame.map(|frame| frame.map(Ok))
+        frame
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
             Self::Relayed(relayed) => relayed.incoming.is_end_stream(),
+            Self::Ours(body) => body.is_end_stream(),
+            Self::Text(_) => false,
         }
     }
 
@@ -157,6 +204,8 @@ impl Body for ResponseBody {
         match self {
             Self::Empty => SizeHint::with_exact(0),
             Self::Relayed(relayed) => relayed.incoming.size_hint(),
+            Self::Ours(body) => body.size_hint(),
+            Self::Text(text) => SizeHint::with_exact(u64::try_from(text.len()).unwrap_or(u64::MAX)),
         }
     }
 }

@@ -25,11 +25,14 @@ pub(crate) fn prepare(
     if tokens == TokenForwarding::Withhold {
         headers.remove(AUTHORIZATION);
     }
-    // Some proxies in front of us drop it; gRPC servers may insist on it (G11).
-    headers.insert(TE, HeaderValue::from_static("trailers"));
     if let Some(identity) = identity {
         names.tell(identity, headers);
     }
+}
+
+/// Says for a gRPC call what some proxies in front of us drop, and gRPC servers may insist on (G11).
+pub(crate) fn take_trailers(headers: &mut HeaderMap) {
+    headers.insert(TE, HeaderValue::from_static("trailers"));
 }
 
 /// The same for the trailers of a request: they are no place for credentials (G29).

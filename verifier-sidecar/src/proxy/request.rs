@@ -8,10 +8,112 @@ use countersign_core::Rejection;
 use countersign_core::requirements::MethodPath;
 use http::header::{CONTENT_TYPE, HOST, TE};
 use http::request::Parts;
-use http::uri::Authority;
-use http::{HeaderMap, HeaderValue, Method, Uri};
+use http::uri::{Authority, Scheme};
+use http::{HeaderMap, HeaderValue, Method, Uri, Version};
 
 use super::respond::Refusal;
+
+/// What a request is, and so what its caller takes for an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Face {
+    /// gRPC over HTTP/2.
+    Grpc,
+    /// gRPC-Web, over whichever HTTP.
+    GrpcWeb,
+    /// Everything else.
+    Http,
+}
+
+impl Face {
+    /// The face of a request of these `parts`. Of gRPC are `application/grpc` and all its subtypes, but HTTP/1.1 cannot carry it.
+    /// What says several things of itself is taken by the strictest.
+    pub(crate) fn of(parts: &Parts) -> Self {
+        if parts.version == Version::HTTP_2 && says_grpc(&parts.headers) {
+            return Self::Grpc;
+        }
+        let mut types = parts.headers.get_all(CONTENT_TYPE).iter();
+        match (types.next(), types.next()) {
+            (Some(only), None) if parts.method == Method::POST && is_of(only, b"application/grpc-web") => {
+                Self::GrpcWeb
+            }
+            (Some(_) | None, _) => Self::Http,
+        }
+    }
+}
+
+/// Whether headers say that a request is gRPC.
+pub(crate) fn says_grpc(headers: &HeaderMap) -> bool {
+    let mut types = headers.get_all(CONTENT_TYPE).iter();
+    types.any(|value| is_of(value, b"application/grpc"))
+}
+
+/// Whether `value` is this media type of gRPC's, or one of its subtypes, as Envoy tells them: gRPC-Web is none of gRPC.
+fn is_of(value: &HeaderValue, media: &[u8]) -> bool {
+    let rest = value.as_bytes().strip_prefix(media);
+    let rest = rest.map(|rest| rest.strip_prefix(b"-text").unwrap_or(rest));
+    rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+')))
+}
+
+/// The methods of HTTP that ask for something at a path.
+pub(crate) const METHODS: [Method; 7] = [
+    Method::GET,
+    Method::HEAD,
+    Method::POST,
+    Method::PUT,
+    Method::PATCH,
+    Method::DELETE,
+    Method::OPTIONS,
+];
+
+/// The target of a request of these `parts`, with the server that it is for. HTTP/1.1 says that in a header, exactly once, and
+/// perhaps in the target too (G05).
+pub(crate) fn target(parts: &Parts) -> Result<Uri, Refusal> {
+    match parts.version {
+        Version::HTTP_2 => return Ok(parts.uri.clone()),
+        Version::HTTP_11 => {}
+        _ => return Err(Refusal::VersionUnsupported),
+    }
+    let mut hosts = parts.headers.get_all(HOST).iter();
+    let (Some(host), None) = (hosts.next(), hosts.next()) else {
+        return Err(Rejection::RequestMalformed.into());
+    };
+    if parts
+        .uri
+        .scheme()
+        .is_some_and(|scheme| *scheme != Scheme::HTTP && *scheme != Scheme::HTTPS)
+    {
+        return Err(Rejection::RequestMalformed.into());
+    }
+    let mut target = parts.uri.clone().into_parts();
+    if target.path_and_query.is_none() {
+        // CONNECT names a server and nothing at it.
+        return Err(Refusal::NotACall);
+    }
+    if target.authority.is_none() {
+        let authority = Authority::try_from(host.as_bytes());
+        target.authority = Some(authority.map_err(|_malformed| Rejection::RequestMalformed)?);
+    }
+    target.scheme = Some(Scheme::HTTP);
+    Uri::from_parts(target).map_err(|_malformed| Rejection::RequestMalformed.into())
+}
+
+/// Reads the form of a request that is no gRPC, of these `parts`, whose target is `uri`: something at a path (G03) of a server with
+/// one name (G05).
+pub(crate) fn read_plain<'a>(parts: &Parts, uri: &'a Uri) -> Result<Form<'a>, Refusal> {
+    let target = uri.path_and_query().map_or("", |target| target.as_str());
+    if !METHODS.contains(&parts.method) || target == "*" {
+        return Err(Refusal::NotACall);
+    }
+    let method = MethodPath::of_http(target)?;
+    check_authority(uri.authority(), &parts.headers)?;
+    if says_grpc(&parts.headers) {
+        return Err(Refusal::NotGrpc);
+    }
+    Ok(Form {
+        method,
+        timeout: timeout(&parts.headers)?,
+    })
+}
 
 /// What there is to know of a request of the right form.
 #[derive(Clone, Copy, Debug)]

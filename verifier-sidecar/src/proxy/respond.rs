@@ -1,12 +1,21 @@
-//! The answers that the proxy gives in the service's place: gRPC errors in one header block, without a body.
+//! The answers that the proxy gives in the service's place: gRPC errors in one header block, without a body; for callers who may
+//! know no gRPC, [`http`] ones.
 
+mod http;
+
+use ::http::header::{ALLOW, CONTENT_TYPE, HeaderMap, HeaderValue, WWW_AUTHENTICATE};
+use ::http::{Method, Response, StatusCode};
+use bytes::Bytes;
 use countersign_core::Rejection;
 use countersign_wire::status::{self, Disclosure, Failure};
-use http::header::{ALLOW, HeaderMap, HeaderValue, WWW_AUTHENTICATE};
-use http::{Response, StatusCode};
 use tonic::{Code, Status};
 
+use super::answer::Told;
+use super::body::ResponseBody;
+use super::request::Face;
 use countersign_verifier::verifier::Denied;
+
+pub(crate) use http::class_name;
 
 /// Why a call is not served.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,8 +26,12 @@ pub(crate) enum Refusal {
     Failed(Failure),
     /// It is no call of a method.
     NotACall,
-    /// Its content is not gRPC with protobuf.
+    /// Its content is not gRPC with protobuf, or cannot be gRPC.
     NotGrpc,
+    /// It asks for another protocol.
+    UpgradeUnsupported,
+    /// It is of a version that is not served.
+    VersionUnsupported,
 }
 
 impl From<Rejection> for Refusal {
@@ -47,6 +60,8 @@ impl Refusal {
             Self::Failed(failure) => failure.reason(),
             Self::NotACall => "not_a_call",
             Self::NotGrpc => "not_grpc",
+            Self::UpgradeUnsupported => "upgrade_unsupported",
+            Self::VersionUnsupported => "version_unsupported",
         }
     }
 
@@ -55,7 +70,9 @@ impl Refusal {
         match self {
             Self::Rejected(denied) => denied.status(disclosure),
             Self::Failed(failure) => status::failed(*failure),
-            Self::NotACall | Self::NotGrpc => status::failed(Failure::MethodUnknown),
+            Self::NotACall | Self::NotGrpc | Self::UpgradeUnsupported | Self::VersionUnsupported => {
+                status::failed(Failure::MethodUnknown)
+            }
         }
     }
 
@@ -64,7 +81,45 @@ impl Refusal {
         code_name(self.status(Disclosure::Coarse).code())
     }
 
-    /// The answer as a response.
+    /// The name of whichever status a caller sees who is told in this form.
+    pub(crate) fn code_for(&self, face: Face) -> &'static str {
+        match face {
+            Face::Grpc => self.code(),
+            Face::GrpcWeb if self.has_grpc_status() => self.code(),
+            Face::GrpcWeb | Face::Http => class_name(self.http_status()),
+        }
+    }
+
+    /// Whether it is about a call. What cannot be one at all is for HTTP to say.
+    const fn has_grpc_status(&self) -> bool {
+        match self {
+            Self::Rejected(_) | Self::Failed(_) => true,
+            Self::NotACall | Self::NotGrpc | Self::UpgradeUnsupported | Self::VersionUnsupported => false,
+        }
+    }
+
+    /// The answer to a request of this `method`.
+    pub(crate) fn answer(&self, method: &Method, told: Told) -> Response<ResponseBody> {
+        match told.face {
+            Face::Grpc => self.respond(told.disclosure),
+            // Trailers in the place of headers, which is what a stream without a message is (gRPC-Web, "Trailers-only").
+            Face::GrpcWeb if self.has_grpc_status() => {
+                let mut response = self.respond(told.disclosure);
+                let web = HeaderValue::from_static("application/grpc-web+proto");
+                response.headers_mut().insert(CONTENT_TYPE, web);
+                response
+            }
+            Face::GrpcWeb | Face::Http => self.respond_http(told.disclosure).map(|text| {
+                if *method == Method::HEAD {
+                    ResponseBody::Empty
+                } else {
+                    ResponseBody::Text(Bytes::from(text))
+                }
+            }),
+        }
+    }
+
+    /// The answer as gRPC.
     pub(crate) fn respond<B: Default>(&self, disclosure: Disclosure) -> Response<B> {
         let mut response: Response<B> = self.status(disclosure).into_http();
         let headers = response.headers_mut();
@@ -80,21 +135,27 @@ impl Refusal {
                 headers.insert(ALLOW, HeaderValue::from_static("POST"));
                 *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
             }
-            Self::NotGrpc => *response.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::NotGrpc | Self::UpgradeUnsupported | Self::VersionUnsupported => {
+                *response.status_mut() = self.http_status();
+            }
         }
         response
     }
 
     /// The answer as the trailers of a response that has begun.
     pub(crate) fn trailers(&self, disclosure: Disclosure) -> HeaderMap {
-        let mut trailers = HeaderMap::new();
-        let written = self.status(disclosure).add_header(&mut trailers);
-        if written.is_err() {
-            // Our own messages are header values; were one not, the code alone would have to do.
-            trailers.insert("grpc-status", code_value(self.status(disclosure).code()));
-        }
-        trailers
+        status_trailers(&self.status(disclosure))
     }
+}
+
+/// `status` as the trailers of a response that has begun.
+pub(super) fn status_trailers(status: &Status) -> HeaderMap {
+    let mut trailers = HeaderMap::new();
+    if status.add_header(&mut trailers).is_err() {
+        // Our own messages are header values; were one not, the code alone would have to do.
+        trailers.insert("grpc-status", code_value(status.code()));
+    }
+    trailers
 }
 
 fn code_value(code: Code) -> HeaderValue {

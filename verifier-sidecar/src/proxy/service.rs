@@ -7,29 +7,33 @@ use countersign_core::bearer;
 use countersign_core::requirements::MethodPath;
 use countersign_runtime::trace_context;
 use countersign_verifier::identity::IdentityHeaders;
+use countersign_verifier::renewal::{Renewals, Stream, StreamId};
 use countersign_verifier::watch::TokenWatch;
 use countersign_wire::status::{Disclosure, Failure};
-use http::header::AUTHORIZATION;
+use http::header::{AUTHORIZATION, CONNECTION, TE};
 use http::request::Parts;
 use http::uri::Scheme;
-use http::{HeaderValue, Request, Response, Uri};
-use http_body::Body as _;
+use http::{HeaderMap, HeaderValue, Request, Response, Uri, Version};
 use hyper::body::Incoming;
 use tokio::time::{Instant, timeout_at};
+use tonic::Code;
 use tracing::{Instrument as _, Span};
 
+use super::answer::{Answer, Told};
 use super::apps::{Apps, Ways};
-use super::body::{Relayed, RequestBody, ResponseBody};
+use super::body::{RequestBody, ResponseBody};
 use super::headers::{self, TokenForwarding};
+use super::hop;
 use super::lifetime::{Lifetime, Over};
-use super::request::{self, Form};
-use super::respond::{Refusal, code_in};
-use super::upstream::{InFlight, Lane, Upstream};
-use crate::metrics::{ActiveCall, MethodLabel, ProxyMetrics};
+use super::request::{self, Face, Form};
+use super::respond::{Refusal, code_name};
+use super::stream_tokens::PRESENT;
+use super::upstream::{Lane, Upstream};
+use crate::metrics::{MethodLabel, ProxyMetrics};
 use crate::observations::{Observations, Origin};
 use crate::refusal_log::{RefusalLog, Refused};
 use crate::server::listener::Peer;
-use crate::server::{Disclosures, Serve};
+use crate::server::{Disclosures, Protocols, Serve};
 use countersign_verifier::verifier::{Admission, Decision, Question, Verifier};
 
 /// What the operator chose.
@@ -53,6 +57,8 @@ pub(crate) struct Proxy {
     pub(crate) metrics: Arc<ProxyMetrics>,
     pub(crate) log: Arc<RefusalLog>,
     pub(crate) observations: Arc<Observations>,
+    /// Streams that their callers have named.
+    pub(crate) renewals: Arc<Renewals>,
 }
 
 /// The proxy, as one listener serves it.
@@ -62,17 +68,31 @@ pub(crate) struct ProxyService {
     disclosures: Disclosures,
     /// How much the peer of the connection is told.
     disclosure: Disclosure,
+    protocols: Protocols,
     ways: Ways,
 }
 
 impl ProxyService {
-    /// What serves `proxy` on a listener whose calls go to `apps`.
-    pub(crate) fn new(proxy: Arc<Proxy>, disclosures: Disclosures, apps: Arc<Apps>) -> Self {
+    /// What serves `proxy` on a listener whose calls go to `apps`. On one that takes HTTP/2 alone, nothing but gRPC is taken.
+    pub(crate) fn new(
+        proxy: Arc<Proxy>,
+        disclosures: Disclosures,
+        protocols: Protocols,
+        apps: Arc<Apps>,
+    ) -> Self {
         Self {
             proxy,
             disclosures,
             disclosure: disclosures.unknown,
+            protocols,
             ways: Ways::new(apps),
+        }
+    }
+
+    fn face(&self, parts: &Parts) -> Face {
+        match self.protocols {
+            Protocols::Http2 => Face::Grpc,
+            Protocols::Any => Face::of(parts),
         }
     }
 }
@@ -80,11 +100,16 @@ impl ProxyService {
 impl Serve for ProxyService {
     type Body = ResponseBody;
 
+    fn protocols(&self) -> Protocols {
+        self.protocols
+    }
+
     fn connected(&self, peer: &Peer) -> Self {
         Self {
             proxy: Arc::clone(&self.proxy),
             disclosures: self.disclosures,
             disclosure: self.disclosures.to(peer),
+            protocols: self.protocols,
             ways: self.ways.of_another(),
         }
     }
@@ -97,30 +122,59 @@ impl Serve for ProxyService {
             Span::none()
         };
         let (parts, body) = request.into_parts();
-        let uri = parts.uri.clone();
-        let form = request::read(&parts, &uri);
-        let rule = form.as_ref().ok().map(|form| proxy.verifier.rule(form.method));
+        let told = Told {
+            face: self.face(&parts),
+            disclosure: self.disclosure,
+        };
+        let http_method = parts.method.clone();
+        let target = request::target(&parts);
+        let form = match &target {
+            Ok(uri) => read(told.face, &parts, uri).map(|form| (form, uri)),
+            Err(refusal) => Err(refusal.clone()),
+        };
+        let rule = form.as_ref().ok();
+        let rule = rule.map(|(form, _)| proxy.verifier.rule(form.method));
         let label = MethodLabel(rule.and_then(|rule| rule.pattern.clone()));
         let mut call = proxy.metrics.begin(label);
         let answering = async {
             match form {
-                Ok(form) => {
-                    let passed = proxy.judge(&parts, form, &uri, &peer).await?;
+                Ok((form, _)) if told.face == Face::Grpc && form.method.as_str() == PRESENT => {
+                    let answer = proxy.present(parts, body, form.method, &peer).await?;
+                    Ok(Answered::Here(answer))
+                }
+                Ok((form, uri)) => {
+                    let passed = proxy.judge(&parts, form, uri, &peer).await?;
                     let way = self.ways.lead(uri.authority(), form.method);
                     let way = way.ok_or(Failure::RouteUnknown)?;
-                    passed.forward(proxy, way, parts, body).await
+                    let answer = passed.forward(proxy, way, told.face, parts, body).await?;
+                    Ok(Answered::ByService(answer))
                 }
                 Err(refusal) => Err(proxy.malformed(refusal, &peer)),
             }
         };
         match answering.instrument(span.clone()).await {
-            Ok(answer) => answer.relay(call, self.disclosure, span),
+            Ok(Answered::ByService(answer)) => answer.relay(call, told, span),
+            Ok(Answered::Here(answer)) => {
+                call.ended_with(code_name(Code::Ok));
+                answer.map(ResponseBody::Ours)
+            }
             Err(refusal) => {
-                call.ended_with(refusal.code());
-                refusal.respond(self.disclosure)
+                call.ended_with(refusal.code_for(told.face));
+                refusal.answer(&http_method, told)
             }
         }
     }
+}
+
+/// Reads the form that a request of this face must have.
+fn read<'a>(face: Face, parts: &Parts, uri: &'a Uri) -> Result<Form<'a>, Refusal> {
+    if face == Face::Grpc {
+        return request::read(parts, uri);
+    }
+    if parts.version == Version::HTTP_11 {
+        hop::check(&parts.headers)?;
+    }
+    request::read_plain(parts, uri)
 }
 
 /// A call that was let in.
@@ -133,11 +187,11 @@ struct Passed {
     over: Over,
 }
 
-/// The service's answer.
-struct Answer {
-    response: Response<Incoming>,
-    over: Over,
-    in_flight: InFlight,
+/// An answer that is no refusal.
+enum Answered {
+    ByService(Answer),
+    /// By the one method that is served here.
+    Here(Response<tonic::body::Body>),
 }
 
 impl Proxy {
@@ -160,6 +214,7 @@ impl Proxy {
         self.metrics.decided_in(asked.elapsed());
         self.tell(&decision, form.method, peer);
         let admission = decision.verdict?;
+        let id = StreamId::read(&parts.headers)?;
         let token = match &admission {
             Admission::Open => None,
             Admission::Token(admitted) => Some(TokenWatch {
@@ -167,7 +222,14 @@ impl Proxy {
                 admitted: admitted.clone(),
                 uri: uri.clone(),
                 peer_certificate,
-                renewal: None,
+                renewal: id.map(|id| {
+                    let uri = uri.clone();
+                    let stream = Stream {
+                        uri,
+                        peer_certificate,
+                    };
+                    self.renewals.register(id, stream, admitted)
+                }),
             }),
         };
         Ok(Passed {
@@ -245,6 +307,7 @@ impl Passed {
         self,
         proxy: &Proxy,
         (app, lane): (&Upstream, Lane),
+        face: Face,
         parts: Parts,
         incoming: Incoming,
     ) -> Result<Answer, Refusal> {
@@ -253,8 +316,17 @@ impl Passed {
             Admission::Open => None,
             Admission::Token(admitted) => Some(admitted.identity()),
         };
+        let is_http1 = parts.version == Version::HTTP_11;
+        if is_http1 {
+            hop::strip(&mut headers);
+        }
         let names = &proxy.settings.identity_headers;
         headers::prepare(&mut headers, names, identity, proxy.settings.tokens);
+        match face {
+            Face::Grpc => headers::take_trailers(&mut headers),
+            Face::GrpcWeb | Face::Http if is_http1 => name_hops(&mut headers),
+            Face::GrpcWeb | Face::Http => {}
+        }
         if let Some(clamped) = self.timeout {
             headers.insert("grpc-timeout", timeout_value(clamped));
         }
@@ -262,33 +334,34 @@ impl Passed {
             trace_context::inject(&mut headers);
         }
         let over = self.over;
-        let body = RequestBody {
+        let mut request = Request::new(RequestBody {
             incoming,
             over: over.clone(),
             identity_headers: Arc::clone(names),
-        };
-        let mut request = Request::new(body);
+        });
         *request.method_mut() = parts.method;
-        *request.uri_mut() = with_scheme(self.uri, app.scheme())?;
-        *request.version_mut() = http::Version::HTTP_2;
+        *request.uri_mut() = if is_http1 {
+            origin(self.uri)?
+        } else {
+            with_scheme(self.uri, app.scheme())?
+        };
+        *request.version_mut() = parts.version;
         *request.headers_mut() = headers;
-        tokio::select! {
-            biased;
-            refusal = over.clone() => Err(refusal),
-            answer = app.call(lane, request) => match answer {
-                // A service that keeps the deadline itself may wake before this does, and has other words for it.
-                Ok(_late) if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) => {
-                    Err(Failure::DeadlineExceeded.into())
-                }
-                Ok((response, in_flight)) => Ok(Answer { response, over, in_flight }),
-                Err(error) => {
-                    proxy.metrics.upstream_failed();
-                    let error: &dyn std::error::Error = &error;
-                    tracing::debug!(error, "the service did not answer");
-                    Err(Failure::UpstreamUnavailable.into())
-                }
-            },
-        }
+        let until = (over, self.deadline);
+        Answer::to(request, app, lane, until, &proxy.metrics).await
+    }
+}
+
+/// The same target as HTTP/1.1 writes it, which names the server in a header.
+fn origin(uri: Uri) -> Result<Uri, Refusal> {
+    let target = uri.into_parts().path_and_query.map(Uri::from);
+    target.ok_or_else(|| Failure::Internal.into())
+}
+
+/// Says in `Connection` what of the headers is for the neighbour alone.
+fn name_hops(headers: &mut HeaderMap) {
+    if headers.contains_key(TE) {
+        headers.insert(CONNECTION, HeaderValue::from_static("te"));
     }
 }
 
@@ -303,25 +376,4 @@ fn timeout_value(timeout: Duration) -> HeaderValue {
     };
     // Digits and a letter are a header's value.
     HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("0m"))
-}
-
-impl Answer {
-    fn relay(self, mut call: ActiveCall, disclosure: Disclosure, span: Span) -> Response<ResponseBody> {
-        let (parts, incoming) = self.response.into_parts();
-        match code_in(&parts.headers) {
-            Some(code) => call.ended_with(code),
-            // Nobody asks a body that has ended for its end.
-            None if incoming.is_end_stream() => call.ended_without_status(),
-            None => {}
-        }
-        let relayed = Relayed {
-            incoming,
-            over: self.over,
-            disclosure,
-            call,
-            _in_flight: self.in_flight,
-            _span: span,
-        };
-        Response::from_parts(parts, ResponseBody::Relayed(Box::new(relayed)))
-    }
 }

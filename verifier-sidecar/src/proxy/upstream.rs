@@ -8,6 +8,10 @@
 //!
 //! A connection that is gone is replaced by the next call that needs it. Many calls in want of one connection make one
 //! attempt, and all hear what came of it.
+//!
+//! A request that came as HTTP/1.1 goes on as HTTP/1.1, over connections of its own (`http1`).
+
+mod http1;
 
 use std::fmt;
 use std::io;
@@ -20,7 +24,7 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use countersign_mtls::ClientTls;
 use http::uri::Scheme;
-use http::{Request, Response};
+use http::{Request, Response, Version};
 use hyper::body::Incoming;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -30,6 +34,7 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 
 use super::body::RequestBody;
+use http1::Pool;
 
 /// Where the service is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,18 +85,33 @@ impl Dial {
             Self::Plaintext(UpstreamAddress::Unix(path)) => {
                 handshake(UnixStream::connect(path).await?, None).await
             }
-            Self::Plaintext(UpstreamAddress::Tcp(addresses)) => {
-                let stream = TcpStream::connect(addresses.as_slice()).await?;
-                // With Nagle's algorithm a small call waits 40 ms.
-                stream.set_nodelay(true)?;
-                handshake(stream, None).await
-            }
+            Self::Plaintext(UpstreamAddress::Tcp(addresses)) => handshake(tcp(addresses).await?, None).await,
             Self::Tls { uri, tls } => {
                 let stream = tls.connect(uri, REMOTE_CONNECT_TIME).await;
                 handshake(stream.map_err(io::Error::other)?, Some(KEEPALIVE)).await
             }
         }
     }
+
+    async fn connect_http1(&self) -> io::Result<http1::Sender> {
+        match self {
+            Self::Plaintext(UpstreamAddress::Unix(path)) => {
+                http1::handshake(UnixStream::connect(path).await?).await
+            }
+            Self::Plaintext(UpstreamAddress::Tcp(addresses)) => http1::handshake(tcp(addresses).await?).await,
+            Self::Tls { uri, tls } => {
+                let stream = tls.connect_http1(uri, REMOTE_CONNECT_TIME).await;
+                http1::handshake(stream.map_err(io::Error::other)?).await
+            }
+        }
+    }
+}
+
+async fn tcp(addresses: &[SocketAddr]) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(addresses).await?;
+    // With Nagle's algorithm a small call waits 40 ms.
+    stream.set_nodelay(true)?;
+    Ok(stream)
 }
 
 impl fmt::Display for Dial {
@@ -130,7 +150,7 @@ const CONNECTION_WINDOW: u32 = STREAM_WINDOW * STREAMS;
 const SEND_BUFFER: usize = 64 * 1024;
 
 /// Error details of services can be long.
-const HEADER_LIST: u32 = 64 * 1024;
+const HEADER_LIST: usize = 64 * 1024;
 
 /// Why the service did not answer.
 #[derive(Debug, thiserror::Error)]
@@ -155,6 +175,7 @@ pub(crate) struct Upstream {
     dial: Dial,
     slots: Box<[Slot]>,
     next_lane: AtomicUsize,
+    http1: Pool,
 }
 
 /// Where one caller's calls look for a connection first.
@@ -168,6 +189,7 @@ impl Upstream {
             dial,
             slots: (0..connections.max(1)).map(|_| Slot::default()).collect(),
             next_lane: AtomicUsize::new(0),
+            http1: Pool::default(),
         }
     }
 
@@ -184,12 +206,16 @@ impl Upstream {
         Lane(self.next_lane.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Passes `request` on. The call counts as under way until the second value is dropped.
+    /// Passes `request` on, by the protocol of its version. The call counts as under way until the second value is dropped.
     pub(crate) async fn call(
         &self,
         lane: Lane,
         mut request: Request<RequestBody>,
     ) -> Result<(Response<Incoming>, InFlight), UpstreamError> {
+        if request.version() == Version::HTTP_11 {
+            let response = self.http1.call(&self.dial, request).await?;
+            return Ok((response, InFlight(None)));
+        }
         let mut may_repeat = true;
         loop {
             let (mut sender, in_flight) = self.connection(lane).await?;
@@ -284,7 +310,7 @@ impl Connection {
         self.streams
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more)
             .ok()
-            .map(|_| InFlight(Arc::clone(&self.streams)))
+            .map(|_| InFlight(Some(Arc::clone(&self.streams))))
     }
 }
 
@@ -296,13 +322,15 @@ impl fmt::Debug for Connection {
     }
 }
 
-/// A call under way.
+/// A call under way, on a connection that counts such.
 #[derive(Debug)]
-pub(crate) struct InFlight(Arc<AtomicU32>);
+pub(crate) struct InFlight(Option<Arc<AtomicU32>>);
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        if let Some(streams) = &self.0 {
+            streams.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 
@@ -322,7 +350,7 @@ where
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buf_size(SEND_BUFFER)
-        .max_header_list_size(HEADER_LIST)
+        .max_header_list_size(u32::try_from(HEADER_LIST).unwrap_or(u32::MAX))
         .handshake(TokioIo::new(stream))
         .await
         .map_err(io::Error::other)?;

@@ -1,8 +1,11 @@
-//! One connection's life: HTTP/2 with limits, and a watch that ends it when nothing comes of it.
+//! One connection's life: HTTP/2, or HTTP/1.1 where that is served, with limits, and a watch that ends it when nothing comes of
+//! it.
 //!
 //! hyper waits for ever for a preface and for a first request (G25). The watch does not: it looks at what has happened on
 //! the connection and says when to look again, when to wind up (no new calls, those open go on) and when to cut.
 
+mod beginning;
+mod http1;
 mod vigil;
 
 use std::convert::Infallible;
@@ -17,18 +20,21 @@ use http::Request;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
-use hyper::service::service_fn;
+use hyper::service::{HttpService, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
 
 use super::listener::{Peer, Stream};
-use super::{Limits, Serve};
+use super::{Limits, Protocols, Serve};
 use crate::metrics::OpenConnection;
+use beginning::{Begun, Look, Protocol};
+use http1::Strict;
 use vigil::{Activity, Busy, End, Step, Vigil, Watched};
 
 /// The largest header list read. RFC 9113 leaves it to us; a token of the largest size and usual headers fit.
-const HEADER_LIST: u32 = 16 * 1024;
+const HEADER_LIST: usize = 16 * 1024;
 
 /// What one stream may have under way before the service takes it: what gRPC grants by default.
 const STREAM_WINDOW: u32 = 64 * 1024;
@@ -72,19 +78,40 @@ impl Connection {
     /// Serves `stream` until it ends.
     pub(crate) async fn run<S: Serve>(mut self, stream: Stream, service: S) {
         let activity = Arc::new(Activity::new());
-        let io = TokioIo::new(Watched::new(stream, Arc::clone(&activity)));
-        let (calls, peer) = (Arc::clone(&activity), self.peer);
+        let mut watch = Watch {
+            vigil: Vigil::new(self.limits, self.valid_for),
+            activity: Arc::clone(&activity),
+            drain: self.drain,
+        };
+        let stream = Watched::new(stream, Arc::clone(&activity));
+        let begun = match service.protocols() {
+            Protocols::Http2 => Ok(Ok((Protocol::Http2, Begun::untouched(stream)))),
+            Protocols::Any => watch.over(Look::new(stream)).await,
+        };
+        let peer = self.peer;
         let service = service_fn(move |request: Request<Incoming>| {
-            let busy = calls.call();
+            let busy = activity.call();
             let (service, peer) = (service.clone(), Arc::clone(&peer));
-            async move {
+            // In a box, because hyper and tokio move it about before it runs, and it is thousands of bytes.
+            Box::pin(async move {
                 let response = service.call(request, peer).await;
                 Ok::<_, Infallible>(response.map(|inner| Tracked { inner, _busy: busy }))
-            }
+            })
         });
-        let connection = protocol(self.limits).serve_connection(io, service);
-        let vigil = Vigil::new(self.limits, self.valid_for);
-        let end = watch(connection, &activity, vigil, self.drain).await;
+        let ended = match begun {
+            Ok(Ok((Protocol::Http2, stream))) => {
+                let serving = protocol(self.limits).serve_connection(TokioIo::new(stream), service);
+                watch.over(serving).await.map(|ended| ended.is_ok())
+            }
+            Ok(Ok((Protocol::Http1, stream))) => {
+                let stream = Strict::new(stream, self.limits.idle);
+                let serving = http1::protocol().serve_connection(TokioIo::new(stream), service);
+                watch.over(serving).await.map(|ended| ended.is_ok())
+            }
+            Ok(Err(_never_began)) => Ok(false),
+            Err(cut) => Err(cut),
+        };
+        let end = ended.map_or_else(|cut| cut, |well| watch.vigil.end(well));
         self.open.ends(end.name());
     }
 }
@@ -94,7 +121,7 @@ fn protocol(limits: Limits) -> http2::Builder<TokioExecutor> {
     builder
         .timer(TokioTimer::new())
         .auto_date_header(false)
-        .max_header_list_size(HEADER_LIST)
+        .max_header_list_size(u32::try_from(HEADER_LIST).unwrap_or(u32::MAX))
         .max_concurrent_streams(limits.streams)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(connection_window(limits.streams))
@@ -106,18 +133,25 @@ fn protocol(limits: Limits) -> http2::Builder<TokioExecutor> {
     builder
 }
 
-/// A connection that can be wound up.
-trait WindUp: Future<Output = Result<(), hyper::Error>> {
+/// A connection, or the beginning of one, that can be wound up.
+trait WindUp: Future {
     /// No new calls; those open go on.
     fn wind_up(self: Pin<&mut Self>);
 }
 
-impl<S, B> WindUp for http2::Connection<TokioIo<Watched<Stream>>, S, TokioExecutor>
+impl<T: AsyncRead + Unpin> WindUp for Look<T> {
+    fn wind_up(mut self: Pin<&mut Self>) {
+        self.give_up();
+    }
+}
+
+impl<T, S, B> WindUp for http2::Connection<TokioIo<T>, S, TokioExecutor>
 where
-    S: hyper::service::HttpService<Incoming, ResBody = B>,
-    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    T: AsyncRead + AsyncWrite + Unpin,
+    S: HttpService<Incoming, ResBody = B>,
+    S::Error: Into<BoxError>,
     B: Body + 'static,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    B::Error: Into<BoxError>,
     TokioExecutor: hyper::rt::bounds::Http2ServerConnExec<S::Future, B>,
 {
     fn wind_up(self: Pin<&mut Self>) {
@@ -125,31 +159,49 @@ where
     }
 }
 
-async fn watch(
-    connection: impl WindUp,
-    activity: &Activity,
-    mut vigil: Vigil,
+impl<T, S, B> WindUp for hyper::server::conn::http1::Connection<TokioIo<T>, S>
+where
+    T: AsyncRead + AsyncWrite + Unpin + 'static,
+    S: HttpService<Incoming, ResBody = B>,
+    S::Error: Into<BoxError>,
+    B: Body + 'static,
+    B::Error: Into<BoxError>,
+{
+    fn wind_up(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Sees to it that a connection ends.
+struct Watch {
+    vigil: Vigil,
+    activity: Arc<Activity>,
     drain: CancellationToken,
-) -> End {
-    let mut connection = pin!(connection);
-    loop {
-        let look_again = match vigil.step(&activity.seen()) {
-            Step::Wait(until) => until,
-            Step::WindUp => {
-                connection.as_mut().wind_up();
-                continue;
+}
+
+impl Watch {
+    /// What becomes of `connection`, or why it was cut.
+    async fn over<C: WindUp>(&mut self, connection: C) -> Result<C::Output, End> {
+        let mut connection = pin!(connection);
+        loop {
+            let look_again = match self.vigil.step(&self.activity.seen()) {
+                Step::Wait(until) => until,
+                Step::WindUp => {
+                    connection.as_mut().wind_up();
+                    continue;
+                }
+                Step::Cut(end) => return Err(end),
+            };
+            tokio::select! {
+                ended = connection.as_mut() => return Ok(ended),
+                () = self.drain.cancelled(), if !self.vigil.is_winding_up() => {
+                    connection.as_mut().wind_up();
+                    self.vigil.drain(&self.activity.seen());
+                }
+                () = sleep_until(self.activity.at(look_again)) => {}
             }
-            Step::Cut(end) => return end,
-        };
-        tokio::select! {
-            ended = connection.as_mut() => {
-                return vigil.end(ended.is_ok());
-            }
-            () = drain.cancelled(), if !vigil.is_winding_up() => {
-                connection.as_mut().wind_up();
-                vigil.drain(&activity.seen());
-            }
-            () = sleep_until(activity.at(look_again)) => {}
         }
     }
 }

@@ -246,10 +246,14 @@ async fn repeated_headers_that_matter_are_refused() {
     assert!(sidecar.service.seen().is_empty());
 }
 
-/// G10: only gRPC with protobuf.
+/// G10: only gRPC with protobuf, where nothing else is taken.
 #[tokio::test]
 async fn other_content_types_are_unsupported() {
-    let sidecar = Sidecar::start().await;
+    let sidecar = Sidecar::with(Setup {
+        grpc_only: true,
+        ..Setup::default()
+    })
+    .await;
     let token = format!("Bearer {}", sidecar.token());
     let with_type = |content_type: Option<&'static str>| {
         let request = http::Request::post(target("service", ECHO)).header("authorization", &token);

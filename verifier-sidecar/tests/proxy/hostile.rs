@@ -79,24 +79,6 @@ async fn garbage_on_any_port_stops_nothing() {
     assert_eq!(super::admin::get(&sidecar, "/live").await.0, 200);
 }
 
-/// G28: a connection that does not begin with the preface is ended, not answered.
-#[tokio::test]
-async fn other_protocols_are_hung_up_on() {
-    let sidecar = Sidecar::start().await;
-    for port in [
-        sidecar.plaintext(),
-        sidecar.tls(),
-        sidecar.addresses.verify_grpc.expect("an address"),
-    ] {
-        let mut stream = TcpStream::connect(port).await.expect("connected");
-        let request = b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n";
-        stream.write_all(request).await.expect("sent");
-        let mut answer = Vec::new();
-        let ended = within("the end", stream.read_to_end(&mut answer)).await;
-        assert!(ended.is_err() || !answer.starts_with(b"HTTP/1.1 2"), "{answer:?}");
-    }
-}
-
 /// G18: a header list over 16 KiB is refused, in one field or in many.
 #[tokio::test]
 async fn large_header_lists_are_refused() {

@@ -2,6 +2,7 @@
 
 pub(crate) mod envoy;
 pub(crate) mod pki;
+pub(crate) mod plain;
 pub(crate) mod raw;
 pub(crate) mod service;
 pub(crate) mod upstream;
@@ -61,6 +62,8 @@ pub(crate) struct Setup {
     pub(crate) pki: Option<Pki>,
     /// Tells the time.
     pub(crate) clock: Option<Arc<dyn Clock>>,
+    /// Whether listeners take nothing but gRPC.
+    pub(crate) grpc_only: bool,
 }
 
 impl Default for Setup {
@@ -71,6 +74,7 @@ impl Default for Setup {
             upstream: None,
             pki: None,
             clock: None,
+            grpc_only: false,
         }
     }
 }
@@ -109,6 +113,7 @@ impl Sidecar {
             .upstream
             .unwrap_or_else(|| format!("http://{}", service.address));
         let text = configuration(&setup.top, &upstream, &setup.more);
+        let text = text.replace("GRPC_ONLY", &setup.grpc_only.to_string());
         let key = SigningKey::generate(publishing::ALGORITHM).expect("a key");
         std::fs::write(folder.join("publishing-keys.json"), write_set([key.jwk()])).expect("written");
         let config = Config::parse(&folder.join("sidecar.toml"), &text);
@@ -158,6 +163,11 @@ impl Sidecar {
 
     /// A client that shows the certificate of `name`.
     pub(crate) fn tls_client(&self, name: &str) -> DemoServiceClient<Channel> {
+        DemoServiceClient::new(self.tls_channel(name))
+    }
+
+    /// A channel that shows the certificate of `name`.
+    pub(crate) fn tls_channel(&self, name: &str) -> Channel {
         let tls = ClientTls::load(
             &self.pki.files(name),
             ExpectedServer::default(),
@@ -165,7 +175,7 @@ impl Sidecar {
         );
         let uri = format!("https://localhost:{}", self.tls().port());
         let channel = tls.expect("TLS").channel(&uri, ChannelOptions::default());
-        DemoServiceClient::new(channel.expect("a channel"))
+        channel.expect("a channel")
     }
 
     /// Stops the sidecar and waits until it has.
@@ -199,13 +209,16 @@ private_key = "sidecar.key"
 trust_roots = "ca.crt"
 [[listener]]
 address = "127.0.0.1:0"
+grpc_only = GRPC_ONLY
 tls = {{ certificate = "sidecar.crt", private_key = "sidecar.key", trust_roots = "ca.crt" }}
 [[listener]]
 address = "127.0.0.1:0"
+grpc_only = GRPC_ONLY
 plaintext = true
 disclose_reasons = true
 [[listener]]
 address = "127.0.0.1:0"
+grpc_only = GRPC_ONLY
 plaintext = true
 [verify]
 unix = "verify.sock"

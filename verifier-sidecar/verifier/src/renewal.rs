@@ -106,7 +106,7 @@ impl Open {
     /// Judges the token of `question` for this stream.
     fn judge(&self, verifier: &Verifier, token: &[u8]) -> Result<Admitted, Denied> {
         let path = self.stream.uri.path_and_query();
-        let method = MethodPath::parse(path.map_or("", |path| path.as_str()))?;
+        let method = MethodPath::of_http(path.map_or("", |path| path.as_str()))?;
         let newer = admitted(verifier.decide(&Question {
             token: Ok(token),
             method: Some(method),

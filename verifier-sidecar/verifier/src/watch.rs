@@ -79,7 +79,8 @@ impl TokenWatch {
     }
 
     fn method(&self) -> Result<MethodPath<'_>, Rejection> {
-        MethodPath::parse(self.uri.path_and_query().map_or("", |path| path.as_str()))
+        // The grammar of gRPC is part of it, and no path is another one in it.
+        MethodPath::of_http(self.uri.path_and_query().map_or("", |path| path.as_str()))
     }
 
     /// How long the token is good if nothing changes: until it expires, or the trust is too old for the method's class.

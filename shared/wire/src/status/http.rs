@@ -66,6 +66,16 @@ pub fn json(status: &Status) -> String {
     serde_json::to_string(&told).unwrap_or_default()
 }
 
+/// The same for what has no status: `message`, and `reason` for it.
+#[must_use]
+pub fn json_of(reason: &str, message: &str) -> String {
+    let told = Told {
+        message,
+        metadata: BTreeMap::from([("reason".to_owned(), reason.to_owned())]),
+    };
+    serde_json::to_string(&told).unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use countersign_core::Rejection;

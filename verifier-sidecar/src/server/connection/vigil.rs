@@ -12,11 +12,11 @@ use tokio::time::Instant;
 
 use crate::server::Limits;
 
-/// How long the HTTP/2 preface may take (G25).
+/// How long the HTTP/2 preface may take, or as much of a request of HTTP/1.1 (G25).
 const PREFACE_TIME: Duration = Duration::from_secs(10);
 
-/// The preface's length (RFC 9113, section 3.4).
-const PREFACE_LENGTH: usize = 24;
+/// The preface's length (RFC 9113, section 3.4). No request of HTTP/1.1 is as short.
+pub(super) const PREFACE_LENGTH: usize = 24;
 
 /// How long the first call may take to come. Callers that connect ahead of their first call connect again.
 const FIRST_CALL_TIME: Duration = Duration::from_secs(20);
@@ -29,7 +29,7 @@ const GOODBYE_TIME: Duration = Duration::from_secs(1);
 pub(super) enum End {
     /// The peer closed it.
     Closed,
-    /// It broke, or the peer did not speak HTTP/2.
+    /// It broke, or the peer did not speak what is served.
     Error,
     /// No preface came.
     NoPreface,

@@ -134,6 +134,25 @@ where
     tokio::spawn(async move { serving.await.expect("served") })
 }
 
+/// The same, for callers of gRPC-Web too.
+pub(crate) fn serve_web(incoming: TcpListenerStream, seen: Arc<Mutex<Vec<Seen>>>) {
+    let record = tower::util::MapRequestLayer::new(move |request: http::Request<_>| {
+        seen.lock().expect("no panic").push(Seen {
+            path: request.uri().path().to_owned(),
+            authority: String::new(),
+            headers: request.headers().clone(),
+        });
+        request
+    });
+    let serving = tonic::transport::Server::builder()
+        .accept_http1(true)
+        .layer(record)
+        .layer(tonic_web::GrpcWebLayer::new())
+        .add_service(DemoServiceServer::new(Demo))
+        .serve_with_incoming(incoming);
+    tokio::spawn(async move { serving.await.expect("served") });
+}
+
 struct Demo;
 
 /// The reversed message tells that the service has seen it.
