@@ -338,6 +338,12 @@ impl Dev {
         running.wait().expect("it ends");
     }
 
+    /// The process of the part that was started last by hand.
+    #[must_use]
+    pub fn last(&self) -> u32 {
+        self.restarted.last().expect("one was started").id()
+    }
+
     /// Starts a part by hand.
     pub fn restart(&mut self, arguments: &[&str]) {
         let mut part = command(&self.program);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
 
 pub(crate) const DATA: u8 = 0;
 pub(crate) const HEADERS: u8 = 1;
@@ -99,7 +99,7 @@ pub(crate) fn call(path: &str) -> Vec<u8> {
 }
 
 /// What the peer did.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Reaction {
     /// It ended the connection.
     pub(crate) ended: bool,
@@ -122,15 +122,33 @@ pub(crate) async fn flood<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
+    flood_at(stream, chunks, u32::MAX, within).await
+}
+
+/// The same, with no more than so many bytes in a second.
+pub(crate) async fn flood_at<S>(
+    stream: S,
+    chunks: impl Iterator<Item = Vec<u8>> + Send,
+    bytes: u32,
+    within: Duration,
+) -> Reaction
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let (reading, mut writing) = tokio::io::split(stream);
     let mut reaction = Reaction::default();
     let mut taken = 0;
+    let began = Instant::now();
     let writes = async {
         for chunk in chunks {
-            if writing.write_all(&chunk).await.is_err() {
-                return;
+            for part in chunk.chunks(LARGEST_FRAME) {
+                if writing.write_all(part).await.is_err() {
+                    return;
+                }
+                taken += part.len();
+                let millis = u64::try_from(taken).expect("small") * 1000 / u64::from(bytes);
+                sleep_until(began + Duration::from_millis(millis)).await;
             }
-            taken += chunk.len();
         }
         // The end is the peer's to make.
         if writing.flush().await.is_ok() {

@@ -5,6 +5,7 @@
 
 mod attacks;
 mod frames;
+mod goodput;
 mod world;
 
 use std::iter::once;
@@ -14,8 +15,12 @@ use attacks::{ATTACKS, Attack, Outcome};
 use countersign_harness::eventually;
 use frames::{Reaction, flood, frame, preface};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 use world::{Pipe, Port, Usage, World};
+
+/// What one test does to the machine would be measured by another.
+static ALONE: Mutex<()> = Mutex::const_new(());
 
 /// How long an attacker goes on against a peer that may let him.
 const BORNE: Duration = Duration::from_millis(500);
@@ -164,6 +169,7 @@ async fn settled(world: &World, before: &[Usage]) -> Vec<Usage> {
 /// G18 to G24, G26, G28.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_flood_at_any_port_stops_or_grows_a_process() {
+    let _alone = ALONE.lock().await;
     let world = World::start().await;
     let token = world.token().await;
     for _ in 0..3 {
@@ -221,6 +227,7 @@ const SILENCE: Duration = Duration::from_secs(30);
 /// G25: who connects and falls silent, or goes on a byte at a time, is hung up on, and takes nobody's place meanwhile.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn silent_and_dripping_peers_are_hung_up_on_at_every_port() {
+    let _alone = ALONE.lock().await;
     let world = World::start().await;
     let token = world.token().await;
     world.answers(&token, "peace").await;

@@ -1,13 +1,14 @@
 //! The environment under attack: its ports, what a well-behaved caller gets from each, and what its processes use.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use countersign_harness::PATIENCE;
 use countersign_harness::dev::Dev;
 use countersign_harness::raw::Connection;
+use countersign_harness::{PATIENCE, eventually};
 use countersign_mtls::{ClientTls, ExpectedServer, TlsFiles};
 use countersign_proto::token::v1::IssueTokenRequest;
 use countersign_proto::token::v1::token_service_client::TokenServiceClient;
@@ -27,17 +28,21 @@ pub(crate) enum Port {
     ProxyPlaintext,
     VerifyTcp,
     VerifyUnix,
+    ExternalAuthorization,
+    Agent,
     SidecarAdmin,
     Authority,
     AuthorityMetrics,
 }
 
 impl Port {
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::Proxy,
         Self::ProxyPlaintext,
         Self::VerifyTcp,
         Self::VerifyUnix,
+        Self::ExternalAuthorization,
+        Self::Agent,
         Self::SidecarAdmin,
         Self::Authority,
         Self::AuthorityMetrics,
@@ -48,9 +53,15 @@ impl Port {
         match self {
             Self::Proxy | Self::ProxyPlaintext => Some(ECHO),
             Self::VerifyTcp | Self::VerifyUnix => Some(VERIFY),
+            Self::ExternalAuthorization => Some(CHECK),
+            Self::Agent => Some(STATUS),
             Self::Authority => Some(ISSUE),
             Self::SidecarAdmin | Self::AuthorityMetrics => None,
         }
+    }
+
+    const fn is_unix(self) -> bool {
+        matches!(self, Self::VerifyUnix | Self::ExternalAuthorization | Self::Agent)
     }
 
     pub(crate) const fn is_tls(self) -> bool {
@@ -60,6 +71,8 @@ impl Port {
 
 const ECHO: &str = "/countersign.demo.v1.DemoService/Echo";
 const VERIFY: &str = "/countersign.verify.v1.VerifyService/Verify";
+const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
+const STATUS: &str = "/countersign.agent.v1.TokenAgentService/GetStatus";
 const ISSUE: &str = "/countersign.token.v1.TokenService/IssueToken";
 
 /// How long a well-behaved caller waits for an answer while somebody else floods.
@@ -68,11 +81,16 @@ const CALL: Duration = Duration::from_secs(10);
 pub(crate) struct World {
     pub(crate) dev: Dev,
     tls: Arc<ClientTls>,
+    /// Sockets of the sidecar.
+    ask: PathBuf,
+    agent: PathBuf,
 }
 
 impl World {
     pub(crate) async fn start() -> Self {
-        let dev = Dev::start(env!("CARGO_BIN_EXE_countersign-under-test").as_ref()).await;
+        let mut dev = Dev::start(env!("CARGO_BIN_EXE_countersign-under-test").as_ref()).await;
+        let (ask, agent) = (dev.path("ask.sock"), dev.path("agent.sock"));
+        serve_more(&mut dev, &ask, &agent).await;
         let orders = &dev.environment.clients.orders;
         let files = TlsFiles {
             certificate: orders.cert.clone(),
@@ -80,10 +98,17 @@ impl World {
             trust_roots: dev.environment.ca_cert.clone(),
         };
         let tls = ClientTls::load(&files, ExpectedServer::default(), Arc::new(SystemClock));
-        Self {
+        let world = Self {
             tls: tls.expect("usable files"),
             dev,
-        }
+            ask,
+            agent,
+        };
+        eventually("the sidecar decides", async || {
+            world.get(Port::SidecarAdmin, "/ready").await
+        })
+        .await;
+        world
     }
 
     fn address(&self, port: Port) -> &str {
@@ -93,6 +118,8 @@ impl World {
             Port::ProxyPlaintext => &environment.sidecar.proxy_plaintext,
             Port::VerifyTcp => &environment.sidecar.verify_grpc,
             Port::VerifyUnix => environment.sidecar.verify_uds.to_str().expect("text"),
+            Port::ExternalAuthorization => self.ask.to_str().expect("text"),
+            Port::Agent => self.agent.to_str().expect("text"),
             Port::SidecarAdmin => &environment.sidecar.admin,
             Port::Authority => &environment.authority.grpc,
             Port::AuthorityMetrics => &environment.authority.metrics,
@@ -102,7 +129,7 @@ impl World {
     /// A connection on which nothing has been said.
     pub(crate) async fn connect(&self, port: Port) -> io::Result<Box<dyn Pipe>> {
         let address = self.address(port);
-        if port == Port::VerifyUnix {
+        if port.is_unix() {
             return Ok(Box::new(UnixStream::connect(address).await?));
         }
         Ok(Box::new(TcpStream::connect(address).await?))
@@ -146,7 +173,12 @@ impl World {
             Port::Authority => !self.token().await.is_empty(),
             Port::SidecarAdmin => self.get(port, "/live").await,
             Port::AuthorityMetrics => self.get(port, "/metrics").await,
-            Port::Proxy | Port::ProxyPlaintext | Port::VerifyTcp | Port::VerifyUnix => {
+            Port::Proxy
+            | Port::ProxyPlaintext
+            | Port::VerifyTcp
+            | Port::VerifyUnix
+            | Port::ExternalAuthorization
+            | Port::Agent => {
                 let stream = self.connect_well(port).await;
                 let bearer = format!("Bearer {token}").into_bytes();
                 let connection = Connection::over(stream, "localhost").await;
@@ -163,13 +195,19 @@ impl World {
         }
     }
 
-    async fn get(&self, port: Port, path: &str) -> bool {
+    /// Whether `GET` of this path is answered with 200.
+    pub(crate) async fn get(&self, port: Port, path: &str) -> bool {
         let mut stream = self.connect(port).await.expect("accepted");
         let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n");
         stream.write_all(request.as_bytes()).await.expect("sent");
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).await.expect("answered");
         answer.starts_with(b"HTTP/1.1 200")
+    }
+
+    /// The sidecar's process.
+    pub(crate) const fn sidecar(&self) -> u32 {
+        self.dev.environment.processes.sidecar.pid
     }
 
     /// The processes under attack.
@@ -180,6 +218,27 @@ impl World {
             ("sidecar", processes.sidecar.pid),
         ]
     }
+}
+
+/// Starts the environment's sidecar again, with external authorization at `ask` and an agent.
+async fn serve_more(dev: &mut Dev, ask: &Path, agent: &Path) {
+    let sidecar = &dev.environment.processes.sidecar;
+    let (pid, config) = (sidecar.pid, sidecar.config.clone());
+    dev.kill(pid).await;
+    let more = format!(
+        "\n[ext_authz]\nunix = \"{}\"\n[agent]\nunix = \"{}\"\n",
+        ask.display(),
+        agent.display()
+    );
+    let file = fs::OpenOptions::new().append(true).open(&config);
+    let written = file.and_then(|mut file| file.write_all(more.as_bytes()));
+    written.expect("the configuration can be changed");
+    dev.restart(&["run", "sidecar", "--config", config.to_str().expect("text")]);
+    dev.environment.processes.sidecar.pid = dev.last();
+    eventually("the sidecar is there", async || {
+        UnixStream::connect(agent).await.is_ok()
+    })
+    .await;
 }
 
 /// What a process uses.
