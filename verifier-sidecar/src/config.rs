@@ -43,7 +43,7 @@ pub use outbound::{LocalAddress, OutboundConfig};
 pub use services::{ServiceConfig, TlsServiceConfig};
 
 use crate::proxy::TokenForwarding;
-use crate::server::{Disclosures, Limits};
+use crate::server::{Disclosures, Keepalive, Limits};
 use addresses::Local;
 use countersign_verifier::sync::{HEARTBEAT_PERIOD, OnStop};
 use file::File;
@@ -344,7 +344,22 @@ impl Checker {
         if longest > defaults::LONGEST_TIMEOUT {
             self.complaints.push("limits.timeout", "is over 24h");
         }
+        let keepalive = Keepalive {
+            every: file.keepalive.map_or(usual.keepalive.every, Into::into),
+            patience: file
+                .keepalive_timeout
+                .map_or(usual.keepalive.patience, Into::into),
+        };
+        if !defaults::KEEPALIVE.contains(&keepalive.every) {
+            self.complaints
+                .push("limits.keepalive", "is not between 1s and 1h");
+        }
+        if !defaults::KEEPALIVE_PATIENCE.contains(&keepalive.patience) {
+            self.complaints
+                .push("limits.keepalive_timeout", "is not between 1s and 1m");
+        }
         Limits {
+            keepalive,
             connections,
             streams,
             idle: file.idle.map_or(usual.idle, Into::into),

@@ -4,6 +4,7 @@
 //! the cap of connections no more are accepted, and the kernel's queue holds the rest.
 
 pub(crate) mod connection;
+mod keepalive;
 pub(crate) mod listener;
 
 use std::future::Future;
@@ -22,6 +23,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::metrics::ConnectionMetrics;
 use connection::Connection;
+pub use keepalive::Keepalive;
 pub use listener::Disclosures;
 use listener::{Listener, Peer};
 
@@ -38,6 +40,8 @@ pub struct Limits {
     pub age: Duration,
     /// How long calls may go on once a connection is wound up.
     pub drain: Duration,
+    /// How it is found out whether callers are still there.
+    pub keepalive: Keepalive,
 }
 
 /// Answers requests.

@@ -38,7 +38,7 @@ impl WaysOut {
                 ServiceConfig::Tls(service) => {
                     let tls = services::tls(config, service, clock)?;
                     out.tls.push(Arc::clone(&tls));
-                    Neighbour::over_tls(&service.uri, tls, connections)
+                    Neighbour::over_tls(&service.uri, tls, config.limits.keepalive, connections)
                 }
                 ServiceConfig::Plaintext(address) => Neighbour::plaintext(address.clone(), connections),
             };

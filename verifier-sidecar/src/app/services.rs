@@ -99,6 +99,7 @@ impl<'a> Building<'a> {
                 Dial::Tls {
                     uri: service.uri.to_string(),
                     tls,
+                    keepalive: self.config.limits.keepalive,
                 }
             }
         };

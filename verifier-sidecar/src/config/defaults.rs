@@ -1,11 +1,12 @@
 //! What holds where the operator says nothing, each with the reason for its value.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 pub(super) use countersign_verifier::defaults::{LEEWAY, MAX_LIFETIME, MAX_REVOCATIONS, TOKEN_CACHE_BYTES};
 
 use crate::agent::AgentLimits;
-use crate::server::Limits;
+use crate::server::{Keepalive, Limits};
 
 /// A missed minute is worth a look.
 pub(super) const WARN_AFTER: Duration = Duration::from_secs(60);
@@ -35,7 +36,19 @@ pub(super) const LIMITS: Limits = Limits {
     age: Duration::from_secs(30 * 60),
     // Kubernetes kills after 30 s.
     drain: Duration::from_secs(10),
+    keepalive: Keepalive {
+        // Routers forget connections that are silent for some minutes.
+        every: Duration::from_secs(30),
+        patience: Duration::from_secs(10),
+    },
 };
+
+/// More often, asking would be most of what idle connections do; more seldom, and it would be forgotten that there is one.
+pub(super) const KEEPALIVE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(60 * 60);
+
+/// Shorter than a pause for which a machine can hang, and everybody is gone; longer, and nobody notices.
+pub(super) const KEEPALIVE_PATIENCE: RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_secs(60);
 
 pub(super) const AGENT: AgentLimits = AgentLimits {
     // A service calls a handful of others, each with a few sets of scopes.

@@ -198,4 +198,6 @@ pub(super) struct Limits {
     pub(super) drain: Option<Period>,
     pub(super) timeout: Option<Period>,
     pub(super) upstream_connections: Option<usize>,
+    pub(super) keepalive: Option<Period>,
+    pub(super) keepalive_timeout: Option<Period>,
 }

@@ -108,7 +108,9 @@ fn the_defaults_that_the_example_shows_are_the_defaults() {
         .map(|line| match line.strip_prefix("# ") {
             // These have no default: what is shown is an example.
             Some(setting)
-                if ["default_scopes", "server_name", "upstream ="].iter().any(|key| setting.starts_with(key)) =>
+                if ["default_scopes", "server_name", "upstream ="]
+                    .iter()
+                    .any(|key| setting.starts_with(key)) =>
             {
                 line
             }
@@ -291,6 +293,18 @@ fn contradictions_are_refused() {
         ("[limits]\ntimeout = \"25h\"\n", ["limits.timeout", "over 24h"]),
         ("[limits]\nconnections = 0\n", ["limits.connections", "between 1"]),
         ("[limits]\nstreams = 0\n", ["limits.streams", "between 1"]),
+        (
+            "[limits]\nkeepalive = \"999ms\"\n",
+            ["limits.keepalive`", "between 1s and 1h"],
+        ),
+        (
+            "[limits]\nkeepalive = \"61m\"\n",
+            ["limits.keepalive`", "between 1s and 1h"],
+        ),
+        (
+            "[limits]\nkeepalive_timeout = \"1m1s\"\n",
+            ["limits.keepalive_timeout`", "between 1s and 1m"],
+        ),
         (
             "[trust]\nmax_revocations = 0\n",
             ["trust.max_revocations", "between 1"],

@@ -14,6 +14,7 @@ use http::uri::{Authority, Scheme};
 
 use crate::agent::Token;
 use crate::proxy::{Dial, Upstream, UpstreamAddress};
+use crate::server::Keepalive;
 
 /// The service that the app calls.
 #[derive(Debug)]
@@ -39,10 +40,11 @@ impl Neighbour {
     }
 
     /// The service at `uri`, an `https` address.
-    pub(crate) fn over_tls(uri: &Uri, tls: Arc<ClientTls>, connections: usize) -> Self {
+    pub(crate) fn over_tls(uri: &Uri, tls: Arc<ClientTls>, keepalive: Keepalive, connections: usize) -> Self {
         let dial = Dial::Tls {
             uri: uri.to_string(),
             tls,
+            keepalive,
         };
         Self::new(dial, connections, uri.authority().cloned())
     }

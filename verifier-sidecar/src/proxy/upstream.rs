@@ -34,6 +34,7 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 
 use super::body::RequestBody;
+use crate::server::Keepalive;
 use http1::Pool;
 
 /// Where the service is.
@@ -68,6 +69,8 @@ pub(crate) enum Dial {
         uri: String,
         /// Our certificate, and whom to expect.
         tls: Arc<ClientTls>,
+        /// How it is found out whether it is still there.
+        keepalive: Keepalive,
     },
 }
 
@@ -82,13 +85,13 @@ impl Dial {
 
     async fn connect(&self) -> io::Result<http2::SendRequest<RequestBody>> {
         match self {
-            Self::Plaintext(UpstreamAddress::Unix(path)) => {
-                handshake(UnixStream::connect(path).await?, None).await
-            }
-            Self::Plaintext(UpstreamAddress::Tcp(addresses)) => handshake(tcp(addresses).await?, None).await,
-            Self::Tls { uri, tls } => {
+            Self::Plaintext(UpstreamAddress::Unix(path)) => handshake(UnixStream::connect(path).await?).await,
+            Self::Plaintext(UpstreamAddress::Tcp(addresses)) => handshake(tcp(addresses).await?).await,
+            Self::Tls { uri, tls, keepalive } => {
                 let stream = tls.connect(uri, REMOTE_CONNECT_TIME).await;
-                handshake(stream.map_err(io::Error::other)?, Some(KEEPALIVE)).await
+                let stream = stream.map_err(io::Error::other)?;
+                keepalive.by_system(stream.get_ref().0)?;
+                handshake(stream).await
             }
         }
     }
@@ -99,9 +102,11 @@ impl Dial {
                 http1::handshake(UnixStream::connect(path).await?).await
             }
             Self::Plaintext(UpstreamAddress::Tcp(addresses)) => http1::handshake(tcp(addresses).await?).await,
-            Self::Tls { uri, tls } => {
+            Self::Tls { uri, tls, keepalive } => {
                 let stream = tls.connect_http1(uri, REMOTE_CONNECT_TIME).await;
-                http1::handshake(stream.map_err(io::Error::other)?).await
+                let stream = stream.map_err(io::Error::other)?;
+                keepalive.by_system(stream.get_ref().0)?;
+                http1::handshake(stream).await
             }
         }
     }
@@ -131,9 +136,6 @@ const CONNECT_TIME: Duration = Duration::from_secs(1);
 
 /// The same for a name, a connection and a TLS handshake over a network.
 const REMOTE_CONNECT_TIME: Duration = Duration::from_secs(5);
-
-/// How often it is asked whether a connection over a network is still there, and how soon it has to answer.
-const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(5));
 
 /// How long a failure to connect is taken for the answer, so that a service that is down is not asked by every call.
 const FAILURE_HOLDS: Duration = Duration::from_millis(50);
@@ -334,18 +336,11 @@ impl Drop for InFlight {
     }
 }
 
-async fn handshake<T>(
-    stream: T,
-    keepalive: Option<(Duration, Duration)>,
-) -> io::Result<http2::SendRequest<RequestBody>>
+async fn handshake<T>(stream: T) -> io::Result<http2::SendRequest<RequestBody>>
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let mut builder = http2::Builder::new(TokioExecutor::new());
-    if let Some((interval, patience)) = keepalive {
-        builder.keep_alive_interval(interval).keep_alive_timeout(patience);
-    }
-    let (sender, connection) = builder
+    let (sender, connection) = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)

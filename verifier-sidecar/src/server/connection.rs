@@ -57,9 +57,6 @@ const PENDING_RESETS: usize = 20;
 /// Streams that we had to reset for the peer's errors, at once (`MadeYouReset`, CVE-2025-8671, G20).
 const LOCAL_RESETS: usize = 128;
 
-/// How often a peer must show that it is there, and how soon.
-const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(10));
-
 /// A connection that was accepted, with everything that bounds it.
 pub(crate) struct Connection {
     /// Who is at the other end.
@@ -128,8 +125,8 @@ fn protocol(limits: Limits) -> http2::Builder<TokioExecutor> {
         .max_send_buf_size(SEND_BUFFER)
         .max_pending_accept_reset_streams(PENDING_RESETS)
         .max_local_error_reset_streams(LOCAL_RESETS)
-        .keep_alive_interval(KEEPALIVE.0)
-        .keep_alive_timeout(KEEPALIVE.1);
+        .keep_alive_interval(limits.keepalive.every)
+        .keep_alive_timeout(limits.keepalive.patience);
     builder
 }
 

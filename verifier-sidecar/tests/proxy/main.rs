@@ -20,6 +20,7 @@ mod ext_authz;
 mod forms;
 mod hostile;
 mod identity;
+mod keepalive;
 mod observing;
 mod plain;
 mod smuggling;

@@ -9,6 +9,7 @@ use tonic::body::Body as AnyBody;
 
 use super::*;
 use crate::metrics::ConnectionMetrics;
+use crate::server::Keepalive;
 
 #[derive(Clone)]
 struct Nothing;
@@ -74,6 +75,10 @@ const LIMITS: Limits = Limits {
     idle: Duration::from_secs(300),
     age: Duration::from_secs(1800),
     drain: Duration::from_secs(10),
+    keepalive: Keepalive {
+        every: Duration::from_secs(30),
+        patience: Duration::from_secs(10),
+    },
 };
 
 /// Starts to serve one connection, and gives its other end.

@@ -1,4 +1,5 @@
 use super::*;
+use crate::server::Keepalive;
 
 const fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
@@ -10,6 +11,10 @@ const LIMITS: Limits = Limits {
     idle: seconds(300),
     age: seconds(1800),
     drain: seconds(30),
+    keepalive: Keepalive {
+        every: Duration::from_secs(30),
+        patience: Duration::from_secs(10),
+    },
 };
 
 const fn seen(now: u64) -> Seen {
