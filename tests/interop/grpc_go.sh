@@ -150,7 +150,7 @@ every_refusal() {
   local way=$1 case let_in refused answered
   shift
   let_in=$(decided allowed token_verified)
-  answered=$(counted "countersign_requests_total{method=\"$service/*\",code=\"OK\"}")
+  answered=$(counted "countersign_requests_total{method=\"$service/*\",decision=\"allowed\",reason=\"token_verified\",code=\"OK\"}")
   for case in "${cases[@]}" pick_first_unary; do
     refused=$(decided refused token_missing)
     if interop "$case" "$@"; then
@@ -172,7 +172,7 @@ every_refusal() {
   done
   becomes 10 "$way: no call is left in the proxy" metric_is 0 "$metrics_port" countersign_active_streams
   expect_equal "$way: calls let in, and calls answered, as many as before" "$let_in $answered" \
-    "$(decided allowed token_verified) $(counted "countersign_requests_total{method=\"$service/*\",code=\"OK\"}")"
+    "$(decided allowed token_verified) $(counted "countersign_requests_total{method=\"$service/*\",decision=\"allowed\",reason=\"token_verified\",code=\"OK\"}")"
 }
 
 printf '\n== without a token\n'

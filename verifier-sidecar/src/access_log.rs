@@ -32,7 +32,6 @@ pub(crate) use entry::Entry;
 use file::Place;
 pub use file::Unwritable;
 use lines::{Lines, Weight};
-#[cfg_attr(not(test), expect(unused_imports, reason = "the proxy uses them next"))]
 pub(crate) use record::{Ended, Record};
 use writer::{Tally, Writer};
 
@@ -155,11 +154,18 @@ pub(crate) struct LastLines {
 
 impl LastLines {
     /// Waits until everything is written that was told before, but not for long.
-    pub(crate) async fn write(self) {
+    pub(crate) async fn write(mut self) {
         self.lines.end();
-        if tokio::time::timeout(LAST_WRITE, self.ended).await.is_err() {
+        if tokio::time::timeout(LAST_WRITE, &mut self.ended).await.is_err() {
             tracing::warn!("the last lines of the access log are not written: nobody takes them");
         }
+    }
+}
+
+impl Drop for LastLines {
+    /// Of a start that failed, no thread is left.
+    fn drop(&mut self) {
+        self.lines.end();
     }
 }
 

@@ -31,6 +31,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
 
+use crate::access_log::{AccessLog, AccessLogConfig, AccessLogError, LastLines};
 use crate::api::{ApiService, VerifyApi, report_health};
 use crate::config::{Config, ExtAuthzConfig};
 use crate::metrics::{self, ConnectionMetrics, ProxyMetrics};
@@ -60,6 +61,9 @@ pub enum StartError {
         #[source]
         source: io::Error,
     },
+    /// Calls cannot be told of.
+    #[error(transparent)]
+    AccessLog(#[from] AccessLogError),
     /// The descriptors of the API are damaged.
     #[error("the descriptors of the local API cannot be served")]
     Reflection(#[from] countersign_wire::reflection::Error),
@@ -73,7 +77,7 @@ impl Busy for StartError {
         match self {
             Self::Source(source) => source.is_busy(),
             Self::Listen { source, .. } => source.is_busy(),
-            Self::Tls(_) | Self::Reflection(_) | Self::Stopped => false,
+            Self::Tls(_) | Self::AccessLog(_) | Self::Reflection(_) | Self::Stopped => false,
         }
     }
 }
@@ -90,6 +94,7 @@ pub struct App {
     addresses: Addresses,
     drain: Duration,
     calls: Handle,
+    last_lines: Option<LastLines>,
 }
 
 impl std::fmt::Debug for App {
@@ -119,7 +124,9 @@ impl App {
             DecisionMetrics::register(&mut registry),
         ));
         let source = source.telling_of(Arc::clone(verifier.key_uses()));
-        let mut services = services(&config, &verifier, source.metrics().clone(), &mut registry)?;
+        let (access_log, last_lines) = access_log(&config, source.trust(), &mut registry)?;
+        let sync = source.metrics().clone();
+        let mut services = services(&config, &verifier, sync, access_log, &mut registry)?;
         let outgoing = Outgoing::new(&config, &source, &clock, &mut registry, &mut services)?;
         let listeners = Listeners::bind(&config, clock, &calls).await?;
         let (admin, admin_address) = bind_admin(config.admin).await?;
@@ -146,6 +153,7 @@ impl App {
             registry: Arc::new(registry),
             drain: config.limits.drain,
             calls,
+            last_lines,
         })
     }
 
@@ -194,6 +202,9 @@ impl App {
         stop.request();
         background.close();
         background.wait().await;
+        if let Some(last_lines) = self.last_lines {
+            last_lines.write().await;
+        }
         tracing::info!("the sidecar has stopped");
     }
 }
@@ -215,17 +226,32 @@ pub fn check(config: &Config, clock: &Arc<dyn Clock>) -> Vec<StartError> {
     });
     let listeners = listeners.filter_map(Result::err);
     let services = services::check(config, clock).into_iter().map(StartError::from);
+    let access_log = config.access_log.iter().map(AccessLogConfig::check);
+    let access_log = access_log.filter_map(Result::err).map(StartError::from);
     source
         .map(StartError::from)
         .chain(listeners)
         .chain(services)
+        .chain(access_log)
         .collect()
+}
+
+/// The access log, if there is one, and its end.
+fn access_log(
+    config: &Config,
+    trust: &Arc<TrustStore>,
+    registry: &mut Registry,
+) -> Result<(Option<Arc<AccessLog>>, Option<LastLines>), AccessLogError> {
+    let chosen = config.access_log.as_ref();
+    let started = chosen.map(|chosen| AccessLog::start(chosen, Arc::clone(trust), registry));
+    Ok(started.transpose()?.unzip())
 }
 
 fn services(
     config: &Config,
     verifier: &Arc<Verifier>,
     sync: SyncMetrics,
+    access_log: Option<Arc<AccessLog>>,
     registry: &mut Registry,
 ) -> Result<Services, StartError> {
     let log = Arc::new(RefusalLog::default());
@@ -238,7 +264,7 @@ fn services(
             identity_headers: Arc::new(config.identity_headers.clone()),
             traced: config.traced,
         },
-        metrics: Arc::new(ProxyMetrics::register(registry)),
+        metrics: Arc::new(ProxyMetrics::register(registry, access_log)),
         log: Arc::clone(&log),
         observations: Arc::clone(&observations),
         renewals: Arc::default(),

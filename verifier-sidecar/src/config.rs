@@ -3,6 +3,7 @@
 //! Every complaint is made at once, with file and line. Nothing secret is in a `Config`: keys are paths.
 
 mod access;
+mod access_log;
 mod addresses;
 mod agent;
 mod apps;
@@ -42,6 +43,7 @@ pub use implied::Implied;
 pub use outbound::{LocalAddress, OutboundConfig};
 pub use services::{ServiceConfig, TlsServiceConfig};
 
+use crate::access_log::AccessLogConfig;
 use crate::proxy::TokenForwarding;
 use crate::server::{Disclosures, Keepalive, Limits};
 use addresses::Local;
@@ -88,6 +90,8 @@ pub struct Config {
     pub limits: Limits,
     /// Threads that serve calls.
     pub workers: usize,
+    /// Where calls are told of, if they are.
+    pub access_log: Option<AccessLogConfig>,
     /// Logs and traces.
     pub telemetry: TelemetryConfig,
     /// Whether calls are traced.
@@ -206,6 +210,7 @@ impl Checker {
             .unwrap_or(defaults::UPSTREAM_CONNECTIONS);
         self.within("limits.upstream_connections", connections, 1, 1024);
         Some(Config {
+            access_log: file.access_log.as_ref().map(|section| self.access_log(section)),
             trust: trust?,
             expectations: expectations?,
             unused_classes: classes.unused(file),

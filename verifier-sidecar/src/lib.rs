@@ -16,7 +16,6 @@
 //! - [`agent`] gets and keeps tokens for the service's own calls; [`outbound`] adds them to calls.
 //! - [`config`] says how, [`app`] puts the parts together, [`commands`] is the command line.
 
-#[expect(dead_code, reason = "the proxy calls it next")]
 pub mod access_log;
 pub mod agent;
 mod api;

@@ -14,6 +14,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use countersign_verifier::verifier::{Admission, Decision};
+use http::{Request, StatusCode};
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -27,19 +29,41 @@ pub(crate) use agent::{AgentMetrics, register_agent};
 pub(crate) use checks::CheckMetrics;
 pub use tls::{TlsParts, register_tls};
 
-/// What passes through the proxy.
+use crate::access_log::{AccessLog, Ended, Record};
+use crate::server::listener::Peer;
+
+/// What passes through a proxy: counted, and told of where there is an access log.
 #[derive(Clone, Debug)]
 pub struct ProxyMetrics {
-    requests: Family<RequestLabels, Counter>,
+    requests: Requests,
     streams: Gauge,
     upstream_failures: Counter,
     durations: Family<DurationLabels, Histogram, fn() -> Histogram>,
-    /// Nothing where nothing is decided.
-    decisions: Option<Histogram>,
+    access_log: Option<Arc<AccessLog>>,
+}
+
+/// Calls that have ended, with what there is to know of them.
+#[derive(Clone, Debug)]
+enum Requests {
+    /// Calls in are decided.
+    Inbound {
+        requests: Family<InboundLabels, Counter>,
+        decisions: Histogram,
+    },
+    /// Calls out are not.
+    Outbound(Family<OutboundLabels, Counter>),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct RequestLabels {
+struct InboundLabels {
+    method: MethodLabel,
+    decision: &'static str,
+    reason: &'static str,
+    code: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutboundLabels {
     method: MethodLabel,
     code: &'static str,
 }
@@ -72,12 +96,12 @@ impl EncodeLabelValue for MethodLabel {
 }
 
 impl ProxyMetrics {
-    /// Counters that `registry` shows.
-    pub fn register(registry: &mut Registry) -> Self {
-        let requests = Family::<RequestLabels, Counter>::default();
+    /// Counters that `registry` shows, of calls that `access_log` tells of.
+    pub(crate) fn register(registry: &mut Registry, access_log: Option<Arc<AccessLog>>) -> Self {
+        let requests = Family::<InboundLabels, Counter>::default();
         registry.register(
             "requests",
-            "Calls that have ended, by configured method and the gRPC status that the caller saw",
+            "Calls that have ended, by configured method, the decision with its reason, and the gRPC status that the caller saw",
             requests.clone(),
         );
         let streams = Gauge::default();
@@ -103,50 +127,172 @@ impl ProxyMetrics {
             decisions.clone(),
         );
         Self {
-            requests,
+            requests: Requests::Inbound { requests, decisions },
             streams,
             upstream_failures,
             durations,
-            decisions: Some(decisions),
+            access_log,
         }
     }
 
+    /// What tells of calls, if anything does.
+    pub(crate) const fn access_log(&self) -> Option<&Arc<AccessLog>> {
+        self.access_log.as_ref()
+    }
+
+    /// What is kept of a call of this `request` to tell of it.
+    pub(crate) fn record<B>(&self, request: &Request<B>, peer: &Arc<Peer>) -> Option<Record> {
+        let log = self.access_log.as_ref()?;
+        let record = Record::new(Arc::clone(log), Arc::clone(peer), request);
+        Some(match self.requests {
+            Requests::Inbound { .. } => record,
+            Requests::Outbound(_) => record.outbound(),
+        })
+    }
+
     /// A call has begun. It ends when the value is dropped.
-    pub(crate) fn begin(self: &Arc<Self>, method: MethodLabel) -> ActiveCall {
+    pub(crate) fn begin(self: &Arc<Self>, method: MethodLabel, record: Option<Record>) -> ActiveCall {
         self.streams.inc();
         ActiveCall {
             metrics: Arc::clone(self),
             method,
+            judged: None,
             code: None,
             began: Instant::now(),
-        }
-    }
-
-    /// A decision took this long.
-    pub(crate) fn decided_in(&self, took: Duration) {
-        if let Some(decisions) = &self.decisions {
-            decisions.observe(took.as_secs_f64());
+            record,
         }
     }
 
     pub(crate) fn upstream_failed(&self) {
         self.upstream_failures.inc();
     }
+
+    fn ended(&self, method: &MethodLabel, ended: &Ended<'_>) {
+        self.streams.dec();
+        let labels = DurationLabels {
+            method: method.clone(),
+        };
+        let took = ended.took.as_secs_f64();
+        self.durations.get_or_create(&labels).observe(took);
+        let method = method.clone();
+        match &self.requests {
+            Requests::Inbound { requests, .. } => requests.get_or_create_owned(&InboundLabels {
+                method,
+                decision: ended.decision.unwrap_or(UNDECIDED),
+                reason: ended.reason.unwrap_or_default(),
+                code: ended.code,
+            }),
+            Requests::Outbound(requests) => requests.get_or_create_owned(&OutboundLabels {
+                method,
+                code: ended.code,
+            }),
+        }
+        .inc();
+    }
 }
 
-/// A call in the proxy, counted when it ends, however it ends.
+/// The decision about calls whose caller went away before it.
+const UNDECIDED: &str = "undecided";
+
+/// The decision about calls that are not let in.
+const REFUSED: &str = "refused";
+
+/// What was decided about a call, and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Judged {
+    decision: &'static str,
+    reason: &'static str,
+}
+
+impl From<&Decision> for Judged {
+    fn from(decision: &Decision) -> Self {
+        let (decision, reason) = match (&decision.verdict, &decision.observed) {
+            (Ok(Admission::Token(_)), _) => ("allowed", "token_verified"),
+            (Ok(Admission::Open), None) => ("allowed", "method_open"),
+            (Ok(Admission::Open), Some(observed)) => ("observed", observed.denied.rejection.reason()),
+            (Err(denied), _) => (REFUSED, denied.rejection.reason()),
+        };
+        Self { decision, reason }
+    }
+}
+
+/// A call in a proxy, counted when it ends, however it ends, and told of where there is an access log.
 #[derive(Debug)]
 pub(crate) struct ActiveCall {
     metrics: Arc<ProxyMetrics>,
     method: MethodLabel,
+    judged: Option<Judged>,
     code: Option<&'static str>,
     began: Instant,
+    record: Option<Record>,
 }
 
 impl ActiveCall {
+    /// Takes note of the decision about it, and of how long that took.
+    pub(crate) fn decided(&mut self, decision: &Decision, took: Duration) {
+        self.judged = Some(decision.into());
+        if let Requests::Inbound { decisions, .. } = &self.metrics.requests {
+            decisions.observe(took.as_secs_f64());
+        }
+        if let Some(record) = &mut self.record {
+            record.decided(decision, took);
+        }
+    }
+
+    /// Takes note that all that it brings is a token, which is good.
+    pub(crate) const fn token_taken(&mut self) {
+        self.judged = Some(Judged {
+            decision: "allowed",
+            reason: "token_verified",
+        });
+    }
+
+    /// Takes note of where it goes.
+    pub(crate) fn goes_to(&mut self, upstream: &Arc<str>) {
+        if let Some(record) = &mut self.record {
+            record.goes_to(upstream);
+        }
+    }
+
+    /// Takes note that whoever serves it broke off.
+    pub(crate) fn upstream_failed(&self) {
+        self.metrics.upstream_failed();
+    }
+
+    /// Takes note of the HTTP status that the caller is sent.
+    pub(crate) const fn responded(&mut self, status: StatusCode) {
+        if let Some(record) = &mut self.record {
+            record.responded(status);
+        }
+    }
+
+    /// Takes note of a part of the answer that the caller is sent.
+    pub(crate) fn sent(&mut self, bytes: usize) {
+        if let Some(record) = &mut self.record {
+            record.sent(u64::try_from(bytes).unwrap_or(u64::MAX));
+        }
+    }
+
     /// Takes note of the status that the caller is sent.
-    pub(crate) fn ended_with(&mut self, code: &'static str) {
+    pub(crate) const fn ended_with(&mut self, code: &'static str) {
         self.code = Some(code);
+    }
+
+    /// Takes note that the sidecar ends it, for this reason and with this status. A call in is refused, unless it was let in before.
+    pub(crate) fn ended_for(&mut self, reason: &'static str, code: &'static str) {
+        self.code = Some(code);
+        let was_let_in = match (&self.metrics.requests, self.judged) {
+            (Requests::Outbound(_), _) => true,
+            (Requests::Inbound { .. }, judged) => judged.is_some_and(|judged| judged.decision != REFUSED),
+        };
+        if !was_let_in {
+            self.judged.get_or_insert(Judged {
+                decision: REFUSED,
+                reason,
+            });
+        } else if let Some(record) = &mut self.record {
+            record.ended_for(reason);
+        }
     }
 
     /// Takes note that the answer ended; unless a status was seen, callers take that for `UNKNOWN`.
@@ -157,20 +303,18 @@ impl ActiveCall {
 
 impl Drop for ActiveCall {
     fn drop(&mut self) {
-        self.metrics.streams.dec();
-        let labels = DurationLabels {
-            method: self.method.clone(),
+        let ended = Ended {
+            decision: self.judged.map(|judged| judged.decision),
+            reason: self.judged.map(|judged| judged.reason),
+            route: self.method.0.as_deref(),
+            // No status at all: the caller went away.
+            code: self.code.unwrap_or("CANCELLED"),
+            took: self.began.elapsed(),
         };
-        let took = self.began.elapsed().as_secs_f64();
-        self.metrics.durations.get_or_create(&labels).observe(took);
-        self.metrics
-            .requests
-            .get_or_create_owned(&RequestLabels {
-                method: self.method.clone(),
-                // No status at all: the caller went away.
-                code: self.code.unwrap_or("CANCELLED"),
-            })
-            .inc();
+        self.metrics.ended(&self.method, &ended);
+        if let Some(record) = &self.record {
+            record.tell(&ended);
+        }
     }
 }
 

@@ -181,29 +181,75 @@ fn listed(page: &str, section: &str) -> BTreeSet<String> {
     rows(section).into_keys().map(bare).collect()
 }
 
+/// The sections of docs/metrics.md, each with where its metrics are.
+const METRICS: [(&str, &[&str]); 2] = [
+    ("Authority", &["authority/src/metrics"]),
+    (
+        "Sidecar",
+        &[
+            "verifier-sidecar/src/metrics",
+            "verifier-sidecar/verifier/src/metrics",
+        ],
+    ),
+];
+
+/// The sources of the metrics in these folders, and of those that every process has.
+fn metric_sources(folders: &[&str]) -> impl Iterator<Item = String> {
+    const OF_ALL: &str = "shared/runtime/src/metrics.rs";
+    repository::production_sources()
+        .into_iter()
+        .map(|path| repository::name(&path))
+        .filter(|name| name == OF_ALL || folders.iter().any(|folder| name.starts_with(folder)))
+        .map(|name| repository::text(&name))
+}
+
 #[test]
 fn every_metric_is_documented_and_no_other() {
     let page = repository::text("docs/metrics.md");
-    const OF_ALL: &str = "shared/runtime/src/metrics.rs";
-    for (section, folders) in [
-        ("Authority", &["authority/src/metrics"][..]),
-        (
-            "Sidecar",
-            &[
-                "verifier-sidecar/src/metrics",
-                "verifier-sidecar/verifier/src/metrics",
-            ],
-        ),
-    ] {
-        let is_about_metrics =
-            |name: &String| name == OF_ALL || folders.iter().any(|folder| name.starts_with(folder));
-        let known: BTreeSet<String> = repository::production_sources()
-            .iter()
-            .map(|path| repository::name(path))
-            .filter(is_about_metrics)
-            .flat_map(|name| registered(&repository::text(&name)))
+    for (section, folders) in METRICS {
+        let known: BTreeSet<String> = metric_sources(folders)
+            .flat_map(|source| registered(&source))
             .collect();
         let documented = listed(&page, section);
+        let wrong: Vec<&String> = known.symmetric_difference(&documented).collect();
+        assert!(wrong.is_empty(), "docs/metrics.md, {section}: {wrong:?}");
+    }
+}
+
+/// The labels that a source gives to metrics: the fields of label sets, and pairs in brackets.
+fn labelled(source: &str) -> BTreeSet<String> {
+    let source = production_lines(source).join("\n");
+    let sets = source.split("EncodeLabelSet)]").skip(1);
+    let fields = sets.filter_map(|rest| rest.split_once('{')?.1.split_once('}'));
+    let fields = fields.flat_map(|(fields, _)| fields.lines().map(str::trim));
+    let fields = fields.filter(|line| !line.starts_with("//"));
+    let fields = fields
+        .filter_map(|field| field.split_once(": "))
+        .map(|(name, _)| name);
+    let brackets = source
+        .split('[')
+        .skip(1)
+        .filter_map(|rest| rest.split(']').next());
+    let pairs = brackets.filter(|inside| inside.starts_with("(\""));
+    let pairs = pairs.flat_map(|inside| inside.split("(\"").skip(1));
+    let named = pairs.filter_map(|pair| pair.split('"').next());
+    fields.chain(named).map(str::to_owned).collect()
+}
+
+#[test]
+fn every_label_is_documented_and_no_other() {
+    let page = repository::text("docs/metrics.md");
+    for (section, folders) in METRICS {
+        let (_, rest) = page.split_once(&format!("\n## {section}\n")).expect("a section");
+        let rows = rest.split("\n## ").next().unwrap_or_default().lines();
+        let cells = rows.filter_map(|row| row.strip_prefix("| `")?.split('|').nth(2));
+        let documented: BTreeSet<String> = cells
+            .flat_map(|labels| labels.split('`').skip(1).step_by(2))
+            .map(str::to_owned)
+            .collect();
+        let known: BTreeSet<String> = metric_sources(folders)
+            .flat_map(|source| labelled(&source))
+            .collect();
         let wrong: Vec<&String> = known.symmetric_difference(&documented).collect();
         assert!(wrong.is_empty(), "docs/metrics.md, {section}: {wrong:?}");
     }

@@ -4,6 +4,8 @@
 //! There is nothing to call here. Each module below is one group of rules; `cargo test -p countersign-architecture` runs them.
 
 #[cfg(test)]
+mod dashboards;
+#[cfg(test)]
 mod dependencies;
 #[cfg(test)]
 mod documents;

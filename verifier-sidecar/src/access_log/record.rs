@@ -7,7 +7,8 @@ use std::time::Duration;
 use countersign_core::names::ClientId;
 use countersign_core::trust::Epoch;
 use countersign_verifier::verifier::{Admission, Admitted, Decision};
-use http::{HeaderMap, Method, StatusCode, Uri, Version};
+use http::header::HOST;
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version};
 
 use super::lines::Weight;
 use super::{AccessLog, Entry};
@@ -22,6 +23,8 @@ pub(crate) struct Record {
     method: Method,
     uri: Uri,
     version: Version,
+    /// Names the server where the target does not.
+    host: Option<HeaderValue>,
     trace: Option<TraceId>,
     /// The token that it was let in with.
     admitted: Option<Admitted>,
@@ -55,11 +58,12 @@ impl Record {
     pub(crate) fn new<B>(log: Arc<AccessLog>, peer: Arc<Peer>, request: &http::Request<B>) -> Self {
         Self {
             log,
-            listener: "tls",
+            listener: peer.listener,
             peer,
             method: request.method().clone(),
             uri: request.uri().clone(),
             version: request.version(),
+            host: request.headers().get(HOST).cloned(),
             trace: TraceId::of(request.headers()),
             admitted: None,
             observed: None,
@@ -133,15 +137,21 @@ impl Record {
         let client = claims.map(|claims| &claims.client_id).or(self.observed.as_ref());
         let identity = self.peer.identity.as_ref();
         let spiffe_id = identity.and_then(|identity| identity.spiffe_id.as_ref());
-        let took = u64::try_from(ended.took.as_millis()).unwrap_or(u64::MAX);
-        let began = self.log.trust.clock().now_millis().saturating_sub(took);
+        let named = self.uri.authority().map(|authority| authority.as_str());
+        let host = self.host.as_ref().and_then(|host| host.to_str().ok());
+        let began = self
+            .log
+            .trust
+            .clock()
+            .now_millis()
+            .saturating_sub(millis(ended.took));
         Entry {
             start_time: Entry::time(began),
             listener: self.listener,
             downstream_remote_address: self.peer.remote,
             downstream_peer_uri_san: spiffe_id.map(|id| id.as_str()),
             method: Some(self.method.as_str()),
-            authority: self.uri.authority().map(|authority| authority.as_str()),
+            authority: named.or(host),
             path: Some(self.uri.path()),
             protocol: protocol(self.version),
             route_name: ended.route,
@@ -153,7 +163,7 @@ impl Record {
             epoch: self.epoch,
             trust_age_ms: self.epoch.and_then(|_| self.log.trust.status().age).map(millis),
             response_code: self.response_code.map(|code| code.as_u16()),
-            grpc_status: Some(ended.code),
+            grpc_status: Some(ended.code).filter(|code| !code.starts_with("HTTP_")),
             response_code_details: self.details,
             duration_us: Some(micros(ended.took)),
             decision_us: self.decision_took.map(micros),

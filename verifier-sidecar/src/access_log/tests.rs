@@ -38,6 +38,7 @@ impl Stage {
 
     fn record(&self, request: &Request<()>) -> Record {
         let peer = Peer {
+            listener: "tls",
             remote: "192.0.2.7:1234".parse().ok(),
             identity: None,
         };

@@ -44,7 +44,8 @@ impl Outgoing {
             AgentMetrics::register(registry),
         );
         register_agent(registry, agent.clone());
-        let out = WaysOut::new(config, &agent, clock, registry)?;
+        let access_log = services.proxy.metrics.access_log().cloned();
+        let out = WaysOut::new(config, &agent, clock, access_log, registry)?;
         services.agent = Some(AgentService::new(agent.clone())?);
         services.ways_out = out.ways;
         Ok(Self {

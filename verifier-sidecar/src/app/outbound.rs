@@ -7,6 +7,7 @@ use countersign_mtls::{ClientTls, TlsError};
 use prometheus_client::registry::Registry;
 
 use super::services;
+use crate::access_log::AccessLog;
 use crate::agent::Agent;
 use crate::config::{Config, ServiceConfig};
 use crate::metrics::ProxyMetrics;
@@ -25,13 +26,14 @@ impl WaysOut {
         config: &Config,
         agent: &Agent,
         clock: &Arc<dyn Clock>,
+        access_log: Option<Arc<AccessLog>>,
         registry: &mut Registry,
     ) -> Result<Self, TlsError> {
         let mut out = Self::default();
         if config.outbound.is_empty() {
             return Ok(out);
         }
-        let metrics = Arc::new(ProxyMetrics::register_outbound(registry));
+        let metrics = Arc::new(ProxyMetrics::register_outbound(registry, access_log));
         for way in &config.outbound {
             let connections = config.upstream_connections;
             let neighbour = match &way.neighbour {

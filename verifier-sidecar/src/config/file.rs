@@ -54,6 +54,7 @@ pub(super) struct File {
     pub(super) outbound: Vec<super::outbound::File>,
     #[serde(default)]
     pub(super) limits: Limits,
+    pub(super) access_log: Option<super::access_log::File>,
     #[serde(default)]
     pub(super) telemetry: TelemetryConfig,
 }

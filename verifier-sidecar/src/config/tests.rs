@@ -6,6 +6,7 @@ use countersign_core::freshness::StalenessRules;
 
 use super::*;
 
+mod access_log;
 mod agent;
 mod apps;
 mod ext_authz;

@@ -1,16 +1,19 @@
 //! What passes through the outbound proxies.
 
+use std::sync::Arc;
+
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 
-use super::{CALL_DURATIONS, ProxyMetrics, RequestLabels};
+use super::{CALL_DURATIONS, OutboundLabels, ProxyMetrics, Requests};
+use crate::access_log::AccessLog;
 
 impl ProxyMetrics {
-    /// Counters for calls out that `registry` shows. Their `method` is the route.
-    pub fn register_outbound(registry: &mut Registry) -> Self {
-        let requests = Family::<RequestLabels, Counter>::default();
+    /// Counters for calls out that `registry` shows, and that `access_log` tells of. Their `method` is the route.
+    pub(crate) fn register_outbound(registry: &mut Registry, access_log: Option<Arc<AccessLog>>) -> Self {
+        let requests = Family::<OutboundLabels, Counter>::default();
         registry.register(
             "outbound_requests",
             "Calls out that have ended, by route and the gRPC status that the app saw",
@@ -36,11 +39,11 @@ impl ProxyMetrics {
             durations.clone(),
         );
         Self {
-            requests,
+            requests: Requests::Outbound(requests),
             streams,
             upstream_failures,
             durations,
-            decisions: None,
+            access_log,
         }
     }
 }

@@ -19,6 +19,7 @@ use crate::server::Keepalive;
 /// The service that the app calls.
 #[derive(Debug)]
 pub(crate) struct Neighbour {
+    name: Arc<str>,
     dial: Dial,
     connections: usize,
     /// What it is called where routes name no host; nothing: as the app calls it.
@@ -55,11 +56,17 @@ impl Neighbour {
             upstream: Upstream::dialling(dial.clone(), connections),
         };
         Self {
+            name: dial.to_string().into(),
             dial,
             connections,
             authority,
             current: ArcSwap::from_pointee(first),
         }
+    }
+
+    /// Where it is, for people.
+    pub(super) const fn name(&self) -> &Arc<str> {
+        &self.name
     }
 
     /// The connections for a call with `token`.

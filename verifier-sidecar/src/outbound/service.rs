@@ -61,11 +61,11 @@ impl NotCalled {
     fn respond(&self, call: &mut ActiveCall) -> Response<ResponseBody> {
         match self {
             Self::Refused(refusal) => {
-                call.ended_with(refusal.code());
+                call.ended_for(refusal.reason(), refusal.code());
                 refusal.respond(TOLD.disclosure)
             }
             Self::NoToken(no) => {
-                call.ended_with("UNAVAILABLE");
+                call.ended_for(no.why.reason(), "UNAVAILABLE");
                 status::not_called(no.why, no.retry_after).into_http()
             }
         }
@@ -85,31 +85,38 @@ impl Serve for OutboundService {
         Self::new(Arc::clone(&self.outbound))
     }
 
-    async fn call(&self, request: Request<Incoming>, _peer: Arc<Peer>) -> Response<ResponseBody> {
+    async fn call(&self, request: Request<Incoming>, peer: Arc<Peer>) -> Response<ResponseBody> {
         let outbound = &self.outbound;
         let span = if outbound.settings.traced {
             trace_context::span_of(&request)
         } else {
             Span::none()
         };
+        let record = outbound.metrics.record(&request, &peer);
         let (parts, body) = request.into_parts();
         let uri = parts.uri.clone();
         let form = request::read(&parts, &uri);
         let found = form.as_ref().ok();
         let found = found.and_then(|form| outbound.route(uri.authority(), form.method));
-        let mut call = outbound
-            .metrics
-            .begin(MethodLabel(found.map(|leading| Arc::clone(&leading.name))));
+        let mut call = outbound.metrics.begin(
+            MethodLabel(found.map(|leading| Arc::clone(&leading.name))),
+            record,
+        );
         let answering = async {
             let form = form?;
             let leading = found.ok_or(Failure::RouteUnknown)?;
+            call.goes_to(outbound.neighbour.name());
             outbound
                 .pass_on(leading, form, &uri, self.lane, parts, body)
                 .await
         };
         match answering.instrument(span.clone()).await {
             Ok(answer) => answer.relay(call, TOLD, span),
-            Err(not_called) => not_called.respond(&mut call),
+            Err(not_called) => {
+                let answer = not_called.respond(&mut call);
+                call.responded(answer.status());
+                answer
+            }
         }
     }
 }

@@ -73,6 +73,7 @@ impl Answer {
     pub(crate) fn relay(self, mut call: ActiveCall, told: Told, span: Span) -> Response<ResponseBody> {
         let (mut parts, incoming) = self.response.into_parts();
         let code = code_in(&parts.headers);
+        call.responded(parts.status);
         let without_status = match told.face {
             Face::Grpc => None,
             Face::GrpcWeb => code.or_else(|| Some(class_name(parts.status))),

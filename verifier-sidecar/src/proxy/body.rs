@@ -119,6 +119,9 @@ impl Relayed {
                 Poll::Ready(None)
             }
             Poll::Ready(Some(Ok(frame))) => {
+                if let Some(data) = frame.data_ref() {
+                    self.call.sent(data.len());
+                }
                 if let Some(code) = frame.trailers_ref().and_then(code_in) {
                     self.call.ended_with(code);
                 } else if frame.is_trailers() || self.is_whole() {
@@ -128,6 +131,7 @@ impl Relayed {
             }
             Poll::Ready(Some(Err(error))) => {
                 tracing::debug!(%error, "the service broke a call off");
+                self.call.upstream_failed();
                 let refusal = Failure::UpstreamUnavailable.into();
                 Poll::Ready(Some(self.break_off(&refusal, BrokenOff::Service(error))))
             }
@@ -150,7 +154,7 @@ impl Relayed {
     /// Ends an answer that has begun. Only gRPC has a way to say why. Elsewhere it must not look whole: the connection or its stream
     /// ends in the midst of it.
     fn break_off(&mut self, refusal: &Refusal, broken: BrokenOff) -> Result<Frame<Bytes>, BrokenOff> {
-        self.call.ended_with(refusal.code());
+        self.call.ended_for(refusal.reason(), refusal.code());
         match self.told.face {
             Face::Grpc => Ok(Frame::trailers(refusal.trailers(self.told.disclosure))),
             Face::GrpcWeb | Face::Http => Err(broken),

@@ -29,7 +29,7 @@ use super::request::{self, Face, Form};
 use super::respond::{Refusal, code_name};
 use super::stream_tokens::PRESENT;
 use super::upstream::{Lane, Upstream};
-use crate::metrics::{MethodLabel, ProxyMetrics};
+use crate::metrics::{ActiveCall, MethodLabel, ProxyMetrics};
 use crate::observations::{Observations, Origin};
 use crate::refusal_log::{RefusalLog, Refused};
 use crate::server::listener::Peer;
@@ -121,6 +121,7 @@ impl Serve for ProxyService {
         } else {
             Span::none()
         };
+        let record = proxy.metrics.record(&request, &peer);
         let (parts, body) = request.into_parts();
         let told = Told {
             face: self.face(&parts),
@@ -135,7 +136,7 @@ impl Serve for ProxyService {
         let rule = form.as_ref().ok();
         let rule = rule.map(|(form, _)| proxy.verifier.rule(form.method));
         let label = MethodLabel(rule.and_then(|rule| rule.pattern.clone()));
-        let mut call = proxy.metrics.begin(label);
+        let mut call = proxy.metrics.begin(label, record);
         let answering = async {
             match form {
                 Ok((form, _)) if told.face == Face::Grpc && form.method.as_str() == PRESENT => {
@@ -143,9 +144,10 @@ impl Serve for ProxyService {
                     Ok(Answered::Here(answer))
                 }
                 Ok((form, uri)) => {
-                    let passed = proxy.judge(&parts, form, uri, &peer).await?;
+                    let passed = proxy.judge(&parts, form, uri, &peer, &mut call).await?;
                     let way = self.ways.lead(uri.authority(), form.method);
                     let way = way.ok_or(Failure::RouteUnknown)?;
+                    call.goes_to(way.0.name());
                     let answer = passed.forward(proxy, way, told.face, parts, body).await?;
                     Ok(Answered::ByService(answer))
                 }
@@ -156,11 +158,15 @@ impl Serve for ProxyService {
             Ok(Answered::ByService(answer)) => answer.relay(call, told, span),
             Ok(Answered::Here(answer)) => {
                 call.ended_with(code_name(Code::Ok));
+                call.token_taken();
+                call.responded(answer.status());
                 answer.map(ResponseBody::Ours)
             }
             Err(refusal) => {
-                call.ended_with(refusal.code_for(told.face));
-                refusal.answer(&http_method, told)
+                call.ended_for(refusal.reason(), refusal.code_for(told.face));
+                let answer = refusal.answer(&http_method, told);
+                call.responded(answer.status());
+                answer
             }
         }
     }
@@ -195,7 +201,14 @@ enum Answered {
 }
 
 impl Proxy {
-    async fn judge(&self, parts: &Parts, form: Form<'_>, uri: &Uri, peer: &Peer) -> Result<Passed, Refusal> {
+    async fn judge(
+        &self,
+        parts: &Parts,
+        form: Form<'_>,
+        uri: &Uri,
+        peer: &Peer,
+        call: &mut ActiveCall,
+    ) -> Result<Passed, Refusal> {
         // From here on the caller's time runs.
         let timeout = form
             .timeout
@@ -211,7 +224,7 @@ impl Proxy {
         };
         let asked = Instant::now();
         let decision = within(deadline, self.verifier.decide_patiently(&question)).await?;
-        self.metrics.decided_in(asked.elapsed());
+        call.decided(&decision, asked.elapsed());
         self.tell(&decision, form.method, peer);
         let admission = decision.verdict?;
         let id = StreamId::read(&parts.headers)?;

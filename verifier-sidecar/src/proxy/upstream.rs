@@ -174,6 +174,7 @@ pub(crate) enum UpstreamError {
 /// The service behind the sidecar.
 #[derive(Debug)]
 pub(crate) struct Upstream {
+    name: Arc<str>,
     dial: Dial,
     slots: Box<[Slot]>,
     next_lane: AtomicUsize,
@@ -188,6 +189,7 @@ impl Upstream {
     /// The service that is connected to in this way, over at most so many connections. None is opened before the first call.
     pub(crate) fn dialling(dial: Dial, connections: usize) -> Self {
         Self {
+            name: dial.to_string().into(),
             dial,
             slots: (0..connections.max(1)).map(|_| Slot::default()).collect(),
             next_lane: AtomicUsize::new(0),
@@ -201,6 +203,11 @@ impl Upstream {
             Dial::Plaintext(_) => Scheme::HTTP,
             Dial::Tls { .. } => Scheme::HTTPS,
         }
+    }
+
+    /// Where it is, for people.
+    pub(crate) const fn name(&self) -> &Arc<str> {
+        &self.name
     }
 
     /// The lane of the next caller.

@@ -19,9 +19,14 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::Limits;
 
+/// The kind of unix sockets.
+const UNIX: &str = "unix";
+
 /// Who is at the other end.
 #[derive(Clone, Debug)]
 pub(crate) struct Peer {
+    /// The kind of listener that it has come to.
+    pub(crate) listener: &'static str,
     /// From where, when there are addresses.
     pub(crate) remote: Option<SocketAddr>,
     /// With which certificate, when one was shown and verified.
@@ -125,7 +130,7 @@ impl Listener {
         match self {
             Self::Tls(_) => "tls",
             Self::Plaintext(_) => "plaintext",
-            Self::Unix(_) => "unix",
+            Self::Unix(_) => UNIX,
         }
     }
 
@@ -143,6 +148,7 @@ impl Listener {
             }
         };
         let peer = Peer {
+            listener: self.kind(),
             remote: Some(peer.remote),
             identity: peer.identity,
         };
@@ -196,6 +202,7 @@ impl UnixSocket {
         let place = place.map_err(|_closed| io::Error::from(io::ErrorKind::BrokenPipe))?;
         let (stream, _unnamed) = self.listener.accept().await?;
         let peer = Peer {
+            listener: UNIX,
             remote: None,
             identity: None,
         };

@@ -66,8 +66,8 @@ async fn metrics_tell_decisions_trust_and_calls() {
         "countersign_decisions_total{decision=\"refused\",reason=\"token_malformed\"} 1",
         "countersign_token_cache_lookups_total{result=\"hit\"} 2",
         "countersign_token_cache_lookups_total{result=\"miss\"} 2",
-        "countersign_requests_total{method=\"/countersign.demo.v1.DemoService/*\",code=\"OK\"} 3",
-        "countersign_requests_total{method=\"/countersign.demo.v1.DemoService/*\",code=\"UNAUTHENTICATED\"} 1",
+        "countersign_requests_total{method=\"/countersign.demo.v1.DemoService/*\",decision=\"allowed\",reason=\"token_verified\",code=\"OK\"} 3",
+        "countersign_requests_total{method=\"/countersign.demo.v1.DemoService/*\",decision=\"refused\",reason=\"token_malformed\",code=\"UNAUTHENTICATED\"} 1",
         "countersign_request_duration_seconds_count{method=\"/countersign.demo.v1.DemoService/*\"} 4",
         "countersign_decision_duration_seconds_count 4",
         "countersign_epoch 1",
@@ -123,7 +123,7 @@ async fn invented_paths_make_no_series() {
     let (_, text) = get(&sidecar, "/metrics").await;
     assert!(!text.contains("invented"), "{text}");
     assert!(
-        text.contains("countersign_requests_total{method=\"_OTHER\",code=\"UNAUTHENTICATED\"} 50"),
+        text.contains("countersign_requests_total{method=\"_OTHER\",decision=\"refused\",reason=\"token_missing\",code=\"UNAUTHENTICATED\"} 50"),
         "{text}"
     );
 }

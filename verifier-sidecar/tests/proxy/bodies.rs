@@ -204,7 +204,6 @@ async fn an_answer_without_a_status_counts_as_unknown() {
     let answer = Caller::connect(&sidecar).await.answer(MUTE, body).await;
     assert!(answer.headers().get("grpc-status").is_none());
     let (_, metrics) = super::admin::get(&sidecar, "/metrics").await;
-    let counted =
-        "countersign_requests_total{method=\"/countersign.demo.v1.DemoService/*\",code=\"UNKNOWN\"} 1";
+    let counted = "countersign_requests_total{method=\"/countersign.demo.v1.DemoService/*\",decision=\"allowed\",reason=\"token_verified\",code=\"UNKNOWN\"} 1";
     assert!(metrics.lines().any(|line| line == counted), "{metrics}");
 }

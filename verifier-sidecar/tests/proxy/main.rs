@@ -8,6 +8,7 @@
     reason = "tests fail where they are wrong"
 )]
 
+mod access_log;
 mod admin;
 mod api;
 mod apps;

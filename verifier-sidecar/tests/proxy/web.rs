@@ -151,8 +151,7 @@ async fn refusals_of_grpc_web_are_in_its_own_form() {
     }
     assert!(seen.lock().expect("no panic").is_empty());
     let (_, metrics) = super::admin::get(&sidecar, "/metrics").await;
-    let counted =
-        r#"countersign_requests_total{method="/countersign.demo.v1.DemoService/*",code="UNAUTHENTICATED"} 1"#;
+    let counted = r#"countersign_requests_total{method="/countersign.demo.v1.DemoService/*",decision="refused",reason="token_missing",code="UNAUTHENTICATED"} 1"#;
     assert!(metrics.lines().any(|line| line == counted), "{metrics}");
 }
 

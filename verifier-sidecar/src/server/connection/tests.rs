@@ -91,6 +91,7 @@ async fn connect(service: impl Serve, drain: &CancellationToken) -> UnixStream {
     };
     let connection = Connection {
         peer: Arc::new(Peer {
+            listener: "plaintext",
             remote: None,
             identity: None,
         }),

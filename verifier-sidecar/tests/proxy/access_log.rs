@@ -1,0 +1,177 @@
+//! The access log of a sidecar that serves.
+
+use std::path::Path;
+
+use countersign_proto::demo::v1::EchoRequest;
+use serde_json::Value;
+use tempfile::TempDir;
+use tonic::Code;
+
+use crate::admin::get;
+use crate::support::raw::{call, envelope, send};
+use crate::support::{ECHO, METHODS, Setup, Sidecar, eventually, with_token};
+
+/// A sidecar that tells of so many of its calls, and where.
+async fn telling(sample: &str, upstream: Option<String>) -> (Sidecar, TempDir) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("access.log");
+    let setup = Setup {
+        more: format!("{METHODS}\n[access_log]\npath = {path:?}\nsample = {sample}\n"),
+        upstream,
+        ..Setup::default()
+    };
+    (Sidecar::with(setup).await, folder)
+}
+
+fn text(folder: &Path) -> String {
+    std::fs::read_to_string(folder.join("access.log")).expect("a file")
+}
+
+/// The lines of a sidecar that is stopped for it.
+async fn lines(sidecar: Sidecar, folder: &TempDir) -> Vec<Value> {
+    sidecar.stop().await;
+    let text = text(folder.path());
+    let lines = text.lines().map(|line| serde_json::from_str(line).expect("JSON"));
+    lines.collect()
+}
+
+fn field<'v>(line: &'v Value, name: &str) -> &'v str {
+    line[name].as_str().unwrap_or_default()
+}
+
+#[tokio::test]
+async fn every_call_has_a_line_with_its_decision_and_its_end() {
+    let (sidecar, folder) = telling("1", None).await;
+    let token = sidecar.token();
+    let good = with_token(EchoRequest::default(), &token);
+    sidecar.tls_client("orders").echo(good).await.expect("good");
+    let refused = sidecar.client().echo(EchoRequest::default()).await;
+    assert_eq!(refused.expect_err("no token").code(), Code::Unauthenticated);
+    // T84, G02: a path that is no method's, and what terminals would obey.
+    let hostile = call(sidecar.plaintext()).uri("http://service/a%1b[2J/../b?access_token=canary");
+    send(sidecar.plaintext(), hostile, envelope(&EchoRequest::default()))
+        .await
+        .expect("an answer");
+    let epoch = sidecar.trust.epoch();
+    let lines = lines(sidecar, &folder).await;
+    let [good, refused, hostile] = lines.as_slice() else {
+        panic!("{lines:#?}");
+    };
+    let told = [
+        "listener",
+        "decision",
+        "reason",
+        "grpc_status",
+        "path",
+        "route_name",
+        "client",
+        "token_id",
+    ];
+    let service = "/countersign.demo.v1.DemoService/*";
+    assert_eq!(
+        told.map(|name| field(good, name)),
+        [
+            "tls",
+            "allowed",
+            "token_verified",
+            "OK",
+            ECHO,
+            service,
+            "orders",
+            "1.1"
+        ]
+    );
+    assert_eq!(
+        told.map(|name| field(refused, name)),
+        [
+            "plaintext",
+            "refused",
+            "token_missing",
+            "UNAUTHENTICATED",
+            ECHO,
+            service,
+            "",
+            ""
+        ]
+    );
+    assert_eq!(field(hostile, "decision"), "refused");
+    assert_eq!(field(hostile, "path"), "/a%1b[2J/../b");
+    assert_eq!(good["epoch"], epoch);
+    assert_eq!(good["response_code"], 200);
+    assert!(
+        field(good, "downstream_peer_uri_san").starts_with("spiffe://"),
+        "{good}"
+    );
+    assert!(
+        field(good, "upstream_host").starts_with("http://127.0.0.1:"),
+        "{good}"
+    );
+    assert!(field(good, "start_time").ends_with('Z'), "{good}");
+    assert!(good["bytes_sent"].as_u64() > Some(0), "{good}");
+    assert!(
+        good["duration_us"].as_u64() >= good["decision_us"].as_u64(),
+        "{good}"
+    );
+    // H11.
+    let text = text(folder.path());
+    assert!(!text.contains("canary") && !text.contains(&token), "{text}");
+}
+
+#[tokio::test]
+async fn without_a_sample_only_refusals_and_failures_are_told() {
+    let (sidecar, folder) = telling("0", None).await;
+    for _ in 0..3 {
+        let good = with_token(EchoRequest::default(), &sidecar.token());
+        sidecar.client().echo(good).await.expect("good");
+    }
+    let bad = with_token(EchoRequest::default(), "x.y.z");
+    sidecar.client().echo(bad).await.expect_err("no token");
+    let lines = lines(sidecar, &folder).await;
+    let reasons: Vec<&str> = lines.iter().map(|line| field(line, "reason")).collect();
+    assert_eq!(reasons, ["token_malformed"]);
+}
+
+#[tokio::test]
+async fn a_service_that_is_away_is_told_of_as_such() {
+    let (sidecar, folder) = telling("0", Some("http://127.0.0.1:9".to_owned())).await;
+    let good = with_token(EchoRequest::default(), &sidecar.token());
+    let failed = sidecar.client().echo(good).await.expect_err("nobody there");
+    assert_eq!(failed.code(), Code::Unavailable);
+    let lines = lines(sidecar, &folder).await;
+    let told = [
+        "decision",
+        "reason",
+        "grpc_status",
+        "response_code_details",
+        "client",
+    ];
+    assert_eq!(
+        told.map(|name| field(&lines[0], name)),
+        [
+            "allowed",
+            "token_verified",
+            "UNAVAILABLE",
+            "upstream_unavailable",
+            "orders"
+        ]
+    );
+}
+
+/// A log that cannot be written any more costs lines, which are counted, and no call.
+#[tokio::test]
+async fn calls_go_on_without_a_log() {
+    let (sidecar, folder) = telling("1", None).await;
+    let path = folder.path().join("access.log");
+    std::fs::remove_file(&path).expect("it was there");
+    std::fs::create_dir(&path).expect("something else is there");
+    let good = || with_token(EchoRequest::default(), &sidecar.token());
+    sidecar.client().echo(good()).await.expect("good");
+    eventually("a lost line that is counted", async || {
+        let (_, metrics) = get(&sidecar, "/metrics").await;
+        metrics.contains("countersign_access_log_lines_total{result=\"failed\"} 1")
+    })
+    .await;
+    std::fs::remove_dir(&path).expect("it is gone");
+    sidecar.client().echo(good()).await.expect("good");
+    assert_eq!(lines(sidecar, &folder).await.len(), 1, "it is written anew");
+}
