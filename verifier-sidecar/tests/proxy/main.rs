@@ -24,6 +24,7 @@ mod identity;
 mod keepalive;
 mod observing;
 mod plain;
+mod renewing;
 mod smuggling;
 mod staleness;
 mod stopping;
