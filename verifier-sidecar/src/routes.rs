@@ -28,8 +28,16 @@ pub enum Paths {
 
 /// The text names no methods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("is none of `/package.Service/Method`, `/package.Service/*`, `/package.*`")]
-pub struct InvalidPaths;
+pub enum InvalidPaths {
+    /// None that are called.
+    #[error("is none of `/package.Service/Method`, `/package.Service/*`, `/package.*`")]
+    OfCalls,
+    /// None that are called or asked for.
+    #[error(
+        "is none of `/package.Service/Method`, `/package.Service/*`, `/package.*`, `/a/path`, `/a/path/*`"
+    )]
+    OfRequests,
+}
 
 impl Paths {
     /// Reads `/package.Service/Method`, `/package.Service/*` or `/package.*`.
@@ -37,21 +45,29 @@ impl Paths {
     /// # Errors
     /// [`InvalidPaths`] for everything else.
     pub fn parse(text: &str) -> Result<Self, InvalidPaths> {
+        Self::read(text, |path| MethodPath::parse(path).is_ok()).ok_or(InvalidPaths::OfCalls)
+    }
+
+    /// Reads the same, or a path of plain HTTP: `/v1/orders/17` or `/v1/orders/*`.
+    ///
+    /// # Errors
+    /// [`InvalidPaths`] for everything else.
+    pub fn parse_any(text: &str) -> Result<Self, InvalidPaths> {
+        let is_path = |path: &str| MethodPath::of_http(path).is_ok_and(|read| read.as_str() == path);
+        Self::read(text, is_path).ok_or(InvalidPaths::OfRequests)
+    }
+
+    fn read(text: &str, is_path: impl Fn(&str) -> bool) -> Option<Self> {
         let Some(prefix) = text.strip_suffix('*') else {
-            let one = MethodPath::parse(text).map_err(|_other_form| InvalidPaths)?;
-            return Ok(Self::One(one.as_str().to_owned()));
+            return is_path(text).then(|| Self::One(text.to_owned()));
         };
         // Whole names only: nothing of `/shop.v1x` is under `/shop.v1.*`.
         let example = match prefix.strip_suffix('.') {
             Some(package) => format!("{package}.S/M"),
             None => format!("{prefix}M"),
         };
-        let is_whole = prefix.ends_with(['.', '/']) && MethodPath::parse(&example).is_ok();
-        if is_whole {
-            Ok(Self::Under(prefix.to_owned()))
-        } else {
-            Err(InvalidPaths)
-        }
+        let is_whole = prefix.len() > 1 && prefix.ends_with(['.', '/']) && is_path(&example);
+        is_whole.then(|| Self::Under(prefix.to_owned()))
     }
 
     fn contain(&self, method: MethodPath<'_>) -> bool {
@@ -153,7 +169,7 @@ mod tests {
             "/%61.b/*",
             "/shop.*.Orders/*",
         ] {
-            assert_eq!(Paths::parse(wrong), Err(InvalidPaths), "{wrong}");
+            assert_eq!(Paths::parse(wrong), Err(InvalidPaths::OfCalls), "{wrong}");
         }
         for (paths, inside, outside) in [
             (
@@ -167,6 +183,32 @@ mod tests {
             let route = route(None, Some(paths));
             assert!(leads(&route, "127.0.0.1:1", inside), "{paths}");
             assert!(!leads(&route, "127.0.0.1:1", outside), "{paths}");
+        }
+    }
+
+    /// G01: the grammar of plain HTTP has one reading too, and names whole segments.
+    #[test]
+    fn routes_of_plain_http_name_whole_paths() {
+        for wrong in [
+            "", "*", "/*", "v1/*", "/v1/ord*", "/v1//*", "/v1/../*", "/v1/%61", "/v1/a;b", "/v1/?x", "/v1/",
+            "/v1/*/x",
+        ] {
+            assert_eq!(Paths::parse_any(wrong), Err(InvalidPaths::OfRequests), "{wrong}");
+        }
+        for (paths, inside, outside) in [
+            ("/healthz", "/healthz", "/healthz/x"),
+            ("/v1/orders/*", "/v1/orders/17/lines", "/v1/ordersx/17"),
+            ("/shop.v1.*", "/shop.v1.Orders/Get", "/shop.v1x.Orders/Get"),
+        ] {
+            let paths = Paths::parse_any(paths).expect(paths);
+            assert!(
+                paths.contain(MethodPath::of_http(inside).expect("a path")),
+                "{inside}"
+            );
+            assert!(
+                !paths.contain(MethodPath::of_http(outside).expect("a path")),
+                "{outside}"
+            );
         }
     }
 

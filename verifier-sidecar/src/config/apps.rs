@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use super::services::Upstream;
 use super::{Checker, File, ListenerConfig, ServiceConfig};
-use crate::routes::Calls;
+use crate::routes::{Calls, Paths};
 
 /// One `[[route]]` as the operator wrote it.
 #[derive(Debug, Deserialize)]
@@ -91,7 +91,12 @@ impl Checker {
     }
 
     fn app_route(&mut self, key: &str, written: &RouteFile, earlier: &[AppRoute]) -> Option<AppRoute> {
-        let calls = self.calls(key, written.host.as_deref(), written.path.as_deref());
+        let calls = self.calls(
+            key,
+            written.host.as_deref(),
+            written.path.as_deref(),
+            Paths::parse_any,
+        );
         let app = self.app(&format!("{key}.upstream"), &written.upstream);
         let calls = calls?;
         if calls == Calls::ALL {

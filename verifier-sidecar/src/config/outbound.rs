@@ -12,6 +12,7 @@ use super::services::Written;
 use super::{Checker, ServiceConfig};
 use crate::agent::TokenKey;
 use crate::outbound::Route;
+use crate::routes::Paths;
 
 /// One `[[outbound]]` as the operator wrote it.
 #[derive(Debug, Deserialize)]
@@ -133,7 +134,7 @@ impl Checker {
     }
 
     fn route(&mut self, key: &str, file: &RouteFile) -> Option<Route> {
-        let calls = self.calls(key, file.host.as_deref(), file.path.as_deref());
+        let calls = self.calls(key, file.host.as_deref(), file.path.as_deref(), Paths::parse);
         let audience = Audience::parse(&file.audience);
         let audience = self.complaints.accept(&format!("{key}.audience"), audience);
         let mut scopes = BTreeSet::new();

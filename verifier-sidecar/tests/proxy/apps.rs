@@ -4,6 +4,7 @@ use bytes::Bytes;
 use countersign_proto::demo::v1::EchoRequest;
 
 use crate::support::pki::Pki;
+use crate::support::plain::{Caller, PlainService, SIZED};
 use crate::support::raw::{Answer, call, envelope, send};
 use crate::support::service::Service;
 use crate::support::{ECHO, METHODS, Setup, Sidecar};
@@ -126,6 +127,38 @@ async fn what_no_route_leads_is_refused_once_it_is_let_in() {
         ask(&sidecar, PLAINTEXT, "stock", ECHO).await.grpc_status(),
         Some(0)
     );
+}
+
+/// Plain HTTP is led in the same way, by paths of its own.
+#[tokio::test]
+async fn plain_http_reaches_the_app_that_its_route_leads_to() {
+    let service = PlainService::start().await;
+    let route = format!(
+        "[[route]]\npath = \"/v1/*\"\nupstream = \"http://{}\"\n",
+        service.address
+    );
+    let setup = Setup {
+        upstream: Some(String::new()),
+        more: format!("{METHODS}{route}"),
+        ..Setup::default()
+    };
+    let sidecar = Sidecar::with(setup).await;
+    let mut caller = Caller::connect(sidecar.plaintext()).await;
+    let mut get = async |target: &str| {
+        let request = http::Request::builder()
+            .uri(target)
+            .header("host", "orders")
+            .header("authorization", format!("Bearer {}", sidecar.token()));
+        caller.send(request, Bytes::new()).await
+    };
+    assert_eq!(get(SIZED).await.status, 200);
+    let reply = get("/v2/sized").await;
+    assert_eq!((reply.status, reply.reason().as_str()), (403, "route_unknown"));
+    let paths = service
+        .requests()
+        .into_iter()
+        .map(|request| request.uri.to_string());
+    assert!(paths.eq([SIZED]));
 }
 
 /// One app that is away is no reason for others not to be there.

@@ -215,7 +215,11 @@ fn routes_lead_something_and_every_listener_leads_somewhere() {
             "`route.0.host`: is no host",
         ),
         (
-            route("path = \"/a.B\"\nupstream = \"http://127.0.0.1:50052\""),
+            route("path = \"/a/../b\"\nupstream = \"http://127.0.0.1:50052\""),
+            "`route.0.path`: is none of",
+        ),
+        (
+            route("path = \"/*\"\nupstream = \"http://127.0.0.1:50052\""),
             "`route.0.path`: is none of",
         ),
         (route("path = \"/a.B/*\""), "missing field `upstream`"),
