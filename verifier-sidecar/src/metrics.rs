@@ -109,7 +109,7 @@ impl ProxyMetrics {
         let upstream_failures = Counter::default();
         registry.register(
             "upstream_failures",
-            "Calls for which the service behind the sidecar could not be reached",
+            "Calls for which the service behind the sidecar could not be reached, or that it broke off",
             upstream_failures.clone(),
         );
         let durations = Family::new_with_constructor(CALL_DURATIONS);
@@ -390,5 +390,75 @@ impl Drop for OpenConnection {
                 reason: self.reason,
             })
             .inc();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use countersign_core::Rejection;
+    use prometheus_client::encoding::text::encode;
+
+    use super::*;
+
+    fn let_in() -> Decision {
+        Decision {
+            verdict: Ok(Admission::Open),
+            ..Decision::refused(Rejection::TokenMissing, 1)
+        }
+    }
+
+    /// The calls that were counted, as far as their labels after the method's.
+    fn counted(registry: &Registry, name: &str) -> Vec<String> {
+        let mut text = String::new();
+        encode(&mut text, registry).expect("encodes");
+        let lines = text.lines().filter_map(|line| line.strip_prefix(name));
+        let mut lines: Vec<String> = lines
+            .map(|line| line.replace(r#"{method="_OTHER","#, ""))
+            .collect();
+        lines.sort();
+        lines
+    }
+
+    #[test]
+    fn a_call_is_counted_by_its_decision_and_its_end() {
+        let mut registry = Registry::default();
+        let metrics = Arc::new(ProxyMetrics::register(&mut registry, None));
+        let begin = || metrics.begin(MethodLabel(None), None);
+        let decided = |decision: &Decision| {
+            let mut call = begin();
+            call.decided(decision, Duration::ZERO);
+            call
+        };
+        drop(begin());
+        begin().ended_for("not_a_call", "UNIMPLEMENTED");
+        let refused = Decision::refused(Rejection::TokenMissing, 1);
+        decided(&refused).ended_for("token_missing", "UNAUTHENTICATED");
+        decided(&let_in()).ended_with("OK");
+        // What was let in is not refused by what becomes of it.
+        decided(&let_in()).ended_for("deadline_exceeded", "DEADLINE_EXCEEDED");
+        assert_eq!(
+            counted(&registry, "requests_total"),
+            [
+                r#"decision="allowed",reason="method_open",code="DEADLINE_EXCEEDED"} 1"#,
+                r#"decision="allowed",reason="method_open",code="OK"} 1"#,
+                r#"decision="refused",reason="not_a_call",code="UNIMPLEMENTED"} 1"#,
+                r#"decision="refused",reason="token_missing",code="UNAUTHENTICATED"} 1"#,
+                r#"decision="undecided",reason="",code="CANCELLED"} 1"#,
+            ]
+        );
+        assert_eq!(counted(&registry, "active_streams "), ["0"]);
+    }
+
+    #[test]
+    fn calls_out_are_counted_by_their_end_alone() {
+        let mut registry = Registry::default();
+        let metrics = Arc::new(ProxyMetrics::register_outbound(&mut registry, None));
+        let begin = || metrics.begin(MethodLabel(None), None);
+        begin().ended_for("route_unknown", "PERMISSION_DENIED");
+        begin().ended_with("OK");
+        assert_eq!(
+            counted(&registry, "outbound_requests_total"),
+            [r#"code="OK"} 1"#, r#"code="PERMISSION_DENIED"} 1"#]
+        );
     }
 }

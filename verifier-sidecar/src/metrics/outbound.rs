@@ -28,7 +28,7 @@ impl ProxyMetrics {
         let upstream_failures = Counter::default();
         registry.register(
             "outbound_upstream_failures",
-            "Calls out for which the neighbour could not be reached",
+            "Calls out for which the neighbour could not be reached, or that it broke off",
             upstream_failures.clone(),
         );
         let durations = Family::new_with_constructor(CALL_DURATIONS);
