@@ -24,6 +24,7 @@ mod identity;
 mod keepalive;
 mod observing;
 mod plain;
+mod plain_apps;
 mod renewing;
 mod smuggling;
 mod staleness;

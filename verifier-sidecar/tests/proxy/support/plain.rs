@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -9,6 +10,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use countersign_mtls::{ClientCertificates, Limits, Protocols, ServerTls, TlsListener};
+use countersign_verifier::test_util::SetClock;
 use futures_util::stream;
 use http::header::CONNECTION;
 use http::request::Parts;
@@ -21,8 +24,9 @@ use hyper::client::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
 
+use super::pki::Pki;
 use super::within;
 
 /// Answers with what it is sent, as it comes.
@@ -62,26 +66,53 @@ pub(crate) struct PlainService {
 impl PlainService {
     pub(crate) async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
-        let address = listener.local_addr().expect("an address");
-        let kept = Arc::<Kept>::default();
-        let keep = Arc::clone(&kept);
+        let service = Self::at(listener.local_addr().expect("an address"));
+        let kept = Arc::clone(&service.kept);
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                keep.connections.fetch_add(1, Ordering::Relaxed);
-                let kept = Arc::clone(&keep);
-                let stream = Recorded {
-                    stream,
-                    kept: Arc::clone(&keep),
-                };
-                let service = service_fn(move |request| answer(request, Arc::clone(&kept)));
-                tokio::spawn(async move {
-                    let server = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
-                    // How a connection ends is its callers' affair.
-                    let _ended = server.serve_connection(TokioIo::new(stream), service).await;
-                });
+                serve(stream, &kept);
             }
         });
-        Self { address, kept }
+        service
+    }
+
+    /// The same over TLS, as `name`.
+    pub(crate) async fn start_tls(pki: &Pki, name: &str) -> Self {
+        let clock = SetClock::new();
+        let required = ClientCertificates::Required;
+        let tls = ServerTls::speaking(Protocols::Any, &pki.files(name), required, clock).expect("TLS");
+        let any = "127.0.0.1:0".parse().expect("an address");
+        let mut listener = TlsListener::bind(any, tls, Limits::default())
+            .await
+            .expect("bound");
+        let service = Self::at(listener.local_addr());
+        let kept = Arc::clone(&service.kept);
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                serve(stream, &kept);
+            }
+        });
+        service
+    }
+
+    /// The same on a unix socket. Its address is nobody's.
+    pub(crate) fn start_unix(path: &Path) -> Self {
+        let listener = UnixListener::bind(path).expect("bound");
+        let service = Self::at("127.0.0.1:0".parse().expect("an address"));
+        let kept = Arc::clone(&service.kept);
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                serve(stream, &kept);
+            }
+        });
+        service
+    }
+
+    fn at(address: SocketAddr) -> Self {
+        Self {
+            address,
+            kept: Arc::default(),
+        }
     }
 
     /// The heads of all requests so far.
@@ -105,13 +136,29 @@ impl PlainService {
     }
 }
 
+/// Serves one connection.
+fn serve<T>(stream: T, kept: &Arc<Kept>)
+where
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    kept.connections.fetch_add(1, Ordering::Relaxed);
+    let (keep, kept) = (Arc::clone(kept), Arc::clone(kept));
+    let stream = Recorded { stream, kept };
+    let service = service_fn(move |request| answer(request, Arc::clone(&keep)));
+    tokio::spawn(async move {
+        let server = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+        // How a connection ends is its callers' affair.
+        let _ended = server.serve_connection(TokioIo::new(stream), service).await;
+    });
+}
+
 /// A stream that keeps what it reads.
-struct Recorded {
-    stream: TcpStream,
+struct Recorded<T> {
+    stream: T,
     kept: Arc<Kept>,
 }
 
-impl AsyncRead for Recorded {
+impl<T: AsyncRead + Unpin> AsyncRead for Recorded<T> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -125,7 +172,7 @@ impl AsyncRead for Recorded {
     }
 }
 
-impl AsyncWrite for Recorded {
+impl<T: AsyncWrite + Unpin> AsyncWrite for Recorded<T> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

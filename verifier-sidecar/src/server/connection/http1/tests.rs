@@ -176,6 +176,42 @@ async fn bodies_that_are_not_what_was_announced_are_broken_off() {
     }
 }
 
+/// What is made of `bytes`, which come in pieces of `size`: what is wrong, if something is, and what is waited for next.
+fn made_of(bytes: &[u8], size: usize) -> (Option<Wrong>, String) {
+    let mut strict = Strict::new(tokio::io::empty(), PATIENCE);
+    let wrong = bytes.chunks(size).find_map(|piece| strict.judge(piece).1);
+    (wrong, format!("{:?}", strict.phase))
+}
+
+/// G28: whatever is changed in a request, it means the same in whatever pieces it comes.
+#[test]
+fn changed_requests_mean_the_same_in_pieces() {
+    let requests = [
+        head("content-length: 5\r\n") + "hello",
+        head("transfer-encoding: chunked\r\n") + "5\r\nhello\r\n0\r\nchecksum: 1\r\n\r\n",
+    ];
+    let mut passed = 0;
+    for request in &requests {
+        for at in 0..request.len() {
+            for byte in *b"\0\t\n\r \"#,:;05Gafxz\x7f\xf6" {
+                let mut changed = request.clone().into_bytes();
+                changed[at] = byte;
+                let whole = made_of(&changed, changed.len());
+                for size in [1, 2, 7] {
+                    assert_eq!(
+                        made_of(&changed, size),
+                        whole,
+                        "{:?}",
+                        String::from_utf8_lossy(&changed)
+                    );
+                }
+                passed += usize::from(whole.0.is_none());
+            }
+        }
+    }
+    assert!(passed > 500, "{passed} pass");
+}
+
 /// G18: a head that is too long ends for us where it is; hyper is shown that it is too long.
 #[tokio::test]
 async fn no_head_is_read_beyond_its_limit() {
