@@ -72,32 +72,27 @@ enum Piece {
 
 /// Takes an expression apart. Numbers, durations, variables of Grafana's and blanks are left out.
 fn pieces(expression: &str) -> Vec<Piece> {
+    let is_word = |letter: &char| letter.is_ascii_alphanumeric() || matches!(letter, '_' | '.' | ':');
     let mut pieces = Vec::new();
-    let mut rest = expression;
-    while let Some(first) = rest.chars().next() {
-        let is_word = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '_' | '.' | ':');
-        let length = if first == '"' {
-            let end = rest[1..]
-                .find('"')
-                .unwrap_or_else(|| panic!("no end of text: {expression}"));
+    let mut letters = expression.chars().peekable();
+    while let Some(first) = letters.next() {
+        if first == '"' {
+            assert!(
+                letters.any(|letter| letter == '"'),
+                "no end of text: {expression}"
+            );
             pieces.push(Piece::Text);
-            end + 2
-        } else if is_word(first) || first == '$' {
-            let length = rest[1..]
-                .find(|letter| !is_word(letter))
-                .map_or(rest.len(), |end| end + 1);
-            let word = &rest[..length];
+        } else if is_word(&first) || first == '$' {
+            let mut word = String::from(first);
+            while let Some(letter) = letters.next_if(is_word) {
+                word.push(letter);
+            }
             if !first.is_ascii_digit() && first != '$' {
-                pieces.push(Piece::Word(word.to_owned()));
+                pieces.push(Piece::Word(word));
             }
-            length
-        } else {
-            if !first.is_whitespace() {
-                pieces.push(Piece::Sign(first));
-            }
-            first.len_utf8()
-        };
-        rest = &rest[length..];
+        } else if !first.is_whitespace() {
+            pieces.push(Piece::Sign(first));
+        }
     }
     pieces
 }
