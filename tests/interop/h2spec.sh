@@ -40,12 +40,12 @@ specified() {
 }
 readonly certificate=(-cert "$environment/pki/orders.pem" -key "$environment/pki/orders-key.pem")
 
-specified 'proxy' "$plain" "$echo" -bodiless
-specified 'proxy over mutual TLS' "$proxy" "$echo" -bodiless "${certificate[@]}"
-specified 'external authorization' "127.0.0.1:$ask_port" envoy.service.auth.v3.Authorization/Check
-specified 'Verify API' "$verify" countersign.verify.v1.VerifyService/Verify -bodiless
-specified 'agent' "127.0.0.1:$agent_port" countersign.agent.v1.TokenAgentService/GetToken -bodiless
-specified 'authority over mutual TLS' "$authority" "$issue" -bodiless "${certificate[@]}"
+specified 'proxy' "$plain" "$echo" -misses http1
+specified 'proxy over mutual TLS' "$proxy" "$echo" -misses http1 "${certificate[@]}"
+specified 'external authorization' "127.0.0.1:$ask_port" envoy.service.auth.v3.Authorization/Check -misses none
+specified 'Verify API' "$verify" countersign.verify.v1.VerifyService/Verify -misses bodiless
+specified 'agent' "127.0.0.1:$agent_port" countersign.agent.v1.TokenAgentService/GetToken -misses bodiless
+specified 'authority over mutual TLS' "$authority" "$issue" -misses bodiless "${certificate[@]}"
 
 printf '\n== afterwards\n'
 expect 'the sidecar still decides' UNAUTHENTICATED TOKEN_MISSING -plaintext -d "$hello" "$plain" "$echo"

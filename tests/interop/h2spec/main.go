@@ -28,7 +28,7 @@ func main() {
 	path := flag.String("path", "/", "what is asked for")
 	certificate := flag.String("cert", "", "the certificate to show; without one there is no TLS")
 	key := flag.String("key", "", "its key")
-	bodiless := flag.Bool("bodiless", false, "whether what it answers to the tests' requests has no body")
+	kind := flag.String("misses", "", "which misses are listed for it: none, bodiless or http1")
 	flag.Parse()
 
 	host, port, err := net.SplitHostPort(*address)
@@ -52,10 +52,11 @@ func main() {
 		CertFile:    *certificate,
 		CertKeyFile: *key,
 	}
-	run := run{name: *name, server: server}
-	if *bodiless {
-		run.misses = bodilessMisses
+	listed, known := misses[*kind]
+	if !known {
+		exit(fmt.Errorf("no misses are listed as %q", *kind))
 	}
+	run := run{name: *name, server: server, misses: listed}
 	for _, group := range []*spec.TestGroup{generic.Spec(), http2.Spec(), hpack.Spec()} {
 		if err := run.group(group); err != nil {
 			exit(err)
