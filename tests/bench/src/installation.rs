@@ -22,9 +22,9 @@ use countersign_mtls::{ChannelOptions, ClientTls, ExpectedServer, TlsFiles};
 use countersign_proto::admin::v1::client_service_client::ClientServiceClient;
 use countersign_proto::token::v1::IssueTokenRequest;
 use countersign_proto::token::v1::token_service_client::TokenServiceClient;
-use countersign_proto::verify::v1::VerifyRequest;
 use countersign_proto::verify::v1::verify_response::Verdict;
 use countersign_proto::verify::v1::verify_service_client::VerifyServiceClient;
+use countersign_proto::verify::v1::{VerifyBatchRequest, VerifyRequest};
 use countersign_runtime::SystemClock;
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
@@ -434,15 +434,34 @@ pub(crate) struct VerifyApi {
 impl VerifyApi {
     /// Asks about `token`.
     pub(crate) async fn ask(&mut self, token: &str) -> Result<Verdict, Status> {
-        let request = VerifyRequest {
+        let response = self.client.verify(self.request(token)).await?.into_inner();
+        response
+            .verdict
+            .ok_or_else(|| Status::from_error("an answer without a verdict".into()))
+    }
+
+    /// Asks about all of `tokens` at once, and fails if one is refused.
+    pub(crate) async fn allows_all(&mut self, tokens: &[String]) -> Result<(), Failure> {
+        let request = VerifyBatchRequest {
+            requests: tokens.iter().map(|token| self.request(token)).collect(),
+        };
+        let answers = self.client.verify_batch(request).await?.into_inner().responses;
+        let allowed = answers
+            .iter()
+            .filter(|answer| matches!(answer.verdict, Some(Verdict::Allowed(_))));
+        if allowed.count() == tokens.len() {
+            Ok(())
+        } else {
+            Err("a good token was refused".into())
+        }
+    }
+
+    fn request(&self, token: &str) -> VerifyRequest {
+        VerifyRequest {
             token: token.to_owned(),
             path: PATH.to_owned(),
             peer_certificate_sha256: self.caller.as_bytes().to_vec(),
             ..VerifyRequest::default()
-        };
-        let response = self.client.verify(request).await?.into_inner();
-        response
-            .verdict
-            .ok_or_else(|| Status::from_error("an answer without a verdict".into()))
+        }
     }
 }

@@ -1,16 +1,19 @@
 //! The servers that the sidecar is compared with: a service that does nothing, and a proxy that decides nothing.
 
 use std::convert::Infallible;
+use std::mem;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::uri::{Authority, Scheme};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Uri};
-use http_body_util::{BodyExt as _, Full};
-use hyper::body::{Body, Incoming};
+use http_body_util::BodyExt as _;
+use hyper::body::{Body, Frame, Incoming};
 use hyper::client::conn::http2 as client;
 use hyper::server::conn::http2 as server;
 use hyper::service::service_fn;
@@ -31,7 +34,21 @@ pub(crate) async fn listen() -> Result<(TcpListener, SocketAddr), Failure> {
     Ok((listener, address))
 }
 
-/// A gRPC service whose every method answers OK with an empty message, and counts.
+/// The method that answers with as many messages as `MESSAGES` says.
+pub(crate) const STREAM_PATH: &str = "/bench.v1.Orders/Watch";
+/// The header that tells `STREAM_PATH` how many messages are wanted.
+pub(crate) const MESSAGES: HeaderName = HeaderName::from_static("bench-messages");
+/// What each of them has on the wire: 100 bytes, and gRPC's prefix.
+pub(crate) const MESSAGE_BYTES: usize = 105;
+
+/// One of them.
+static MESSAGE: [u8; MESSAGE_BYTES] = {
+    let mut message = [b'x'; MESSAGE_BYTES];
+    message.split_at_mut(5).0.copy_from_slice(&[0, 0, 0, 0, 100]);
+    message
+};
+
+/// A gRPC service which counts calls. Its methods answer OK with an empty message, but for `STREAM_PATH`.
 pub(crate) async fn serve_nothing(listener: TcpListener, calls: Arc<AtomicU64>) {
     accept(listener, |stream| {
         let calls = Arc::clone(&calls);
@@ -39,9 +56,10 @@ pub(crate) async fn serve_nothing(listener: TcpListener, calls: Arc<AtomicU64>) 
             let answer = service_fn(|request: Request<Incoming>| {
                 calls.fetch_add(1, Ordering::Relaxed);
                 async move {
+                    let messages = Messages::asked_for(&request);
                     // Read to its end, as a service would.
                     let _message = request.into_body().collect().await;
-                    Ok::<_, Infallible>(empty_answer())
+                    Ok::<_, Infallible>(answer(messages))
                 }
             });
             let connection = server::Builder::new(TokioExecutor::new()).serve_connection(stream, answer);
@@ -52,14 +70,59 @@ pub(crate) async fn serve_nothing(listener: TcpListener, calls: Arc<AtomicU64>) 
     .await;
 }
 
-fn empty_answer() -> Response<impl Body<Data = Bytes, Error = Infallible>> {
-    let trailers = HeaderMap::from_iter([(GRPC_STATUS, HeaderValue::from_static("0"))]);
-    let body = Full::new(Bytes::from_static(EMPTY_MESSAGE)).with_trailers(async { Some(Ok(trailers)) });
-    let mut response = Response::new(body);
+fn answer(messages: Messages) -> Response<Messages> {
+    let mut response = Response::new(messages);
     response
         .headers_mut()
         .insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     response
+}
+
+/// An answer: the same message so many times, each in a frame of its own, and OK.
+#[derive(Debug)]
+struct Messages {
+    message: &'static [u8],
+    left: u64,
+    ended: bool,
+}
+
+impl Messages {
+    fn asked_for<B>(request: &Request<B>) -> Self {
+        let count = request.headers().get(MESSAGES);
+        let count = count.and_then(|count| count.to_str().ok()?.parse().ok());
+        match count {
+            Some(left) if request.uri().path() == STREAM_PATH => Self {
+                message: &MESSAGE,
+                left,
+                ended: false,
+            },
+            _ => Self {
+                message: EMPTY_MESSAGE,
+                left: 1,
+                ended: false,
+            },
+        }
+    }
+}
+
+impl Body for Messages {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        if let Some(left) = self.left.checked_sub(1) {
+            self.left = left;
+            return Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(self.message)))));
+        }
+        if mem::replace(&mut self.ended, true) {
+            return Poll::Ready(None);
+        }
+        let trailers = HeaderMap::from_iter([(GRPC_STATUS, HeaderValue::from_static("0"))]);
+        Poll::Ready(Some(Ok(Frame::trailers(trailers))))
+    }
 }
 
 /// A reverse proxy that looks at nothing: every request goes on over one connection, as it is.

@@ -71,6 +71,14 @@ pub(crate) struct Scheduled {
 }
 
 impl Scheduled {
+    /// Of two processes.
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self {
+            ran: self.ran + other.ran,
+            waited: self.waited + other.waited,
+        }
+    }
+
     /// Since `before`.
     pub(crate) fn since(self, before: Self) -> Self {
         Self {
@@ -110,6 +118,47 @@ pub(crate) fn resident(process: u32) -> Result<Resident, Failure> {
         all: bytes(&text, "Rss:")?,
         anonymous: bytes(&text, "Anonymous:")?,
     })
+}
+
+/// What a process has in memory, by what it is a part of, in bytes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Memory {
+    /// All of it.
+    pub(crate) all: u64,
+    /// What is in no file, such as the heap.
+    pub(crate) anonymous: u64,
+    /// What is read from files, such as the program.
+    pub(crate) file: u64,
+}
+
+impl Memory {
+    /// Of one process, now.
+    pub(crate) fn of(process: u32) -> Result<Self, Failure> {
+        let text = fs::read_to_string(format!("/proc/{process}/status"))?;
+        Ok(Self {
+            all: bytes(&text, "VmRSS:")?,
+            anonymous: bytes(&text, "RssAnon:")?,
+            file: bytes(&text, "RssFile:")?,
+        })
+    }
+
+    /// Of two processes.
+    pub(crate) const fn and(self, other: Self) -> Self {
+        Self {
+            all: self.all + other.all,
+            anonymous: self.anonymous + other.anonymous,
+            file: self.file + other.file,
+        }
+    }
+
+    /// The more of each.
+    pub(crate) fn or(self, other: Self) -> Self {
+        Self {
+            all: self.all.max(other.all),
+            anonymous: self.anonymous.max(other.anonymous),
+            file: self.file.max(other.file),
+        }
+    }
 }
 
 /// The most that a process has had in memory, in bytes, since `forget_most_resident`.

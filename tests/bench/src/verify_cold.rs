@@ -7,7 +7,7 @@ use std::time::Duration;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, ParsedPublicKey};
 use countersign_core::claims::Claims;
 use countersign_core::jose::CompactJws;
-use countersign_core::jwk::PublicNumbers;
+use countersign_core::jwk::{Jwk, PublicNumbers};
 use countersign_core::verifying::{Presentation, TrustView, verify};
 
 use crate::Failure;
@@ -21,7 +21,7 @@ const ROUND: u32 = 100;
 /// Every token is new: the whole decision against nothing but its signature check, on the same bytes.
 pub(crate) fn cold(scale: Scale) -> Result<Comparison, Failure> {
     let fixture = Fixture::new(ISSUED_AT)?;
-    let raw_key = raw_key(&fixture)?;
+    let raw_key = raw_key(fixture.key.jwk())?;
     let mut timings = Timings::default();
     for round in 0..scale.of(300) {
         let tokens: Vec<String> = (0..ROUND)
@@ -85,8 +85,9 @@ impl Timings {
     }
 }
 
-fn raw_key(fixture: &Fixture) -> Result<ParsedPublicKey, Failure> {
-    let PublicNumbers::P256 { x, y } = fixture.key.jwk().numbers() else {
+/// `key`, as the floor takes it.
+pub(crate) fn raw_key(key: &Jwk) -> Result<ParsedPublicKey, Failure> {
+    let PublicNumbers::P256 { x, y } = key.numbers() else {
         return Err("the bench key is not on P-256".into());
     };
     let point = [&[4], x.as_slice(), y.as_slice()].concat();
@@ -94,7 +95,7 @@ fn raw_key(fixture: &Fixture) -> Result<ParsedPublicKey, Failure> {
 }
 
 /// The floor: what is signed and the signature lie ready, decoded.
-fn raw_round(key: &ParsedPublicKey, tokens: &[String]) -> Result<Duration, Failure> {
+pub(crate) fn raw_round(key: &ParsedPublicKey, tokens: &[String]) -> Result<Duration, Failure> {
     let parts: Vec<CompactJws<'_>> = tokens
         .iter()
         .map(|token| CompactJws::parse(token.as_bytes()))

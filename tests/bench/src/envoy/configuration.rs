@@ -13,6 +13,8 @@ pub(crate) enum Job {
     Verify,
     /// `jwt_authn`, which keeps the tokens that it has checked.
     VerifyAndKeep,
+    /// `ext_authz`, which asks who is at this address.
+    Ask(SocketAddr),
 }
 
 /// Tokens that `VerifyAndKeep` keeps: more than there are. Its own default is 100.
@@ -57,13 +59,51 @@ static_resources:
       cluster_name: service
       endpoints:
       - lb_endpoints:
-        - endpoint: {{ address: {{ socket_address: {{ address: {upstream_ip}, port_value: {upstream_port} }} }} }}
+        - endpoint: {{ address: {{ socket_address: {{ address: {upstream_ip}, port_value: {upstream_port} }} }} }}{asked}
 "#,
         listener_ip = listener.ip(),
         listener_port = listener.port(),
         upstream_ip = upstream.ip(),
         upstream_port = upstream.port(),
         filter = filter(job, keys),
+        asked = cluster(job),
+    )
+}
+
+/// The filter that asks, as in k8s/envoy/envoy.yaml.
+const ASKING: &str = r#"
+          - name: envoy.filters.http.ext_authz
+            typed_config:
+              "@type": type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthz
+              transport_api_version: V3
+              grpc_service:
+                envoy_grpc: { cluster_name: countersign }
+                timeout: 0.5s
+              failure_mode_allow: false
+              status_on_error: { code: ServiceUnavailable }
+              encode_raw_headers: true
+              include_peer_certificate: true"#;
+
+/// Who is asked.
+fn cluster(job: Job) -> String {
+    let Job::Ask(asked) = job else {
+        return String::new();
+    };
+    format!(
+        r#"
+  - name: countersign
+    type: STATIC
+    typed_extension_protocol_options:
+      envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
+        "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+        explicit_http_config: {{ http2_protocol_options: {{}} }}
+    load_assignment:
+      cluster_name: countersign
+      endpoints:
+      - lb_endpoints:
+        - endpoint: {{ address: {{ socket_address: {{ address: {}, port_value: {} }} }} }}"#,
+        asked.ip(),
+        asked.port()
     )
 }
 
@@ -71,6 +111,7 @@ static_resources:
 fn filter(job: Job, keys: &str) -> String {
     let kept = match job {
         Job::Route => return String::new(),
+        Job::Ask(_) => return ASKING.to_owned(),
         Job::Verify => String::new(),
         Job::VerifyAndKeep => format!("\n                  jwt_cache_config: {{ jwt_cache_size: {KEPT} }}"),
     };

@@ -2,37 +2,13 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use crate::Failure;
-use crate::load::PATH;
+use crate::load::{Load, Outcome};
 use crate::measure::Samples;
-
-/// How calls come.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Load {
-    /// Its name in tables.
-    pub(crate) name: &'static str,
-    /// Connections.
-    pub(crate) connections: u32,
-    /// Calls at one time on each.
-    pub(crate) streams: u32,
-    /// Bytes in the message of a call.
-    pub(crate) message: usize,
-    /// Calls in a round.
-    pub(crate) calls: u32,
-}
-
-/// What came of a load.
-#[derive(Debug)]
-pub(crate) struct Outcome {
-    /// From the first call's start to the last one's end.
-    pub(crate) lasted: Duration,
-    /// How long each took.
-    pub(crate) latency: Samples,
-}
 
 /// The program, and a folder for what it reads and writes.
 #[derive(Debug)]
@@ -41,15 +17,27 @@ pub(crate) struct H2load<'a> {
     pub(crate) folder: &'a Path,
 }
 
+/// What every call of a load asks for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asked<'a> {
+    pub(crate) address: SocketAddr,
+    pub(crate) path: &'a str,
+    /// Shown, if there is one.
+    pub(crate) token: Option<&'a str>,
+    /// The message, framed.
+    pub(crate) body: &'a [u8],
+}
+
 impl H2load<'_> {
-    /// Calls `address` with `token`.
-    pub(crate) fn call(&self, load: Load, address: SocketAddr, token: &str) -> Result<Outcome, Failure> {
-        let log = self.folder.join("h2load.tsv");
-        let body = self.body(load.message)?;
+    /// Makes the calls of `load`.
+    pub(crate) fn call(&self, load: Load, asked: Asked<'_>) -> Result<Outcome, Failure> {
+        let [log, body] = ["h2load.tsv", "message"].map(|name| self.folder.join(name));
+        fs::write(&body, asked.body)?;
         if log.exists() {
             fs::remove_file(&log)?;
         }
-        let said = Command::new(self.program)
+        let mut command = Command::new(self.program);
+        command
             .args(["--threads", "1"])
             .args(["--requests", &load.calls.to_string()])
             .args(["--clients", &load.connections.to_string()])
@@ -59,9 +47,12 @@ impl H2load<'_> {
             .arg("--log-file")
             .arg(&log)
             .args(["--header", "content-type: application/grpc"])
-            .args(["--header", "te: trailers"])
-            .args(["--header", &format!("authorization: Bearer {token}")])
-            .arg(format!("http://{address}{PATH}"))
+            .args(["--header", "te: trailers"]);
+        if let Some(token) = asked.token {
+            command.args(["--header", &format!("authorization: Bearer {token}")]);
+        }
+        let said = command
+            .arg(format!("http://{}{}", asked.address, asked.path))
             .output()?;
         if !said.status.success() {
             let why = String::from_utf8_lossy(&said.stderr).into_owned();
@@ -69,23 +60,6 @@ impl H2load<'_> {
         }
         read(&fs::read_to_string(log)?, load.calls)
     }
-
-    /// A file with one message, framed as gRPC does.
-    fn body(&self, message: usize) -> Result<PathBuf, Failure> {
-        let path = self.folder.join(format!("message-{message}"));
-        if !path.exists() {
-            fs::write(&path, framed(message)?)?;
-        }
-        Ok(path)
-    }
-}
-
-/// A message of so many bytes, with its prefix.
-fn framed(message: usize) -> Result<Vec<u8>, Failure> {
-    let mut bytes = vec![0];
-    bytes.extend(u32::try_from(message)?.to_be_bytes());
-    bytes.resize(bytes.len() + message, b'x');
-    Ok(bytes)
 }
 
 /// h2load's log: for each call when it began, in microseconds of the wall clock, its status, and how many microseconds it took.

@@ -13,17 +13,19 @@ use countersign_proto::token::v1::IssueTokenRequest;
 use countersign_proto::token::v1::token_service_client::TokenServiceClient;
 use countersign_runtime::SystemClock;
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
+use tonic::transport::Channel;
 
 use super::Options;
 use super::configuration::{Job, configuration};
 use super::results::Rounds;
 use crate::child::Child;
 use crate::fixture::{AUDIENCE, SCOPE};
-use crate::installation::{Answer, Installation, PATIENCE, Service, Special, free_address};
+use crate::installation::{Answer, Installation, PATIENCE, Service, Sidecar, Special, free_address};
 use crate::load::Target;
 use crate::million::{self, Issued};
-use crate::program::Program;
+use crate::program::{Memory, Program, Scheduled, forget_most_resident, most_resident, scheduled};
 use crate::{Failure, authority, cores};
 
 /// Tokens that are revoked, and of how many.
@@ -39,6 +41,9 @@ const RULES: u32 = 50;
 /// As long as an authority gives tokens for.
 const LIFETIME_SECONDS: i64 = 3_600;
 
+/// Tokens that are asked for at one time.
+const ISSUED_AT_ONCE: u32 = 16;
+
 /// How often is looked whether a server takes connections.
 const LOOK: Duration = Duration::from_millis(10);
 
@@ -46,6 +51,12 @@ const LOOK: Duration = Duration::from_millis(10);
 pub(crate) const OURS: &str = "countersign";
 /// Envoy in the mode that is nearest to ours.
 pub(crate) const NEAREST: &str = "envoy-jwt-cache";
+/// Envoy that asks ours.
+pub(crate) const ASKING: &str = "envoy-ext-authz";
+/// The floor.
+pub(crate) const BARE: &str = "bare";
+/// Envoy that decides nothing.
+pub(crate) const ROUTER: &str = "envoy";
 
 /// One server under load.
 #[derive(Debug)]
@@ -54,11 +65,14 @@ pub(crate) struct Peer {
     /// What it does, in words.
     pub(crate) what: &'static str,
     pub(crate) address: SocketAddr,
-    pub(crate) process: Process,
+    /// The proxy, and whom it asks.
+    processes: Vec<Process>,
     /// What was measured, by load.
     pub(crate) rounds: BTreeMap<&'static str, Rounds>,
-    /// What it had in memory before the first load, in bytes.
-    pub(crate) idle: u64,
+    /// What it had in memory before the first load.
+    pub(crate) idle: Memory,
+    /// The most that it had in memory from then on, looked at after each load, but for all of it: that is what the kernel saw.
+    pub(crate) most: Memory,
 }
 
 /// A process that ends when this is dropped.
@@ -74,18 +88,56 @@ impl Peer {
             name,
             what,
             address,
-            process,
+            processes: vec![process],
             rounds: BTreeMap::new(),
-            idle: 0,
+            idle: Memory::default(),
+            most: Memory::default(),
         }
     }
 
-    /// Its process.
-    pub(crate) fn id(&self) -> u32 {
-        match &self.process {
+    fn ids(&self) -> impl Iterator<Item = u32> {
+        self.processes.iter().map(|process| match process {
             Process::Program(program) => program.id(),
             Process::Child(child) => child.id(),
-        }
+        })
+    }
+
+    /// What its processes have had of their core.
+    pub(crate) fn scheduled(&self) -> Result<Scheduled, Failure> {
+        self.ids()
+            .try_fold(Scheduled::default(), |sum, id| Ok(sum.and(scheduled(id)?)))
+    }
+
+    /// What its processes have in memory.
+    fn memory(&self) -> Result<Memory, Failure> {
+        self.ids()
+            .try_fold(Memory::default(), |sum, id| Ok(sum.and(Memory::of(id)?)))
+    }
+
+    /// From here on counts what it has in memory under load.
+    pub(crate) fn has_settled(&mut self) -> Result<(), Failure> {
+        self.idle = self.memory()?;
+        self.forget_most()
+    }
+
+    /// From here on counts what it has in memory then.
+    pub(crate) fn forget_most(&self) -> Result<(), Failure> {
+        self.ids().try_for_each(forget_most_resident)
+    }
+
+    /// The most that it has had in memory, of all; its parts are those of now.
+    pub(crate) fn most_now(&self) -> Result<Memory, Failure> {
+        let all: Result<Vec<u64>, Failure> = self.ids().map(most_resident).collect();
+        Ok(Memory {
+            all: all?.into_iter().sum(),
+            ..self.memory()?
+        })
+    }
+
+    /// A load has ended.
+    pub(crate) fn was_under_load(&mut self) -> Result<(), Failure> {
+        self.most = self.most.or(self.most_now()?);
+        Ok(())
     }
 
     /// Waits until it takes connections, and sees that it lets pass what it should and, if it `verifies`, nothing else.
@@ -111,6 +163,15 @@ impl Peer {
     }
 }
 
+/// A sidecar that is asked.
+#[derive(Debug)]
+pub(crate) struct Answerer {
+    pub(crate) sidecar: Sidecar,
+    /// Where Envoy asks it.
+    pub(crate) ext_authz: SocketAddr,
+    pub(crate) process: u32,
+}
+
 /// Everything that has to be there. It ends in this order.
 #[derive(Debug)]
 pub(crate) struct Stage {
@@ -119,90 +180,152 @@ pub(crate) struct Stage {
     pub(crate) direct: BTreeMap<&'static str, Rounds>,
     /// The service behind all of them.
     pub(crate) service: Child,
+    /// The sidecar that Envoy asks.
+    pub(crate) answerer: Answerer,
     /// A token that all of them take.
     pub(crate) token: String,
+    /// More of them, for the loads with many.
+    pub(crate) tokens: Vec<String>,
+    pub(crate) issuer: UnboundTokens,
+    /// What the authority signs with, as a JWK Set.
+    pub(crate) keys: String,
     _authority: Program,
     pub(crate) installation: Installation,
 }
 
 impl Stage {
     /// Starts everything, and waits until it takes calls.
-    pub(crate) async fn start(options: &Options) -> Result<Self, Failure> {
+    pub(crate) async fn start(options: &Options, tokens: u32) -> Result<Self, Failure> {
         let installation = Installation::make(Special::default()).await?;
         let list = ISSUED.revocations(REVOKED, SystemClock.now());
         million::store(&installation.authority_config()?, &list).await?;
         let authority = installation.start_authority()?;
         installation.register().await?;
-        let token = unbound_token(&installation).await?;
+        let issuer = UnboundTokens::of(&installation).await?;
+        let token = issuer.issue().await?;
         let keys = keys(&installation).await?;
         let service = Child::start("upstream", &[], None)?;
         let ours = start_ours(options, &installation, service.address, &token).await?;
         let bare = Child::start_on(cores::SERVER, "bare-proxy", &behind(service.address))?;
+        let (answerer, answering) = start_answerer(options, &installation, &token).await?;
         let mut peers = vec![
             ours,
             Peer::new(
-                "bare",
+                BARE,
                 "a hyper proxy that decides nothing",
                 bare.address,
                 Process::Child(bare),
             ),
         ];
-        for (name, what, job) in [
-            ("envoy", "Envoy, router only", Job::Route),
-            ("envoy-jwt", "Envoy with jwt_authn", Job::Verify),
-            (
-                NEAREST,
-                "Envoy with jwt_authn and jwt_cache_config",
-                Job::VerifyAndKeep,
-            ),
-        ] {
-            peers.push(start_envoy(
-                options,
-                &installation,
-                (name, what, job),
-                service.address,
-                &keys,
-            )?);
+        for (name, what, job) in envoys(answerer.ext_authz) {
+            let kind = (name, what, job);
+            peers.push(start_envoy(options, &installation, kind, service.address, &keys)?);
+        }
+        if let Some(asking) = peers.last_mut() {
+            asking.processes.push(Process::Program(answering));
         }
         for peer in &peers {
-            peer.takes_calls(&token, !matches!(peer.name, "bare" | "envoy"))
+            peer.takes_calls(&token, !matches!(peer.name, BARE | ROUTER))
                 .await?;
         }
         Ok(Self {
             peers,
             direct: BTreeMap::new(),
             service,
+            answerer,
             token,
+            tokens: issuer.issue_many(tokens).await?,
+            issuer,
+            keys,
             _authority: authority,
             installation,
         })
     }
+
+    /// The proxy of this name.
+    pub(crate) fn peer(&self, name: &str) -> Result<&Peer, Failure> {
+        let peer = self.peers.iter().find(|peer| peer.name == name);
+        peer.ok_or_else(|| format!("there is no {name}").into())
+    }
+}
+
+/// Envoy with more and less to do. The last of them asks `ext_authz`.
+const fn envoys(ext_authz: SocketAddr) -> [(&'static str, &'static str, Job); 4] {
+    [
+        (ROUTER, "Envoy, router only", Job::Route),
+        ("envoy-jwt", "Envoy with jwt_authn", Job::Verify),
+        (
+            NEAREST,
+            "Envoy with jwt_authn and jwt_cache_config",
+            Job::VerifyAndKeep,
+        ),
+        (
+            ASKING,
+            "Envoy with ext_authz, which asks countersign-sidecar; both",
+            Job::Ask(ext_authz),
+        ),
+    ]
 }
 
 fn behind(service: SocketAddr) -> [String; 2] {
     ["--upstream".to_owned(), service.to_string()]
 }
 
-/// A token that no certificate is needed for, from a client that has a secret.
-async fn unbound_token(installation: &Installation) -> Result<String, Failure> {
-    let client_id = authority::registration()?.client_id;
-    let request = AddSecretRequest {
-        client_id: client_id.clone(),
-    };
-    let channel = installation.as_operator()?;
-    let secret = ClientServiceClient::new(channel.clone())
-        .add_secret(request)
-        .await?;
-    let request = IssueTokenRequest {
-        grant_type: "client_credentials".to_owned(),
-        audience: AUDIENCE.to_owned(),
-        client_id,
-        client_secret: secret.into_inner().client_secret,
-        lifetime_seconds: Some(LIFETIME_SECONDS),
-        ..IssueTokenRequest::default()
-    };
-    let issued = TokenServiceClient::new(channel).issue_token(request).await?;
-    Ok(issued.into_inner().access_token)
+/// Tokens that no certificate is needed for, of a client that has a secret.
+#[derive(Clone, Debug)]
+pub(crate) struct UnboundTokens {
+    authority: TokenServiceClient<Channel>,
+    request: IssueTokenRequest,
+}
+
+impl UnboundTokens {
+    async fn of(installation: &Installation) -> Result<Self, Failure> {
+        let client_id = authority::registration()?.client_id;
+        let request = AddSecretRequest {
+            client_id: client_id.clone(),
+        };
+        let channel = installation.as_operator()?;
+        let secret = ClientServiceClient::new(channel.clone())
+            .add_secret(request)
+            .await?;
+        Ok(Self {
+            authority: TokenServiceClient::new(channel),
+            request: IssueTokenRequest {
+                grant_type: "client_credentials".to_owned(),
+                audience: AUDIENCE.to_owned(),
+                client_id,
+                client_secret: secret.into_inner().client_secret,
+                lifetime_seconds: Some(LIFETIME_SECONDS),
+                ..IssueTokenRequest::default()
+            },
+        })
+    }
+
+    /// One that nobody has seen.
+    async fn issue(&self) -> Result<String, Failure> {
+        let issued = self.authority.clone().issue_token(self.request.clone()).await?;
+        Ok(issued.into_inner().access_token)
+    }
+
+    /// So many that nobody has seen.
+    pub(crate) async fn issue_many(&self, count: u32) -> Result<Vec<String>, Failure> {
+        let mut issuing = JoinSet::new();
+        for number in 0..ISSUED_AT_ONCE {
+            let (issuer, share) = (self.clone(), (count + number) / ISSUED_AT_ONCE);
+            issuing.spawn(async move {
+                let mut tokens = Vec::new();
+                for _ in 0..share {
+                    tokens.push(issuer.issue().await?);
+                }
+                Ok::<_, Failure>(tokens)
+            });
+        }
+        let mut tokens = Vec::new();
+        while let Some(issued) = issuing.join_next().await {
+            tokens.extend(issued??);
+        }
+        Ok(tokens)
+    }
 }
 
 /// What the authority signs with, as a JWK Set.
@@ -227,15 +350,37 @@ async fn start_ours(
         more: rules() + &more.unwrap_or_default(),
     };
     let sidecar = installation.sidecar_with("one", &service)?;
-    let program = std::env::current_exe()?.with_file_name("countersign-sidecar");
-    if !program.exists() {
-        return Err("build countersign-sidecar in the same profile, too".into());
-    }
-    let mut command = cores::on(cores::SERVER, program);
-    let process = Program::start(command.arg("--config").arg(&sidecar.config), &sidecar.log)?;
+    let process = start_sidecar(options, &sidecar)?;
     sidecar.decides(token, Answer::Allowed).await?;
     let what = "countersign-sidecar, everything on";
     Ok(Peer::new(OURS, what, service.listener, Process::Program(process)))
+}
+
+/// The same program, for Envoy's questions and those of the Verify API.
+async fn start_answerer(
+    options: &Options,
+    installation: &Installation,
+    token: &str,
+) -> Result<(Answerer, Program), Failure> {
+    let ext_authz = free_address()?;
+    let service = Service {
+        more: format!("[ext_authz]\ngrpc = \"{ext_authz}\"\n{}", rules()),
+        ..Service::default()
+    };
+    let sidecar = installation.sidecar_with("two", &service)?;
+    let program = start_sidecar(options, &sidecar)?;
+    sidecar.decides(token, Answer::Allowed).await?;
+    let answerer = Answerer {
+        sidecar,
+        ext_authz,
+        process: program.id(),
+    };
+    Ok((answerer, program))
+}
+
+fn start_sidecar(options: &Options, sidecar: &Sidecar) -> Result<Program, Failure> {
+    let mut command = cores::on(cores::SERVER, options.sidecar()?);
+    Program::start(command.arg("--config").arg(&sidecar.config), &sidecar.log)
 }
 
 fn rules() -> String {

@@ -1,23 +1,34 @@
 //! What was measured, as medians of the rounds, as ratios, and as tables.
 
-use std::fmt::Write as _;
+use std::collections::BTreeMap;
 use std::fs;
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use serde::Serialize;
 
-use super::h2load::Outcome;
-use super::peers::{NEAREST, OURS, Peer, Stage};
+use super::Options;
+use super::aims::{Aim, Ratio, aims, ratios};
+use super::cold::{Cold, Verified};
+use super::peers::{Peer, Stage};
+use super::questions::{Answered, Questions};
+use super::streaming::{Streamed, Streaming};
 use crate::Failure;
+use crate::load::Outcome;
 use crate::measure::{float, micros};
-use crate::program::{Scheduled, most_resident};
+use crate::program::{Memory, Scheduled};
 
 /// One figure of each round.
 #[derive(Debug, Default)]
-struct Figures(Vec<f64>);
+pub(super) struct Figures(Vec<f64>);
 
 impl Figures {
-    fn median(&self) -> f64 {
+    pub(super) fn push(&mut self, figure: f64) {
+        self.0.push(figure);
+    }
+
+    pub(super) fn median(&self) -> f64 {
         let mut figures = self.0.clone();
         figures.sort_unstable_by(f64::total_cmp);
         figures.get(figures.len() / 2).copied().unwrap_or(f64::NAN)
@@ -40,12 +51,29 @@ impl Rounds {
     pub(crate) fn push(&mut self, mut outcome: Outcome, used: Scheduled) {
         let calls = float(outcome.latency.len());
         let share = |part: Duration| part.as_secs_f64() / outcome.lasted.as_secs_f64();
-        self.calls_per_second.0.push(calls / outcome.lasted.as_secs_f64());
-        self.ran_us_per_call.0.push(micros(used.ran) / calls);
-        self.ran_share.0.push(share(used.ran));
-        self.waited_share.0.push(share(used.waited));
-        self.p50.0.push(micros(outcome.latency.percentile(500)));
-        self.p99.0.push(micros(outcome.latency.percentile(990)));
+        self.calls_per_second.push(calls / outcome.lasted.as_secs_f64());
+        self.ran_us_per_call.push(micros(used.ran) / calls);
+        self.ran_share.push(share(used.ran));
+        self.waited_share.push(share(used.waited));
+        self.p50.push(micros(outcome.latency.percentile(500)));
+        self.p99.push(micros(outcome.latency.percentile(990)));
+    }
+
+    /// Their medians.
+    pub(super) fn served(&self) -> Served {
+        Served {
+            calls_per_second: self.calls_per_second.median(),
+            cpu_us_per_call: self.cpu_us_per_call(),
+            cpu_share: self.ran_share.median(),
+            waited_share: self.waited_share.median(),
+            p50_us: self.p50.median(),
+            p99_us: self.p99.median(),
+        }
+    }
+
+    /// The median processor time for a call.
+    pub(super) fn cpu_us_per_call(&self) -> f64 {
+        self.ran_us_per_call.median()
     }
 }
 
@@ -53,7 +81,7 @@ impl Rounds {
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct State {
     /// Processes that run or could run: the means of one, five and fifteen minutes, and what the kernel adds.
-    load_average: String,
+    pub(super) load_average: String,
 }
 
 impl State {
@@ -64,92 +92,134 @@ impl State {
     }
 }
 
+/// What a server did.
+#[derive(Debug, Serialize)]
+pub(super) struct Served {
+    pub(super) calls_per_second: f64,
+    /// Processor time of the server. Nothing where there is no proxy.
+    pub(super) cpu_us_per_call: f64,
+    /// How much of its core the server used: near 1 where `calls_per_second` is all that it can do.
+    pub(super) cpu_share: f64,
+    /// How much of its time it waited for the core.
+    pub(super) waited_share: f64,
+    pub(super) p50_us: f64,
+    pub(super) p99_us: f64,
+}
+
 /// One server under one load.
 #[derive(Debug, Serialize)]
-struct UnderLoad {
-    load: &'static str,
-    calls_per_second: f64,
-    /// Processor time of the server. Nothing where there is no proxy.
-    cpu_us_per_call: f64,
-    /// How much of its core the server used: near 1 where `calls_per_second` is all that it can do.
-    cpu_share: f64,
-    /// How much of its time it waited for the core.
-    waited_share: f64,
-    p50_us: f64,
-    p99_us: f64,
+pub(super) struct UnderLoad {
+    pub(super) load: &'static str,
+    #[serde(flatten)]
+    pub(super) served: Served,
     /// To the same load on the service itself.
-    added_p50_us: f64,
-    added_p99_us: f64,
+    pub(super) added_p50_us: f64,
+    pub(super) added_p99_us: f64,
+}
+
+/// What processes have in memory.
+#[derive(Debug, Serialize)]
+pub(super) struct Holding {
+    pub(super) all_mib: f64,
+    /// What is in no file.
+    pub(super) anonymous_mib: f64,
+    /// What is read from files, such as the program.
+    pub(super) file_mib: f64,
+}
+
+impl From<Memory> for Holding {
+    fn from(memory: Memory) -> Self {
+        let mebibytes = |bytes: u64| float(bytes) / f64::from(1 << 20);
+        Self {
+            all_mib: mebibytes(memory.all),
+            anonymous_mib: mebibytes(memory.anonymous),
+            file_mib: mebibytes(memory.file),
+        }
+    }
 }
 
 /// One server.
 #[derive(Debug, Serialize)]
-struct Server {
-    name: &'static str,
-    what: &'static str,
-    resident_idle_mib: f64,
-    resident_most_mib: f64,
-    loads: Vec<UnderLoad>,
+pub(super) struct Server {
+    pub(super) name: &'static str,
+    pub(super) what: &'static str,
+    pub(super) resident_idle: Holding,
+    pub(super) resident_most: Holding,
+    pub(super) loads: Vec<UnderLoad>,
 }
 
-/// Ours by another one, under one load.
+/// A build of the sidecar.
 #[derive(Debug, Serialize)]
-struct Ratio {
-    load: &'static str,
-    against: &'static str,
-    calls_per_second: f64,
-    calls_per_cpu_second: f64,
-    added_p50: f64,
+pub(super) struct Binary {
+    /// The folder in which it is, which Cargo names after the profile.
+    pub(super) profile: String,
+    /// Whether it is the one that was measured.
+    pub(super) measured: bool,
+    pub(super) megabytes: f64,
+    pub(super) stripped_megabytes: f64,
 }
 
-/// A figure that something is aimed at.
-#[derive(Debug, Serialize)]
-struct Aim {
-    what: String,
-    value: f64,
-    aim: &'static str,
-    met: bool,
+impl Binary {
+    fn of(stage: &Stage, program: &Path, measured: bool) -> Result<Self, Failure> {
+        let copy = stage.installation.path("stripped");
+        let stripped = Command::new("strip").arg("-o").arg(&copy).arg(program).status()?;
+        if !stripped.success() {
+            return Err(format!("strip: {stripped}").into());
+        }
+        let megabytes = |file: &Path| Ok::<_, Failure>(float(fs::metadata(file)?.len()) / 1e6);
+        let folder = program.canonicalize()?;
+        let folder = folder.parent().and_then(Path::file_name).unwrap_or_default();
+        Ok(Self {
+            profile: folder.to_string_lossy().into_owned(),
+            measured,
+            megabytes: megabytes(program)?,
+            stripped_megabytes: megabytes(&copy)?,
+        })
+    }
 }
 
 /// Everything of one run.
 #[derive(Debug, Serialize)]
 pub(crate) struct Results {
-    processor: String,
-    /// The build's profile: numbers of a debug build mean nothing.
+    pub(super) processor: String,
+    /// The bench's profile: numbers of a debug build mean nothing.
     profile: &'static str,
-    before: State,
-    after: State,
-    rounds: usize,
-    servers: Vec<Server>,
-    ratios: Vec<Ratio>,
-    aims: Vec<Aim>,
+    pub(super) before: State,
+    pub(super) after: State,
+    pub(super) rounds: u32,
+    /// Each proxy under each load.
+    pub(super) servers: Vec<Server>,
+    /// One answer with a million messages through some of them.
+    pub(super) streaming: Vec<Streamed>,
+    pub(super) ext_authz: Answered,
+    pub(super) cold: Verified,
+    pub(super) binaries: Vec<Binary>,
+    pub(super) ratios: Vec<Ratio>,
+    pub(super) aims: Vec<Aim>,
 }
 
 impl Results {
     /// From what was measured.
-    pub(crate) fn of(stage: &Stage, before: State, after: State) -> Result<Self, Failure> {
+    pub(super) fn of(
+        options: &Options,
+        stage: &Stage,
+        (questions, cold, streaming): (&Questions, &Cold, &Streaming),
+        before: State,
+    ) -> Result<Self, Failure> {
         let mut servers = vec![Server {
             name: "direct",
             what: "no proxy",
-            resident_idle_mib: 0.0,
-            resident_most_mib: 0.0,
-            loads: stage
-                .direct
-                .iter()
-                .map(|(load, rounds)| under_load(load, rounds, rounds))
-                .collect(),
+            resident_idle: Memory::default().into(),
+            resident_most: Memory::default().into(),
+            loads: under_loads(&stage.direct, stage),
         }];
-        for peer in &stage.peers {
-            servers.push(server(peer, stage)?);
-        }
+        servers.extend(stage.peers.iter().map(|peer| server(peer, stage)));
         servers.sort_by_key(|server| server.name);
-        let ratios = ratios(&servers);
-        let rounds = stage
-            .direct
-            .values()
-            .next()
-            .map_or(0, |rounds| rounds.p50.0.len());
-        Ok(Self {
+        let mut binaries = vec![Binary::of(stage, &options.sidecar()?, true)?];
+        for other in &options.weigh {
+            binaries.push(Binary::of(stage, other, false)?);
+        }
+        let mut results = Self {
             processor: processor()?,
             profile: if cfg!(debug_assertions) {
                 "debug"
@@ -157,155 +227,46 @@ impl Results {
                 "release"
             },
             before,
-            after,
-            rounds,
-            aims: aims(&servers, &ratios),
+            after: State::now()?,
+            rounds: options.rounds,
             servers,
-            ratios,
-        })
-    }
-
-    /// A table for each load, and one for memory, as Markdown.
-    pub(crate) fn tables(&self) -> String {
-        let mut text = format!(
-            "{}; {} rounds; load average {} before, {} after.\n",
-            self.processor, self.rounds, self.before.load_average, self.after.load_average
-        );
-        let loads = self
-            .servers
-            .first()
-            .map(|server| server.loads.as_slice())
-            .unwrap_or_default();
-        for load in loads {
-            // Writing to a string does not fail.
-            let _written = self.table(&mut text, load.load);
-        }
-        let _written = self.memory(&mut text);
-        text
-    }
-
-    fn table(&self, text: &mut String, load: &str) -> std::fmt::Result {
-        writeln!(
-            text,
-            "\n| {load} | calls/s | CPU for a call | of its core | p50 | p99 | p50 added |"
-        )?;
-        writeln!(text, "| --- | --: | --: | --: | --: | --: | --: |")?;
-        for server in &self.servers {
-            let Some(under) = server.loads.iter().find(|under| under.load == load) else {
-                continue;
-            };
-            writeln!(
-                text,
-                "| {} | {:.0} | {:.1} us | {:.0} % | {:.0} us | {:.0} us | {:.0} us |",
-                server.what,
-                under.calls_per_second,
-                under.cpu_us_per_call,
-                under.cpu_share * 100.0,
-                under.p50_us,
-                under.p99_us,
-                under.added_p50_us,
-            )?;
-        }
-        Ok(())
-    }
-
-    fn memory(&self, text: &mut String) -> std::fmt::Result {
-        writeln!(text, "\n| Resident memory | idle | most under load |")?;
-        writeln!(text, "| --- | --: | --: |")?;
-        for server in self
-            .servers
-            .iter()
-            .filter(|server| server.resident_idle_mib > 0.0)
-        {
-            writeln!(
-                text,
-                "| {} | {:.1} MiB | {:.1} MiB |",
-                server.what, server.resident_idle_mib, server.resident_most_mib
-            )?;
-        }
-        Ok(())
+            streaming: streaming.streamed(),
+            ext_authz: questions.answered(),
+            cold: cold.verified(stage)?,
+            binaries,
+            ratios: Vec::new(),
+            aims: Vec::new(),
+        };
+        results.ratios = ratios(&results.servers);
+        results.aims = aims(&results);
+        Ok(results)
     }
 }
 
-fn server(peer: &Peer, stage: &Stage) -> Result<Server, Failure> {
-    let mebibytes = |bytes: u64| float(bytes) / f64::from(1 << 20);
-    let both = peer.rounds.iter().zip(stage.direct.values());
-    Ok(Server {
+fn server(peer: &Peer, stage: &Stage) -> Server {
+    Server {
         name: peer.name,
         what: peer.what,
-        resident_idle_mib: mebibytes(peer.idle),
-        resident_most_mib: mebibytes(most_resident(peer.id())?),
-        loads: both
-            .map(|((load, rounds), direct)| under_load(load, rounds, direct))
-            .collect(),
-    })
-}
-
-fn under_load(load: &'static str, rounds: &Rounds, direct: &Rounds) -> UnderLoad {
-    UnderLoad {
-        load,
-        calls_per_second: rounds.calls_per_second.median(),
-        cpu_us_per_call: rounds.ran_us_per_call.median(),
-        cpu_share: rounds.ran_share.median(),
-        waited_share: rounds.waited_share.median(),
-        p50_us: rounds.p50.median(),
-        p99_us: rounds.p99.median(),
-        added_p50_us: rounds.p50.median() - direct.p50.median(),
-        added_p99_us: rounds.p99.median() - direct.p99.median(),
+        resident_idle: peer.idle.into(),
+        resident_most: peer.most.into(),
+        loads: under_loads(&peer.rounds, stage),
     }
 }
 
-fn ratios(servers: &[Server]) -> Vec<Ratio> {
-    let Some(ours) = servers.iter().find(|server| server.name == OURS) else {
-        return Vec::new();
-    };
-    let others = servers
-        .iter()
-        .filter(|server| !matches!(server.name, OURS | "direct"));
-    others
-        .flat_map(|other| {
-            ours.loads.iter().zip(&other.loads).map(|(ours, theirs)| Ratio {
-                load: ours.load,
-                against: other.name,
-                calls_per_second: ours.calls_per_second / theirs.calls_per_second,
-                calls_per_cpu_second: theirs.cpu_us_per_call / ours.cpu_us_per_call,
-                added_p50: ours.added_p50_us / theirs.added_p50_us,
-            })
-        })
+fn under_loads(measured: &BTreeMap<&'static str, Rounds>, stage: &Stage) -> Vec<UnderLoad> {
+    let both = measured.iter().zip(stage.direct.values());
+    both.map(|((load, rounds), direct)| under_load(load, rounds, direct))
         .collect()
 }
 
-fn aims(servers: &[Server], ratios: &[Ratio]) -> Vec<Aim> {
-    let mut aims = Vec::new();
-    for ratio in ratios.iter().filter(|ratio| ratio.against == NEAREST) {
-        aims.push(Aim {
-            what: format!("calls per second by those of {NEAREST}: {}", ratio.load),
-            value: ratio.calls_per_second,
-            aim: ">= 1.3",
-            met: ratio.calls_per_second >= 1.3,
-        });
-        aims.push(Aim {
-            what: format!("added p50 by that of {NEAREST}: {}", ratio.load),
-            value: ratio.added_p50,
-            aim: "<= 0.6",
-            met: ratio.added_p50 <= 0.6,
-        });
+fn under_load(load: &'static str, rounds: &Rounds, direct: &Rounds) -> UnderLoad {
+    let (served, direct) = (rounds.served(), direct.served());
+    UnderLoad {
+        load,
+        added_p50_us: served.p50_us - direct.p50_us,
+        added_p99_us: served.p99_us - direct.p99_us,
+        served,
     }
-    for ours in servers.iter().filter(|server| server.name == OURS) {
-        aims.push(Aim {
-            what: "resident memory, idle, in MiB".to_owned(),
-            value: ours.resident_idle_mib,
-            aim: "<= 12",
-            met: ours.resident_idle_mib <= 12.0,
-        });
-        aims.push(Aim {
-            what: "resident memory, most under load, in MiB".to_owned(),
-            value: ours.resident_most_mib,
-            aim: "<= 24",
-            met: ours.resident_most_mib <= 24.0,
-        });
-    }
-    aims
 }
 
 fn processor() -> Result<String, Failure> {
