@@ -11,7 +11,7 @@ use std::io::IsTerminal;
 
 use serde::Deserialize;
 use tracing::{Dispatch, Level};
-use tracing_subscriber::filter::{EnvFilter, FilterExt, FilterFn, LevelFilter};
+use tracing_subscriber::filter::{FilterExt, FilterFn, LevelFilter, Targets};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::{Layer, Registry};
@@ -87,10 +87,8 @@ impl TelemetryConfig {
         self.endpoint(&Environment::read()).map(drop)
     }
 
-    fn filter(&self) -> Result<EnvFilter, TelemetryError> {
-        EnvFilter::builder()
-            .parse(&self.log_filter)
-            .map_err(TelemetryError::Filter)
+    fn filter(&self) -> Result<Targets, TelemetryError> {
+        self.log_filter.parse().map_err(TelemetryError::Filter)
     }
 
     fn endpoint(&self, environment: &Environment) -> Result<Option<String>, TelemetryError> {
