@@ -8,7 +8,7 @@ pub struct PresentResponse {
     /// The streams that go on.
     #[prost(uint32, tag = "1")]
     pub streams: u32,
-    /// Until then at least, by the authority's clock, if nothing is revoked.
+    /// When the token expires, by the authority's clock, and the streams with it.
     #[prost(message, optional, tag = "2")]
     pub expires_at: ::core::option::Option<::prost_types::Timestamp>,
 }
@@ -99,7 +99,7 @@ pub mod stream_token_service_client {
             self
         }
         /// Presents the token of this call's `authorization` for every stream that its subject has open here under the name. All of them
-        /// go on with it or none: each with whichever lasts longer, this token or the one it has.
+        /// go on with it, in the place of the one before, or none.
         ///
         /// The token has to be good for the method of each stream, over the connection of that stream, and to have every scope of the
         /// token before it, because the service was told of those.
@@ -151,7 +151,7 @@ pub mod stream_token_service_server {
     #[async_trait]
     pub trait StreamTokenService: std::marker::Send + std::marker::Sync + 'static {
         /// Presents the token of this call's `authorization` for every stream that its subject has open here under the name. All of them
-        /// go on with it or none: each with whichever lasts longer, this token or the one it has.
+        /// go on with it, in the place of the one before, or none.
         ///
         /// The token has to be good for the method of each stream, over the connection of that stream, and to have every scope of the
         /// token before it, because the service was told of those.

@@ -120,17 +120,6 @@ impl Open {
             Err(Rejection::ScopeInsufficient.into())
         }
     }
-
-    /// Goes on with `newer`, unless what there is lasts longer.
-    fn go_on_with(&self, newer: Admitted) {
-        self.token.send_if_modified(|token| {
-            let lasts_longer = newer.claims().expires_at > token.claims().expires_at;
-            if lasts_longer {
-                *token = newer;
-            }
-            lasts_longer
-        });
-    }
 }
 
 /// The token that was let in; nobody's stream has no name.
@@ -161,8 +150,8 @@ impl Renewals {
         }
     }
 
-    /// Presents `token` for all streams that its subject has open under `id`. Either all of them go on with it or none: each with
-    /// whichever lasts longer, this or what it has.
+    /// Presents `token` for all streams that its subject has open under `id`. Either all of them go on with it, in the place of the
+    /// one before, or none.
     ///
     /// # Errors
     /// [`NotTaken`]. Nothing has changed then.
@@ -186,12 +175,11 @@ impl Renewals {
             .map(|open| open.judge(verifier, token))
             .collect::<Result<_, _>>()?;
         for (open, newer) in open.iter().zip(judged) {
-            open.go_on_with(newer);
+            open.token.send_replace(newer);
         }
-        let until = open.iter().map(|open| open.token.borrow().claims().expires_at);
         Ok(Taken {
             streams: open.len(),
-            expires_at: until.min().unwrap_or_else(|| presented.claims().expires_at),
+            expires_at: presented.claims().expires_at,
         })
     }
 
@@ -211,13 +199,17 @@ pub struct Renewal {
 }
 
 impl Renewal {
-    /// Waits for a newer token.
-    pub(crate) async fn newer(&mut self) -> Admitted {
-        match self.newest.changed().await {
-            Ok(()) => self.newest.borrow_and_update().clone(),
+    /// Waits until there may be a newer token.
+    pub(crate) async fn changed(&mut self) {
+        if self.newest.changed().await.is_err() {
             // The sender is ours, so it is there.
-            Err(_gone) => pending().await,
+            pending().await
         }
+    }
+
+    /// The token that was presented last.
+    pub(crate) fn newest(&mut self) -> Admitted {
+        self.newest.borrow_and_update().clone()
     }
 }
 

@@ -66,14 +66,16 @@ impl TokenWatch {
             return pause.await;
         };
         tokio::select! {
-            // First the newer token: where both are there, the older one has just ended.
-            biased;
-            newer = renewal.newer() => self.admitted = newer,
+            () = renewal.changed() => {}
             () = pause => {}
         }
     }
 
-    fn judge_again(&self) -> Result<(), Denied> {
+    fn judge_again(&mut self) -> Result<(), Denied> {
+        // Whatever woke us: what was presented before counts.
+        if let Some(renewal) = &mut self.renewal {
+            self.admitted = renewal.newest();
+        }
         self.verifier
             .judge_again(&self.admitted, self.method()?, self.peer_certificate)
     }

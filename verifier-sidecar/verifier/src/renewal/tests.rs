@@ -167,15 +167,35 @@ async fn a_token_of_another_or_of_less_is_not_taken() {
     stranger.subject.client_id = stranger.client_id.clone();
     stranger.scopes = both.to_vec();
     assert_eq!(world.present("feed", &stranger), Err(NotTaken::StreamUnknown));
-    let old = Claims {
+    let ended = Claims {
         scopes: both.to_vec(),
         ..lasting("1.4", 60)
     };
-    let taken = world.present("feed", &old).expect("it is good");
-    assert_eq!(taken.expires_at, opened.expires_at, "what lasts longer stays");
     world.pass(61).await;
-    assert_eq!(world.present("feed", &old), Err(refused(Rejection::TokenExpired)));
+    assert_eq!(
+        world.present("feed", &ended),
+        Err(refused(Rejection::TokenExpired))
+    );
     assert!(!open.is_finished());
+}
+
+/// A token of the same second ends when the other does, and is the one presented all the same.
+#[tokio::test(start_paused = true)]
+async fn the_token_that_was_presented_last_counts_however_long_it_lasts() {
+    let world = World::new();
+    let open = [
+        world.open("one", &lasting("1.1", 300)),
+        world.open("two", &lasting("1.1", 300)),
+    ];
+    world.present("one", &lasting("1.2", 300)).expect("it is taken");
+    let taken = world.present("two", &lasting("1.3", 60)).expect("it is taken");
+    assert_eq!(taken.expires_at, Timestamp::from_seconds(START + 60));
+    let state = TestIssuer::new("one").state(2, [revoke_token("1.1")]);
+    trust(world.verifier.trust(), state);
+    world.pass(59).await;
+    assert!(open.iter().all(|stream| !stream.is_finished()));
+    world.pass(3).await;
+    assert!(!open[0].is_finished() && open[1].is_finished());
 }
 
 #[tokio::test(start_paused = true)]
