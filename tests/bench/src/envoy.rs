@@ -58,6 +58,9 @@ pub(crate) struct Options {
     /// Where the tables go, as Markdown.
     #[arg(long)]
     tables: Option<PathBuf>,
+    /// Messages of a stream.
+    #[arg(long, default_value_t = 1_000_000)]
+    messages: u32,
     /// Rounds of each proxy under each load.
     #[arg(long, default_value_t = 5)]
     rounds: u32,
@@ -202,7 +205,7 @@ pub(crate) fn envoy(options: &Options, scale: Scale) -> Result<Results, Failure>
     }
     let mut streaming = Streaming::default();
     for _ in 0..options.rounds {
-        streaming.round(&mut run)?;
+        streaming.round(&mut run, scale.of(options.messages))?;
     }
     let results = Results::of(options, &run.stage, (&questions, &cold, &streaming), before)?;
     if let Some(path) = &options.tables {

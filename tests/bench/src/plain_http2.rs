@@ -152,6 +152,10 @@ fn upstream_uri(uri: &Uri, authority: &Authority) -> Uri {
     Uri::from_parts(parts).unwrap_or_default()
 }
 
+/// What may be under way in one answer. With hyper's 2 MiB, an answer in small frames that is not read at once exceeds what h2
+/// keeps of them (half of the connection's window, 256 bytes for each), and h2 ends the connection.
+const STREAM_WINDOW: u32 = 1 << 20;
+
 /// An HTTP/2 connection without TLS.
 pub(crate) async fn connect<B>(address: SocketAddr) -> Result<client::SendRequest<B>, Failure>
 where
@@ -162,6 +166,7 @@ where
     let stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
     let (requests, connection) = client::Builder::new(TokioExecutor::new())
+        .initial_stream_window_size(STREAM_WINDOW)
         .handshake(TokioIo::new(stream))
         .await?;
     // Ends with the connection; the calls on it tell why.

@@ -20,9 +20,6 @@ use crate::measure::{float, micros};
 use crate::plain_http2::{EMPTY_MESSAGE, MESSAGE_BYTES, MESSAGES, STREAM_PATH, connect};
 use crate::program::{Memory, Scheduled};
 
-/// Messages of an answer.
-const COUNT: u32 = 1_000_000;
-
 /// Who of the proxies takes part.
 const PROXIES: [&str; 4] = [OURS, BARE, ROUTER, NEAREST];
 
@@ -56,9 +53,9 @@ pub(super) struct Streamed {
 }
 
 impl Streaming {
-    /// One answer from each of them, and from the service itself.
-    pub(super) fn round(&mut self, run: &mut Run<'_>) -> Result<(), Failure> {
-        let (count, token) = (run.scale.of(COUNT), run.stage.token.clone());
+    /// One answer of `count` messages from each of them, and from the service itself.
+    pub(super) fn round(&mut self, run: &mut Run<'_>, count: u32) -> Result<(), Failure> {
+        let token = run.stage.token.clone();
         let service = run.stage.service.address;
         let lasted = run.runtime.block_on(read(service, &token, count))?;
         let direct = self.0.entry(DIRECT).or_default();
@@ -70,7 +67,10 @@ impl Streaming {
             }
             peer.forget_most()?;
             let used = peer.scheduled()?;
-            let lasted = run.runtime.block_on(read(peer.address, &token, count))?;
+            let lasted = run
+                .runtime
+                .block_on(read(peer.address, &token, count))
+                .map_err(|error| format!("{}: {error}", peer.name))?;
             let used = peer.scheduled()?.since(used);
             let stream = self.0.entry(peer.name).or_default();
             stream.what = peer.what;
