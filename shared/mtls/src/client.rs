@@ -212,6 +212,10 @@ impl ClientTls {
         if agreed != protocol {
             return Err(ConnectError::NoHttp2);
         }
+        // There, nobody speaks before he is asked.
+        if agreed == ALPN_HTTP1 {
+            return Ok(stream);
+        }
         match tokio::time::timeout(FIRST_BYTE, first_byte(&mut stream)).await {
             Ok(Err(error)) => Err(ConnectError::of_handshake(error)),
             Ok(Ok(())) | Err(_) => Ok(stream),

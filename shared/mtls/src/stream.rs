@@ -17,6 +17,7 @@ use tokio::time::{Instant, Sleep};
 use tonic::transport::server::Connected;
 
 use crate::identity::PeerIdentity;
+use crate::provider::ALPN;
 
 /// How often a connection looks whether its peer's certificate has expired. With the tolerance of no second, a
 /// connection is cut at most this long after the certificate's last second.
@@ -84,6 +85,14 @@ impl<S> Accepted<S> {
     /// Who is at the other end.
     pub const fn peer(&self) -> &Peer {
         &self.peer
+    }
+}
+
+impl TlsStream {
+    /// Whether HTTP/2 was agreed on in the handshake. Its server speaks first.
+    #[must_use]
+    pub fn is_http2(&self) -> bool {
+        self.io.get_ref().1.alpn_protocol() == Some(ALPN)
     }
 }
 

@@ -80,10 +80,13 @@ impl Connection {
             activity: Arc::clone(&activity),
             drain: self.drain,
         };
+        // Over TLS callers may wait for the first word of HTTP/2, which is the server's.
+        let is_http2 = service.protocols() == Protocols::Http2 || stream.is_http2();
         let stream = Watched::new(stream, Arc::clone(&activity));
-        let begun = match service.protocols() {
-            Protocols::Http2 => Ok(Ok((Protocol::Http2, Begun::untouched(stream)))),
-            Protocols::Any => watch.over(Look::new(stream)).await,
+        let begun = if is_http2 {
+            Ok(Ok((Protocol::Http2, Begun::untouched(stream))))
+        } else {
+            watch.over(Look::new(stream)).await
         };
         let peer = self.peer;
         let service = service_fn(move |request: Request<Incoming>| {

@@ -246,6 +246,16 @@ pub(crate) enum Stream {
     },
 }
 
+impl Stream {
+    /// Whether it is certain that HTTP/2 is spoken.
+    pub(super) fn is_http2(&self) -> bool {
+        match self {
+            Self::Tls(stream) => stream.is_http2(),
+            Self::Tcp(_) | Self::Unix { .. } => false,
+        }
+    }
+}
+
 impl AsyncRead for Stream {
     fn poll_read(
         self: Pin<&mut Self>,

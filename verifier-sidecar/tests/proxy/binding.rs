@@ -1,11 +1,14 @@
 //! Tokens that are bound to a certificate, over TLS and without.
 
+use std::time::Duration;
+
 use countersign_proto::demo::v1::EchoRequest;
 use countersign_verifier::test_util::bound_claims;
+use tokio::io::AsyncReadExt as _;
 use tonic::Code;
 
 use crate::support::raw::{call, envelope, send};
-use crate::support::{Sidecar, reason, with_token};
+use crate::support::{Sidecar, reason, with_token, within};
 
 /// T85: only the holder of the certificate may use the token, and only where he shows it.
 #[tokio::test]
@@ -61,6 +64,21 @@ async fn a_method_may_insist_on_a_bound_token() {
         (Some(16), "cnf_missing")
     );
     assert!(sidecar.service.seen().is_empty());
+}
+
+/// RFC 9113, section 3.4: the server's settings are its preface, and callers over TLS may wait for them. Ours do, to hear whether their
+/// certificate is refused.
+#[tokio::test]
+async fn over_tls_the_server_speaks_first() {
+    let sidecar = Sidecar::start().await;
+    let (tls, uri) = (sidecar.tls_of("orders"), sidecar.tls_uri());
+    let connecting = tls.connect(&uri, Duration::from_secs(10));
+    let mut stream = connecting.await.expect("a handshake");
+    let mut frame = [0; 9];
+    within("settings", stream.read_exact(&mut frame))
+        .await
+        .expect("a frame");
+    assert_eq!(frame[3], 4, "SETTINGS");
 }
 
 /// S01: without a certificate there is no connection to the TLS listener.

@@ -168,14 +168,25 @@ impl Sidecar {
 
     /// A channel that shows the certificate of `name`.
     pub(crate) fn tls_channel(&self, name: &str) -> Channel {
+        let channel = self
+            .tls_of(name)
+            .channel(&self.tls_uri(), ChannelOptions::default());
+        channel.expect("a channel")
+    }
+
+    /// TLS with the certificate of `name`.
+    pub(crate) fn tls_of(&self, name: &str) -> Arc<ClientTls> {
         let tls = ClientTls::load(
             &self.pki.files(name),
             ExpectedServer::default(),
             Arc::<SetClock>::clone(&self.clock),
         );
-        let uri = format!("https://localhost:{}", self.tls().port());
-        let channel = tls.expect("TLS").channel(&uri, ChannelOptions::default());
-        channel.expect("a channel")
+        tls.expect("TLS")
+    }
+
+    /// Where the listener is that wants client certificates.
+    pub(crate) fn tls_uri(&self) -> String {
+        format!("https://localhost:{}", self.tls().port())
     }
 
     /// Stops the sidecar and waits until it has.

@@ -30,7 +30,7 @@ const CALLS: u32 = if OPTIMISED { 100 } else { 50 };
 const ON_ONE_CONNECTION: u64 = 25;
 
 /// An answer that takes longer is none. It is that long because the machine may be busy with other things.
-const ANSWERED: Duration = Duration::from_secs(10);
+const ANSWERED: Duration = Duration::from_secs(5);
 
 /// What must be answered of what is answered in peace, in percent.
 const GOODPUT: u64 = 90;
