@@ -144,9 +144,10 @@ const FAILURE_HOLDS: Duration = Duration::from_millis(50);
 /// loopback carries in one round trip.
 const STREAM_WINDOW: u32 = 64 * 1024;
 
-/// The same for all streams of a connection. With less, streams that nobody reads would stop the others. It is also the
-/// most memory that callers who do not read can take through one connection.
-const CONNECTION_WINDOW: u32 = STREAM_WINDOW * STREAMS;
+/// The same for all streams of a connection: no bound beside theirs, which together are the most that callers who do not read can have
+/// under way through it. With less, streams that nobody reads would stop the others; or end them, for by this window the HTTP/2
+/// library also tells how many small frames that wait to be read are an attack. A service is none.
+const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
 
 /// What one stream may have under way towards a slow service.
 const SEND_BUFFER: usize = 64 * 1024;

@@ -18,7 +18,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
 use crate::support::raw::call;
-use crate::support::upstream::{DEAF, ENDLESS, FRAME, MUTE, POLITE, RawService};
+use crate::support::upstream::{DEAF, ENDLESS, FRAME, MURMUR, MUTE, POLITE, RawService};
 use crate::support::{Setup, Sidecar, eventually, within};
 
 /// What hyper's servers have under way by default: one call can take all that a connection has.
@@ -194,6 +194,20 @@ async fn callers_that_do_not_read_stop_only_what_is_sent_to_them() {
     let other = Caller::connect(&sidecar).await;
     let given = standstill(&[one, other], || service.given()).await;
     assert!(given < MANY * (1 << 20), "{given} bytes were given");
+}
+
+/// The same for the smallest messages, of which thousands are under way. The HTTP/2 layer takes many small frames that nobody reads for
+/// an attack, and would end the connection to the service with the calls of everybody.
+#[tokio::test]
+async fn callers_that_do_not_read_small_messages_end_nobody_elses_calls() {
+    let (sidecar, service) = before(USUAL).await;
+    let one = Caller::connect(&sidecar).await;
+    let mut unread = Vec::new();
+    for _ in 0..8 {
+        unread.push(one.answer(MURMUR, Empty::new().boxed_unsync()).await);
+    }
+    standstill(std::slice::from_ref(&one), || service.given()).await;
+    assert_eq!(service.connections(), 1);
 }
 
 /// An answer without a status is none that a caller could take for good, and is counted so.

@@ -25,6 +25,9 @@ pub(crate) const DEAF: &str = "/countersign.demo.v1.DemoService/Collect";
 /// Answers for ever, as fast as it is let.
 pub(crate) const ENDLESS: &str = "/countersign.demo.v1.DemoService/Expand";
 
+/// The same in messages of nothing, each in a frame of its own.
+pub(crate) const MURMUR: &str = "/countersign.demo.v1.DemoService/Murmur";
+
 /// Answers with headers alone, which say nothing of how the call went.
 pub(crate) const MUTE: &str = "/countersign.demo.v1.DemoService/Chat";
 
@@ -42,6 +45,7 @@ struct Kept {
     received: Mutex<Vec<Received>>,
     /// Bytes of endless answers that were asked for.
     given: AtomicUsize,
+    connections: AtomicUsize,
 }
 
 /// The service.
@@ -59,6 +63,7 @@ impl RawService {
         let keep = Arc::clone(&kept);
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
+                keep.connections.fetch_add(1, Ordering::Relaxed);
                 let keep = Arc::clone(&keep);
                 let service = service_fn(move |request| answer(request, Arc::clone(&keep)));
                 let connection = http2::Builder::new(TokioExecutor::new())
@@ -76,6 +81,11 @@ impl RawService {
         self.kept.received.lock().expect("no panic").clone()
     }
 
+    /// How many connections it has had.
+    pub(crate) fn connections(&self) -> usize {
+        self.kept.connections.load(Ordering::Relaxed)
+    }
+
     /// How much it has given of endless answers.
     pub(crate) fn given(&self) -> usize {
         self.kept.given.load(Ordering::Relaxed)
@@ -89,14 +99,8 @@ async fn answer(request: Request<Incoming>, keep: Arc<Kept>) -> Result<Response<
     match request.uri().path() {
         // The request stays with us, unread.
         DEAF => std::future::pending().await,
-        ENDLESS => {
-            let frames = futures_util::stream::repeat_with(move || {
-                keep.given.fetch_add(FRAME.len(), Ordering::Relaxed);
-                Ok(Frame::data(Bytes::from_static(FRAME)))
-            });
-            let body = StreamBody::new(frames).boxed_unsync();
-            return Ok(response.body(body).expect("a response"));
-        }
+        ENDLESS => return Ok(response.body(endless(FRAME, keep)).expect("a response")),
+        MURMUR => return Ok(response.body(endless(NOTHING, keep)).expect("a response")),
         MUTE => return Ok(response.body(Empty::new().boxed_unsync()).expect("a response")),
         _ => {}
     }
@@ -112,6 +116,18 @@ async fn answer(request: Request<Incoming>, keep: Arc<Kept>) -> Result<Response<
     let response = response.header("grpc-status", "0");
     Ok(response.body(Full::new(body).boxed_unsync()).expect("a response"))
 }
+
+/// `frame` again and again.
+fn endless(frame: &'static [u8], keep: Arc<Kept>) -> Body {
+    let frames = futures_util::stream::repeat_with(move || {
+        keep.given.fetch_add(frame.len(), Ordering::Relaxed);
+        Ok(Frame::data(Bytes::from_static(frame)))
+    });
+    StreamBody::new(frames).boxed_unsync()
+}
+
+/// A message without content.
+const NOTHING: &[u8] = &[0; 5];
 
 /// As much as goes into one frame.
 pub(crate) const FRAME: &[u8] = &[0; 16_384];
