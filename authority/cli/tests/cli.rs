@@ -56,6 +56,7 @@ Commands:
   revoke       Take tokens back
   fleet        Show the verifiers and how far each is; put one out of service
   trust        Take the trust that verifiers hold along in a file, for starts without the authority
+  observed     Show what a sidecar would have refused, were it enforced
   status       Show whether the parts of an environment run and agree
   completions  Write a completion script for a shell
   help         Print this message or the help of the given subcommand(s)
