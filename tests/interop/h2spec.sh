@@ -41,7 +41,7 @@ specified() {
 readonly certificate=(-cert "$environment/pki/orders.pem" -key "$environment/pki/orders-key.pem")
 
 specified 'proxy' "$plain" "$echo" -misses http1
-specified 'proxy over mutual TLS' "$proxy" "$echo" -misses http1 "${certificate[@]}"
+specified 'proxy over mutual TLS' "$proxy" "$echo" -misses none "${certificate[@]}"
 specified 'external authorization' "127.0.0.1:$ask_port" envoy.service.auth.v3.Authorization/Check -misses none
 specified 'Verify API' "$verify" countersign.verify.v1.VerifyService/Verify -misses bodiless
 specified 'agent' "127.0.0.1:$agent_port" countersign.agent.v1.TokenAgentService/GetToken -misses bodiless
