@@ -7,6 +7,7 @@
 mod beginning;
 mod http1;
 mod vigil;
+mod writing;
 
 use std::convert::Infallible;
 use std::future::Future;
