@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use countersign_core::names::KeyId;
 use countersign_runtime::config::parse_duration;
 
 use crate::commands::agent::AgentCommand;
@@ -126,6 +127,15 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     parse_duration(text).map_err(|invalid| invalid.to_string())
 }
 
+/// Reads a `kid`. One in 64 begins with `-`, so arguments that take it have `allow_hyphen_values`, and what looks like one that
+/// clap does not know arrives here.
+///
+/// # Errors
+/// The text to show when it is none.
+pub(crate) fn key_id(text: &str) -> Result<KeyId, String> {
+    KeyId::parse(text).map_err(|invalid| invalid.to_string())
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory as _;
@@ -187,6 +197,49 @@ mod tests {
             command.get_subcommands().for_each(visit);
         }
         visit(&Cli::command());
+    }
+
+    /// Thumbprints are base64url, in which `-` is a letter like any other.
+    #[test]
+    fn thumbprints_may_begin_with_a_hyphen() {
+        let letters = ('A'..='Z').chain('a'..='z').chain('0'..='9').chain(['-', '_']);
+        for letter in letters {
+            let thumbprint = format!("-{letter}{}", "j".repeat(41));
+            for command in [
+                &["key", "activate"][..],
+                &["key", "activate", "--force", "r"],
+                &["key", "retire"],
+                &["key", "users"],
+                &["key", "compromise", "--yes", "--reason", "r"],
+                &["revoke", "key", "--yes", "--reason", "r"],
+                &["revoke", "certificate", "--thumbprint"],
+                &["client", "create", "a", "--thumbprint"],
+                &["client", "update", "a", "--thumbprint"],
+            ] {
+                let line = [&["countersign"], command, &[&thumbprint]].concat();
+                let read = Cli::try_parse_from(&line);
+                assert!(read.is_ok(), "{line:?}: {read:?}");
+            }
+            let options_after = [
+                "countersign",
+                "key",
+                "compromise",
+                &thumbprint,
+                "--reason",
+                "r",
+                "--yes",
+            ];
+            assert!(Cli::try_parse_from(options_after).is_ok(), "{thumbprint}");
+        }
+    }
+
+    #[test]
+    fn an_option_that_is_misspelt_is_no_key() {
+        for misspelt in ["--reasn", "-y", "--Yes"] {
+            let line = ["countersign", "key", "compromise", misspelt, "--reason", "r"];
+            let error = Cli::try_parse_from(line).expect_err("is refused");
+            assert!(error.to_string().contains(misspelt), "{error}");
+        }
     }
 
     #[test]

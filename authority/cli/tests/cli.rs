@@ -176,6 +176,7 @@ fn a_senseless_command_line_exits_with_2() {
         &["key", "rotate", "--force"],
         &["key", "rotate", "--force", ""],
         &["key", "activate", "--force", ""],
+        &["key", "retire", "A"],
         &["key", "drill"],
         &["key", "drill", "run"],
         &["key", "drill", "abort", "7"],
@@ -200,10 +201,11 @@ fn a_senseless_command_line_exits_with_2() {
 
 #[test]
 fn what_cannot_be_undone_is_not_done_where_nobody_can_be_asked() {
+    let key = "A".repeat(43);
     for arguments in [
         &["revoke", "issued-before", "now"][..],
-        &["revoke", "key", "A"],
-        &["key", "compromise", "A", "--reason", "b"],
+        &["revoke", "key", &key],
+        &["key", "compromise", &key, "--reason", "b"],
         &["client", "delete", "a"],
         &["--json", "client", "delete", "a"],
     ] {

@@ -11,12 +11,14 @@ use std::time::Duration;
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Subcommand};
 use countersign_core::Timestamp;
+use countersign_core::names::KeyId;
 use countersign_core::ports::Clock as _;
 use countersign_proto::admin::v1;
 use countersign_runtime::SystemClock;
 use serde::Serialize;
 
 use super::reach::{self, Reach, WaitArgs};
+use crate::args::key_id;
 use crate::connection::{Connection, ConnectionArgs};
 use crate::failure::{Exit, Failure};
 use crate::output::{Output, Paint, Text, Tone};
@@ -72,7 +74,8 @@ pub(crate) struct PrepareArgs {
 #[derive(Debug, Args)]
 pub(crate) struct ActivateArgs {
     /// The key's `kid`. Left out: the prepared one
-    kid: Option<String>,
+    #[arg(allow_hyphen_values = true, value_parser = key_id)]
+    kid: Option<KeyId>,
 
     /// Do not wait for verifiers that do not hold the key, which refuse its tokens until they do. The reason goes into the
     /// audit record
@@ -87,7 +90,8 @@ pub(crate) struct ActivateArgs {
 #[derive(Debug, Args)]
 pub(crate) struct RetireArgs {
     /// The key's `kid`
-    kid: String,
+    #[arg(allow_hyphen_values = true, value_parser = key_id)]
+    kid: KeyId,
 
     #[command(flatten)]
     connection: ConnectionArgs,
@@ -97,7 +101,8 @@ pub(crate) struct RetireArgs {
 #[derive(Debug, Args)]
 pub(crate) struct CompromiseArgs {
     /// The key's `kid`
-    kid: String,
+    #[arg(allow_hyphen_values = true, value_parser = key_id)]
+    kid: KeyId,
 
     /// Why; goes into the audit record
     #[arg(long)]
@@ -247,7 +252,7 @@ async fn activate(args: ActivateArgs, output: Output) -> Result<(), Failure> {
     let connection = Connection::operator(&args.connection).await?;
     let (key, epoch) = activated(
         &connection,
-        args.kid.as_deref().unwrap_or_default(),
+        args.kid.as_ref().map_or("", KeyId::as_str),
         args.force.as_deref(),
     )
     .await?;
@@ -264,7 +269,7 @@ async fn activate(args: ActivateArgs, output: Output) -> Result<(), Failure> {
 
 async fn retire(args: RetireArgs, output: Output) -> Result<(), Failure> {
     let connection = Connection::operator(&args.connection).await?;
-    let kid = args.kid.clone();
+    let kid = args.kid.to_string();
     let answer = connection.keys().retire_key(v1::RetireKeyRequest { kid }).await;
     let epoch = answer
         .map_err(|status| Failure::answered("cannot retire the key", &status))?
@@ -278,12 +283,12 @@ async fn retire(args: RetireArgs, output: Output) -> Result<(), Failure> {
 async fn compromise(args: CompromiseArgs, output: Output) -> Result<(), Failure> {
     output.confirm(
         "every token under this key is refused from now on, everywhere",
-        &args.kid,
+        args.kid.as_str(),
         args.yes,
     )?;
     let connection = Connection::operator(&args.connection).await?;
     let request = v1::CompromiseKeyRequest {
-        kid: args.kid.clone(),
+        kid: args.kid.to_string(),
         reason: args.reason,
     };
     let answer = connection.keys().compromise_key(request).await;
@@ -291,7 +296,7 @@ async fn compromise(args: CompromiseArgs, output: Output) -> Result<(), Failure>
     let answer = answer
         .map_err(|status| Failure::answered(doing, &status))?
         .into_inner();
-    let kid = args.kid;
+    let kid = args.kid.to_string();
     let signs = match &answer.signing_key {
         Some(key) => format!("{} signs now", key.kid),
         None => "no key signs now".to_owned(),

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use countersign_core::Timestamp;
-use countersign_core::names::CertificateThumbprint;
+use countersign_core::names::{CertificateThumbprint, KeyId};
 use countersign_core::ports::Clock as _;
 use countersign_proto::admin::v1;
 use countersign_proto::admin::v1::revoke_request::Subject;
@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use super::reach::{self, WaitArgs};
 use super::{pages, token};
+use crate::args::key_id;
 use crate::connection::{Connection, ConnectionArgs};
 use crate::failure::Failure;
 use crate::output::{Output, Paint, Text};
@@ -99,7 +100,7 @@ pub(crate) struct RevokeCertificateArgs {
     certificate: Option<PathBuf>,
 
     /// Its thumbprint (`x5t#S256`), when the certificate itself is not at hand
-    #[arg(long, value_name = "THUMBPRINT")]
+    #[arg(long, value_name = "THUMBPRINT", allow_hyphen_values = true)]
     thumbprint: Option<String>,
 
     #[command(flatten)]
@@ -122,7 +123,8 @@ impl RevokeCertificateArgs {
 #[derive(Debug, Args)]
 pub(crate) struct RevokeKeyArgs {
     /// The key's `kid`
-    kid: String,
+    #[arg(allow_hyphen_values = true, value_parser = key_id)]
+    kid: KeyId,
 
     /// Do not ask
     #[arg(long)]
@@ -273,9 +275,9 @@ pub(crate) async fn run(command: RevokeCommand, output: Output) -> Result<(), Fa
         }
         RevokeCommand::Key(args) => {
             let consequence = "every token under this key is refused from now on, everywhere";
-            output.confirm(consequence, &args.kid, args.yes)?;
+            output.confirm(consequence, args.kid.as_str(), args.yes)?;
             let what = format!("tokens under key {}", args.kid);
-            revoke(&what, Subject::KeyId(args.kid), &args.common, output).await
+            revoke(&what, Subject::KeyId(args.kid.to_string()), &args.common, output).await
         }
         RevokeCommand::IssuedBefore(args) => {
             let time = match args.time {

@@ -33,7 +33,7 @@ pub(super) struct RegistrationArgs {
     certificates: Vec<PathBuf>,
 
     /// The same by its thumbprint (`x5t#S256`); repeat for more
-    #[arg(long = "thumbprint", value_name = "THUMBPRINT")]
+    #[arg(long = "thumbprint", value_name = "THUMBPRINT", allow_hyphen_values = true)]
     thumbprints: Vec<String>,
 }
 

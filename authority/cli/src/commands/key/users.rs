@@ -1,10 +1,12 @@
 //! `countersign key users`: where tokens under a key are still accepted, and to whom they were issued.
 
 use clap::Args;
+use countersign_core::names::KeyId;
 use countersign_proto::admin::v1;
 use serde::Serialize;
 
 use super::listed;
+use crate::args::key_id;
 use crate::commands::{fleet, reach};
 use crate::connection::{Connection, ConnectionArgs};
 use crate::failure::{Exit, Failure};
@@ -15,7 +17,8 @@ use crate::present;
 #[derive(Debug, Args)]
 pub(crate) struct UsersArgs {
     /// The key's `kid`
-    kid: String,
+    #[arg(allow_hyphen_values = true, value_parser = key_id)]
+    kid: KeyId,
 
     #[command(flatten)]
     connection: ConnectionArgs,
@@ -44,14 +47,14 @@ struct User {
 /// [`Failure`].
 pub(super) async fn run(args: UsersArgs, output: Output) -> Result<(), Failure> {
     let connection = Connection::operator(&args.connection).await?;
-    let users = Users::of(&args.kid, fleet::list(&connection).await?.verifiers);
+    let users = Users::of(args.kid.as_str(), fleet::list(&connection).await?.verifiers);
     // A key that is gone may have been used; one that nobody used has to be there.
     if users.verifiers.is_empty()
         && !listed(&connection)
             .await?
             .keys
             .iter()
-            .any(|key| key.kid == args.kid)
+            .any(|key| key.kid == args.kid.as_str())
     {
         let failure = Failure::new(Exit::Failure, format!("there is no key {}", args.kid));
         return Err(failure.next("see `countersign key list`"));
