@@ -229,7 +229,7 @@ run_sidecar
 becomes 30 'another one, which tells callers little' answered 'OK -' with "$good"
 answers 'Envoy is told why, and the caller is not' 'UNAUTHENTICATED INVALID_TOKEN' 'refused token_revoked -' with "$revoked"
 
-if grep -qF "${good##*.}" "$work/envoy.log"; then
+if grep -qF -e "${good##*.}" "$work/envoy.log"; then
   not_ok 'no token is in the log'
 else
   ok "no token is in the log: $requests requests"
