@@ -256,12 +256,18 @@ pub fn confirm(store: &TrustStore, lease: Duration) {
 /// A verifier on `store`, with a memory for tokens of so many bytes.
 #[must_use]
 pub fn verifier(store: &Arc<TrustStore>, methods: MethodTable, cache_bytes: u64) -> Verifier {
-    let mut registry = Registry::default();
-    Verifier::new(
-        Arc::clone(store),
-        expectations(),
-        methods,
-        TokenCache::new(cache_bytes),
-        DecisionMetrics::register(&mut registry),
-    )
+    let tokens = TokenCache::new(cache_bytes);
+    verifier_with(store, methods, tokens, &mut Registry::default())
+}
+
+/// A verifier on `store` that remembers in `tokens`. `registry` shows what it counts.
+#[must_use]
+pub fn verifier_with(
+    store: &Arc<TrustStore>,
+    methods: MethodTable,
+    tokens: TokenCache,
+    registry: &mut Registry,
+) -> Verifier {
+    let metrics = DecisionMetrics::register(registry);
+    Verifier::new(Arc::clone(store), expectations(), methods, tokens, metrics)
 }

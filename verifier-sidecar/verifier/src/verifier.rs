@@ -10,6 +10,7 @@
 //! once more (K16). All of them wait for the same event and cause no traffic, and only so many may wait at once, so that
 //! a flood of invented keys costs nobody anything (K15).
 
+use std::cell::LazyCell;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use countersign_core::staleness::{ClassBudget, Stale, StalenessBudget};
 use countersign_core::trust::Epoch;
 use countersign_core::verifier::ClockInDoubt;
 use countersign_core::verifying::{
-    Expectations, Presentation, TrustView, VerifiedToken, authenticate, judge,
+    Expectations, Presentation, TrustView, VerifiedToken, authenticate_known, judge,
 };
 use countersign_core::{Rejection, Timestamp};
 use countersign_wire::status::{self, Disclosure};
@@ -29,7 +30,7 @@ use tokio::sync::Semaphore;
 use crate::identity::Identity;
 use crate::key_uses::KeyUses;
 use crate::metrics::DecisionMetrics;
-use crate::token_cache::{KnownToken, TokenCache};
+use crate::token_cache::{Digest, KnownToken, TokenCache};
 use crate::trust::{Current, TrustStore};
 
 /// The longest that a request waits for a newer epoch: a caller's patience is worth one round trip, not more.
@@ -386,7 +387,9 @@ impl Verifier {
             return Some(known.authentic.claims().client_id.clone());
         }
         let look = self.look();
-        let (_, authentic) = authenticate(token, look.trust(), &self.token_only.class.budget).ok()?;
+        let budget = &self.token_only.class.budget;
+        let is_known = || self.tokens.knows(&Digest::of(token));
+        let (_, authentic) = authenticate_known(token, look.trust(), budget, is_known).ok()?;
         Some(authentic.claims().client_id.clone())
     }
 
@@ -402,9 +405,19 @@ impl Verifier {
             admitted.known.key_use.count();
             return Ok(admitted);
         }
-        self.metrics.new_token();
         let budget = &presentation.requirements.class.budget;
-        let (trust, authentic) = authenticate(token, look.trust(), budget)?;
+        let digest = LazyCell::new(|| Digest::of(token));
+        let mut is_known = false;
+        let authenticated = authenticate_known(token, look.trust(), budget, || {
+            is_known = self.tokens.knows(&digest);
+            is_known
+        });
+        if is_known {
+            self.metrics.recognized();
+        } else {
+            self.metrics.new_token();
+        }
+        let (trust, authentic) = authenticated?;
         let known = Arc::new(KnownToken {
             identity: Identity::of(authentic.claims()).ok_or(Rejection::TokenMalformed)?,
             key_use: self
@@ -414,7 +427,7 @@ impl Verifier {
         });
         let admitted = self.judge(known, trust, presentation, look.now?)?;
         admitted.known.key_use.count();
-        self.tokens.remember(token, Arc::clone(&admitted.known));
+        self.tokens.remember(token, &digest, Arc::clone(&admitted.known));
         Ok(admitted)
     }
 

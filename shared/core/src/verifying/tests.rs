@@ -241,6 +241,61 @@ fn form_comes_first_then_trust_then_the_signature() {
     assert_eq!(authenticate(&garbage, Ok(current)), Rejection::SigInvalid);
 }
 
+/// Of a token that is known only the signature is not checked again: its form, the trust, its key and its claims are. Whether it is
+/// known is asked only when all that comes before the signature is in order.
+#[test]
+fn what_is_known_spares_the_signature_alone() {
+    let authenticate = |token: &str, trust: &TrustState, is_known: bool| {
+        let mut asked = false;
+        let authenticated = authenticate_known(
+            token.as_bytes(),
+            Ok(TrustView::current(trust)),
+            &StalenessBudget::NORMAL,
+            || {
+                asked = true;
+                is_known
+            },
+        );
+        let said = authenticated.map(|(_, authentic)| authentic.claims().clone());
+        (said, asked)
+    };
+    let key = jwk(1);
+    let token = sign_token(&claims(), key.key_id(), &ToyKey::of(&key)).expect("signed");
+    let said = Claims {
+        not_before: Some(claims().issued_at),
+        ..claims()
+    };
+    let (input, _) = token.rsplit_once('.').expect("three segments");
+    let unsigned = format!("{input}.AAAA");
+    let (header, _) = input.split_once('.').expect("three segments");
+    let empty = format!("{header}.{}.AAAA", crate::jose::encode_segment(b"{}"));
+    let trust = state(times(), RevocationList::default());
+    assert_eq!(authenticate(&token, &trust, false), (Ok(said.clone()), true));
+    assert_eq!(
+        authenticate(&unsigned, &trust, false),
+        (Err(Rejection::SigInvalid), true)
+    );
+    assert_eq!(authenticate(&unsigned, &trust, true), (Ok(said), true));
+    assert_eq!(
+        authenticate(&empty, &trust, true),
+        (Err(Rejection::ClaimMissing(Claim::Iss)), true)
+    );
+    let compromised = KeyTimes {
+        compromised_at: Some(NOW),
+        ..times()
+    };
+    let withdrawn = state(compromised, RevocationList::default());
+    let other = Arc::new(key_set(&jwk(2), times()));
+    let unknown = TrustState::new(expected().issuer, 1, other, RevocationList::default(), &ToyHash);
+    for (token, trust, rejection) in [
+        ("a.b", &trust, Rejection::TokenMalformed),
+        (token.as_str(), &withdrawn, Rejection::KeyRevoked),
+        (token.as_str(), &unknown, Rejection::KidUnknown),
+    ] {
+        assert_eq!(authenticate(token, trust, true), (Err(rejection), false));
+    }
+}
+
 /// I-14, F42: each class decides for its own time after the end of the lease; at the bound it no longer does, and what the
 /// authority never confirmed decides nothing. The same in both halves of the decision.
 #[test]

@@ -5,6 +5,8 @@ use countersign_core::ports::Clock as _;
 use countersign_core::staleness::Data;
 use countersign_core::verifier::ClockMark;
 use countersign_core::{Claim, Timestamp};
+use prometheus_client::encoding::text::encode;
+use prometheus_client::registry::Registry;
 use proptest::prelude::*;
 
 use super::*;
@@ -48,10 +50,19 @@ struct Fixture {
 }
 
 fn fixture() -> Fixture {
+    remembering(TokenCache::new(MEBIBYTE))
+}
+
+/// With the usual memory, and with digests alone, as for tokens for whose whole there is no room.
+fn fixtures() -> [Fixture; 2] {
+    [fixture(), remembering(TokenCache::divided(0, MEBIBYTE))]
+}
+
+fn remembering(tokens: TokenCache) -> Fixture {
     let clock = SetClock::new();
     let store = empty_store(Arc::<SetClock>::clone(&clock));
     Fixture {
-        verifier: verifier(&store, methods(), MEBIBYTE),
+        verifier: verifier_with(&store, methods(), tokens, &mut Registry::default()),
         issuer: TestIssuer::new("one"),
         clock,
         store,
@@ -103,68 +114,104 @@ fn a_good_token_passes_and_is_remembered() {
     }
 }
 
+/// A token whose whole there is no room for is known by its digest, and says again what it said before.
+#[test]
+fn a_signature_is_checked_once_though_only_the_digest_is_remembered() {
+    let it = fixture();
+    trust(&it.store, it.issuer.state(1, []));
+    let mut registry = Registry::default();
+    let verifier = verifier_with(
+        &it.store,
+        methods(),
+        TokenCache::divided(0, MEBIBYTE),
+        &mut registry,
+    );
+    let token = it.issuer.token(&claims("1.1"));
+    for _thrice in 0..3 {
+        let decision = verifier.decide(&Question {
+            token: Ok(token.as_bytes()),
+            method: None,
+            peer_certificate: None,
+        });
+        let Ok(Admission::Token(admitted)) = decision.verdict else {
+            panic!("{decision:?}");
+        };
+        assert_eq!(admitted.claims(), &claims("1.1"));
+    }
+    assert!(verifier.tokens.is_empty());
+    let mut text = String::new();
+    encode(&mut text, &registry).expect("encodes");
+    for line in [r#"{result="miss"} 1"#, r#"{result="hit"} 2"#] {
+        let line = format!("token_cache_lookups_total{line}");
+        assert!(text.contains(&line), "{line} is not in {text}");
+    }
+}
+
 /// T91: what was good a moment ago is judged on what holds now.
 #[test]
 fn a_remembered_token_is_refused_once_revoked_or_expired() {
-    let it = fixture();
-    trust(&it.store, it.issuer.state(1, []));
-    let (one, two) = (it.issuer.token(&claims("1.1")), it.issuer.token(&claims("1.2")));
-    assert_eq!(ask(&it.verifier, &one, "/a.A/Do"), Ok(()));
-    assert_eq!(ask(&it.verifier, &two, "/a.A/Do"), Ok(()));
-    trust(&it.store, it.issuer.state(2, [revoke_token("1.1")]));
-    assert_eq!(ask(&it.verifier, &one, "/a.A/Do"), Err(Rejection::TokenRevoked));
-    assert_eq!(ask(&it.verifier, &two, "/a.A/Do"), Ok(()));
-    trust(
-        &it.store,
-        it.issuer
-            .state(3, [revoke_token("1.1"), revoke_client("orders", START)]),
-    );
-    assert_eq!(ask(&it.verifier, &two, "/a.A/Do"), Err(Rejection::ClientRevoked));
-    let three = it.issuer.token(&Claims {
-        issued_at: Timestamp::from_seconds(START + 1),
-        ..claims("1.3")
-    });
-    it.clock.advance(Duration::from_secs(1));
-    assert_eq!(ask(&it.verifier, &three, "/a.A/Do"), Ok(()));
-    it.clock.advance(Duration::from_secs(899));
-    confirm(&it.store, Duration::from_secs(10));
-    assert_eq!(ask(&it.verifier, &three, "/a.A/Do"), Err(Rejection::TokenExpired));
+    for it in fixtures() {
+        trust(&it.store, it.issuer.state(1, []));
+        let (one, two) = (it.issuer.token(&claims("1.1")), it.issuer.token(&claims("1.2")));
+        assert_eq!(ask(&it.verifier, &one, "/a.A/Do"), Ok(()));
+        assert_eq!(ask(&it.verifier, &two, "/a.A/Do"), Ok(()));
+        trust(&it.store, it.issuer.state(2, [revoke_token("1.1")]));
+        assert_eq!(ask(&it.verifier, &one, "/a.A/Do"), Err(Rejection::TokenRevoked));
+        assert_eq!(ask(&it.verifier, &two, "/a.A/Do"), Ok(()));
+        trust(
+            &it.store,
+            it.issuer
+                .state(3, [revoke_token("1.1"), revoke_client("orders", START)]),
+        );
+        assert_eq!(ask(&it.verifier, &two, "/a.A/Do"), Err(Rejection::ClientRevoked));
+        let three = it.issuer.token(&Claims {
+            issued_at: Timestamp::from_seconds(START + 1),
+            ..claims("1.3")
+        });
+        it.clock.advance(Duration::from_secs(1));
+        assert_eq!(ask(&it.verifier, &three, "/a.A/Do"), Ok(()));
+        it.clock.advance(Duration::from_secs(899));
+        confirm(&it.store, Duration::from_secs(10));
+        assert_eq!(ask(&it.verifier, &three, "/a.A/Do"), Err(Rejection::TokenExpired));
+    }
 }
 
 /// T52 on a remembered token: the key is withdrawn, so the memo is worth nothing.
 #[test]
 fn a_remembered_token_is_refused_once_its_key_is_compromised_or_gone() {
-    let mut it = fixture();
-    let other = TestIssuer::new("other").published_key();
-    trust(&it.store, it.issuer.state(1, []));
-    let token = it.issuer.token(&claims("1.1"));
-    assert_eq!(ask(&it.verifier, &token, "/a.A/Do"), Ok(()));
-    it.issuer.key_times.compromised_at = Some(Timestamp::from_seconds(START));
-    trust(&it.store, it.issuer.state(2, []));
-    assert_eq!(ask(&it.verifier, &token, "/a.A/Do"), Err(Rejection::KeyRevoked));
-    trust(&it.store, trust_state(3, vec![other], []));
-    assert_eq!(ask(&it.verifier, &token, "/a.A/Do"), Err(Rejection::KidUnknown));
+    for mut it in fixtures() {
+        let other = TestIssuer::new("other").published_key();
+        trust(&it.store, it.issuer.state(1, []));
+        let token = it.issuer.token(&claims("1.1"));
+        assert_eq!(ask(&it.verifier, &token, "/a.A/Do"), Ok(()));
+        it.issuer.key_times.compromised_at = Some(Timestamp::from_seconds(START));
+        trust(&it.store, it.issuer.state(2, []));
+        assert_eq!(ask(&it.verifier, &token, "/a.A/Do"), Err(Rejection::KeyRevoked));
+        trust(&it.store, trust_state(3, vec![other], []));
+        assert_eq!(ask(&it.verifier, &token, "/a.A/Do"), Err(Rejection::KidUnknown));
+    }
 }
 
 /// T89, T90: another token with the same `jti`, `kid` and `exp` is another token.
 #[test]
 fn a_forgery_of_a_remembered_token_is_not_recognized() {
-    let it = fixture();
-    trust(&it.store, it.issuer.state(1, []));
-    let token = it.issuer.token(&claims("1.1"));
-    assert_eq!(ask(&it.verifier, &token, "/a.A/Do"), Ok(()));
-    let (input, signature) = token.rsplit_once('.').expect("three segments");
-    let (header, _) = input.split_once('.').expect("three segments");
-    let mut richer = claims("1.1");
-    richer.scopes.push(Scope::parse("admin").expect("a scope"));
-    let payload = countersign_core::jose::encode_segment(&serde_json::to_vec(&richer).expect("writes"));
-    let forged = format!("{header}.{payload}.{signature}");
-    assert_eq!(
-        ask(&it.verifier, &forged, "/a.A/Scoped"),
-        Err(Rejection::SigInvalid)
-    );
-    assert_eq!(ask(&it.verifier, &token, "/a.A/Do"), Ok(()));
-    assert_eq!(it.verifier.tokens.len(), 1);
+    for it in fixtures() {
+        trust(&it.store, it.issuer.state(1, []));
+        let token = it.issuer.token(&claims("1.1"));
+        assert_eq!(ask(&it.verifier, &token, "/a.A/Do"), Ok(()));
+        let (input, signature) = token.rsplit_once('.').expect("three segments");
+        let (header, _) = input.split_once('.').expect("three segments");
+        let mut richer = claims("1.1");
+        richer.scopes.push(Scope::parse("admin").expect("a scope"));
+        let payload = countersign_core::jose::encode_segment(&serde_json::to_vec(&richer).expect("writes"));
+        let forged = format!("{header}.{payload}.{signature}");
+        assert_eq!(
+            ask(&it.verifier, &forged, "/a.A/Scoped"),
+            Err(Rejection::SigInvalid)
+        );
+        assert_eq!(ask(&it.verifier, &token, "/a.A/Do"), Ok(()));
+        assert!(it.verifier.tokens.len() <= 1);
+    }
 }
 
 /// T92: a refusal is not remembered.
@@ -181,18 +228,19 @@ fn a_token_passes_as_soon_as_its_key_arrives() {
 /// F43, I-15: without trust nothing passes but open methods, and with trust that is too old neither.
 #[test]
 fn without_trust_that_may_be_used_only_open_methods_pass() {
-    let it = fixture();
-    let token = it.issuer.token(&claims("1.1"));
-    assert_eq!(ask(&it.verifier, &token, "/a.A/Do"), Err(Rejection::TrustCold));
-    assert_eq!(ask(&it.verifier, &token, "/a.A/Open"), Ok(()));
-    trust(&it.store, it.issuer.state(1, []));
-    assert_eq!(ask(&it.verifier, &token, "/a.A/Do"), Ok(()));
-    it.clock.advance(REFUSE_AFTER);
-    // Remembered or new, the answer is the same.
-    for token in [&token, &it.issuer.token(&claims("1.2"))] {
-        assert_eq!(ask(&it.verifier, token, "/a.A/Do"), Err(Rejection::TrustStale));
+    for it in fixtures() {
+        let token = it.issuer.token(&claims("1.1"));
+        assert_eq!(ask(&it.verifier, &token, "/a.A/Do"), Err(Rejection::TrustCold));
+        assert_eq!(ask(&it.verifier, &token, "/a.A/Open"), Ok(()));
+        trust(&it.store, it.issuer.state(1, []));
+        assert_eq!(ask(&it.verifier, &token, "/a.A/Do"), Ok(()));
+        it.clock.advance(REFUSE_AFTER);
+        // Remembered or new, the answer is the same.
+        for token in [&token, &it.issuer.token(&claims("1.2"))] {
+            assert_eq!(ask(&it.verifier, token, "/a.A/Do"), Err(Rejection::TrustStale));
+        }
+        assert_eq!(ask(&it.verifier, &token, "/a.A/Open"), Ok(()));
     }
-    assert_eq!(ask(&it.verifier, &token, "/a.A/Open"), Ok(()));
 }
 
 /// I-14, F42: calls go on for the budget of their method's class after the lease, to the instant, for a token that is remembered
@@ -200,61 +248,62 @@ fn without_trust_that_may_be_used_only_open_methods_pass() {
 #[test]
 fn each_class_goes_on_for_its_own_budget() {
     const MOMENT: Duration = Duration::from_millis(1);
-    let it = fixture();
-    trust(&it.store, it.issuer.state(1, []));
-    // As after a restart: confirmed a moment ago, and no lease.
-    let token = it.issuer.token(&claims("1.0"));
-    assert_eq!(
-        ask(&it.verifier, &token, "/a.A/strict"),
-        Err(Rejection::TrustStale)
-    );
-    assert_eq!(ask(&it.verifier, &token, "/a.A/Do"), Ok(()));
-    let lease = Duration::from_secs(10);
-    confirm(&it.store, lease);
-    let started = it.clock.elapsed();
-    let day = Duration::from_secs(86_400);
-    let mut remembered = it.issuer.token(&claims("1.1"));
-    for (age, decides) in [
-        (Duration::ZERO, [true, true, true]),
-        (lease - MOMENT, [true, true, true]),
-        (lease, [false, true, true]),
-        (lease + REFUSE_AFTER - MOMENT, [false, true, true]),
-        (lease + REFUSE_AFTER, [false, false, true]),
-        (lease + day - MOMENT, [false, false, true]),
-        (lease + day, [false, false, false]),
-    ] {
-        it.clock.advance(started + age - it.clock.elapsed());
-        let fresh = fresh_token(&it);
-        if age > lease + REFUSE_AFTER {
-            remembered.clone_from(&fresh);
-        }
-        for (path, decides) in ["/a.A/strict", "/a.A/Do", "/a.A/tolerant"]
-            .into_iter()
-            .zip(decides)
-        {
-            let answer = if decides {
-                Ok(())
-            } else {
-                Err(Rejection::TrustStale)
-            };
-            assert_eq!(ask(&it.verifier, &fresh, path), answer, "{path} at {age:?}");
-            if age < Duration::from_secs(900) || !decides {
-                assert_eq!(ask(&it.verifier, &remembered, path), answer, "{path} at {age:?}");
+    for it in fixtures() {
+        trust(&it.store, it.issuer.state(1, []));
+        // As after a restart: confirmed a moment ago, and no lease.
+        let token = it.issuer.token(&claims("1.0"));
+        assert_eq!(
+            ask(&it.verifier, &token, "/a.A/strict"),
+            Err(Rejection::TrustStale)
+        );
+        assert_eq!(ask(&it.verifier, &token, "/a.A/Do"), Ok(()));
+        let lease = Duration::from_secs(10);
+        confirm(&it.store, lease);
+        let started = it.clock.elapsed();
+        let day = Duration::from_secs(86_400);
+        let mut remembered = it.issuer.token(&claims("1.1"));
+        for (age, decides) in [
+            (Duration::ZERO, [true, true, true]),
+            (lease - MOMENT, [true, true, true]),
+            (lease, [false, true, true]),
+            (lease + REFUSE_AFTER - MOMENT, [false, true, true]),
+            (lease + REFUSE_AFTER, [false, false, true]),
+            (lease + day - MOMENT, [false, false, true]),
+            (lease + day, [false, false, false]),
+        ] {
+            it.clock.advance(started + age - it.clock.elapsed());
+            let fresh = fresh_token(&it);
+            if age > lease + REFUSE_AFTER {
+                remembered.clone_from(&fresh);
             }
+            for (path, decides) in ["/a.A/strict", "/a.A/Do", "/a.A/tolerant"]
+                .into_iter()
+                .zip(decides)
+            {
+                let answer = if decides {
+                    Ok(())
+                } else {
+                    Err(Rejection::TrustStale)
+                };
+                assert_eq!(ask(&it.verifier, &fresh, path), answer, "{path} at {age:?}");
+                if age < Duration::from_secs(900) || !decides {
+                    assert_eq!(ask(&it.verifier, &remembered, path), answer, "{path} at {age:?}");
+                }
+            }
+            let question = Question {
+                token: Ok(fresh.as_bytes()),
+                method: None,
+                peer_certificate: None,
+            };
+            let decision = it.verifier.decide(&question);
+            let stale = decision.verdict.err().and_then(|denied| denied.stale);
+            let expected = (!decides[1]).then(|| Stale {
+                class: ClassBudget::normal().class,
+                data: Data::Revocations,
+                age: Some(age),
+            });
+            assert_eq!(stale, expected, "{age:?}");
         }
-        let question = Question {
-            token: Ok(fresh.as_bytes()),
-            method: None,
-            peer_certificate: None,
-        };
-        let decision = it.verifier.decide(&question);
-        let stale = decision.verdict.err().and_then(|denied| denied.stale);
-        let expected = (!decides[1]).then(|| Stale {
-            class: ClassBudget::normal().class,
-            data: Data::Revocations,
-            age: Some(age),
-        });
-        assert_eq!(stale, expected, "{age:?}");
     }
 }
 
@@ -298,58 +347,60 @@ fn a_question_without_a_method_is_of_the_default_class() {
 /// I-17, X04: without the time nothing is decided, whatever the trust; the form of a token still comes first.
 #[test]
 fn without_the_time_nothing_is_decided() {
-    let it = fixture();
-    trust(&it.store, it.issuer.state(1, []));
-    let token = it.issuer.token(&claims("1.1"));
-    assert_eq!(ask(&it.verifier, &token, "/a.A/Do"), Ok(()));
-    it.store.resume_clock(&ClockMark {
-        moment: it.store.moment(),
-        time_millis: (START + 86_400) * 1000,
-        boot: None,
-        heard: false,
-    });
-    // Remembered or new, the answer is the same.
-    for token in [&token, &it.issuer.token(&claims("1.2"))] {
-        assert_eq!(ask(&it.verifier, token, "/a.A/Do"), Err(Rejection::VerifierClock));
+    for it in fixtures() {
+        trust(&it.store, it.issuer.state(1, []));
+        let token = it.issuer.token(&claims("1.1"));
+        assert_eq!(ask(&it.verifier, &token, "/a.A/Do"), Ok(()));
+        it.store.resume_clock(&ClockMark {
+            moment: it.store.moment(),
+            time_millis: (START + 86_400) * 1000,
+            boot: None,
+            heard: false,
+        });
+        // Remembered or new, the answer is the same.
+        for token in [&token, &it.issuer.token(&claims("1.2"))] {
+            assert_eq!(ask(&it.verifier, token, "/a.A/Do"), Err(Rejection::VerifierClock));
+        }
+        // In its place in the order: after the form of the token, before its key.
+        assert_eq!(
+            ask(&it.verifier, "a.b", "/a.A/Do"),
+            Err(Rejection::TokenMalformed)
+        );
+        let stranger = TestIssuer::new("other").token(&claims("1.3"));
+        assert_eq!(
+            ask(&it.verifier, &stranger, "/a.A/Do"),
+            Err(Rejection::VerifierClock)
+        );
+        assert_eq!(ask(&it.verifier, &token, "/a.A/Open"), Ok(()));
+        assert!(!it.store.status().decides());
     }
-    // In its place in the order: after the form of the token, before its key.
-    assert_eq!(
-        ask(&it.verifier, "a.b", "/a.A/Do"),
-        Err(Rejection::TokenMalformed)
-    );
-    let stranger = TestIssuer::new("other").token(&claims("1.3"));
-    assert_eq!(
-        ask(&it.verifier, &stranger, "/a.A/Do"),
-        Err(Rejection::VerifierClock)
-    );
-    assert_eq!(ask(&it.verifier, &token, "/a.A/Open"), Ok(()));
-    assert!(!it.store.status().decides());
 }
 
 /// T85, T86, T94: what the method asks for, of remembered tokens too.
 #[test]
 fn methods_ask_for_scopes_and_certificates() {
-    let it = fixture();
-    trust(&it.store, it.issuer.state(1, []));
-    let (ours, theirs) = (
-        CertificateThumbprint::new([1; 32]),
-        CertificateThumbprint::new([2; 32]),
-    );
-    let (loose, bound) = (
-        it.issuer.token(&claims("1.1")),
-        it.issuer.token(&bound_claims("1.2", ours)),
-    );
-    for _twice in 0..2 {
-        let ask = |token, path, certificate| ask_with(&it.verifier, token, path, certificate);
-        assert_eq!(ask(&bound, "/a.A/Bound", Some(ours)), Ok(()));
-        assert_eq!(ask(&bound, "/a.A/Do", Some(ours)), Ok(()));
-        assert_eq!(ask(&bound, "/a.A/Do", Some(theirs)), Err(Rejection::CnfMismatch));
-        assert_eq!(ask(&bound, "/a.A/Do", None), Err(Rejection::CnfMismatch));
-        assert_eq!(ask(&loose, "/a.A/Bound", Some(ours)), Err(Rejection::CnfMissing));
-        assert_eq!(
-            ask(&loose, "/a.A/Scoped", None),
-            Err(Rejection::ScopeInsufficient)
+    for it in fixtures() {
+        trust(&it.store, it.issuer.state(1, []));
+        let (ours, theirs) = (
+            CertificateThumbprint::new([1; 32]),
+            CertificateThumbprint::new([2; 32]),
         );
+        let (loose, bound) = (
+            it.issuer.token(&claims("1.1")),
+            it.issuer.token(&bound_claims("1.2", ours)),
+        );
+        for _twice in 0..2 {
+            let ask = |token, path, certificate| ask_with(&it.verifier, token, path, certificate);
+            assert_eq!(ask(&bound, "/a.A/Bound", Some(ours)), Ok(()));
+            assert_eq!(ask(&bound, "/a.A/Do", Some(ours)), Ok(()));
+            assert_eq!(ask(&bound, "/a.A/Do", Some(theirs)), Err(Rejection::CnfMismatch));
+            assert_eq!(ask(&bound, "/a.A/Do", None), Err(Rejection::CnfMismatch));
+            assert_eq!(ask(&loose, "/a.A/Bound", Some(ours)), Err(Rejection::CnfMissing));
+            assert_eq!(
+                ask(&loose, "/a.A/Scoped", None),
+                Err(Rejection::ScopeInsufficient)
+            );
+        }
     }
 }
 
@@ -377,6 +428,8 @@ fn tokens_for_others_are_refused() {
         Err(Rejection::ClaimMalformed(Claim::Sub))
     );
     assert!(it.verifier.tokens.is_empty(), "what is refused takes no room");
+    let digest = Digest::of(it.issuer.token(&elsewhere).as_bytes());
+    assert!(!it.verifier.tokens.knows(&digest), "not even for a digest");
 }
 
 async fn ask_patiently(verifier: &Verifier, token: &str) -> Result<(), Rejection> {
@@ -492,6 +545,8 @@ proptest! {
     #[test]
     fn the_memory_of_tokens_changes_no_verdict(events in prop::collection::vec(event(), 1..60)) {
         let mut it = fixture();
+        let digests = TokenCache::divided(0, MEBIBYTE);
+        let digests = verifier_with(&it.store, methods(), digests, &mut Registry::default());
         let without = verifier(&it.store, methods(), 0);
         let mut tokens: Vec<String> = (0..5).map(|n| it.issuer.token(&claims(&format!("1.{n}")))).collect();
         tokens.push(TestIssuer::new("stranger").token(&claims("1.9")));
@@ -502,7 +557,9 @@ proptest! {
             match event {
                 Event::Ask(token, path) => {
                     let path = ["/a.A/Do", "/a.A/Scoped", "/a.A/Bound"][path];
-                    prop_assert_eq!(ask(&it.verifier, &tokens[token], path), ask(&without, &tokens[token], path));
+                    let verdict = ask(&without, &tokens[token], path);
+                    prop_assert_eq!(ask(&it.verifier, &tokens[token], path), verdict);
+                    prop_assert_eq!(ask(&digests, &tokens[token], path), verdict);
                     continue;
                 }
                 Event::Pass(seconds) => {
