@@ -8,10 +8,11 @@ mod access_log;
 mod agent;
 mod checks;
 mod outbound;
+mod outlived;
 mod tls;
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use countersign_verifier::verifier::{Admission, Decision};
@@ -27,6 +28,7 @@ use tokio::time::Instant;
 pub(crate) use access_log::AccessLogMetrics;
 pub(crate) use agent::{AgentMetrics, register_agent};
 pub(crate) use checks::CheckMetrics;
+pub(crate) use outlived::OutlivedMetrics;
 pub use tls::{TlsParts, register_tls};
 
 use crate::access_log::{AccessLog, Ended, Record};
@@ -39,6 +41,7 @@ pub struct ProxyMetrics {
     streams: Gauge,
     upstream_failures: Counter,
     durations: Family<DurationLabels, Histogram, fn() -> Histogram>,
+    outlived: OutlivedMetrics,
     access_log: Option<Arc<AccessLog>>,
 }
 
@@ -131,6 +134,7 @@ impl ProxyMetrics {
             streams,
             upstream_failures,
             durations,
+            outlived: OutlivedMetrics::register(registry),
             access_log,
         }
     }
@@ -165,6 +169,11 @@ impl ProxyMetrics {
 
     pub(crate) fn upstream_failed(&self) {
         self.upstream_failures.inc();
+    }
+
+    /// Counts a stream that goes on although its token ended, because nothing is enforced.
+    pub(crate) fn outlived(&self, method: MethodLabel, reason: &'static str) {
+        self.outlived.count(method, reason);
     }
 
     fn ended(&self, method: &MethodLabel, ended: &Ended<'_>) {
@@ -237,6 +246,15 @@ impl ActiveCall {
         if let Some(record) = &mut self.record {
             record.decided(decision, took);
         }
+    }
+
+    /// Where it will be noted why it would have ended, were its method enforced.
+    pub(crate) fn may_outlive(&mut self) -> Arc<OnceLock<&'static str>> {
+        let noted = Arc::default();
+        if let Some(record) = &mut self.record {
+            record.may_outlive(Arc::clone(&noted));
+        }
+        noted
     }
 
     /// Takes note that all that it brings is a token, which is good.

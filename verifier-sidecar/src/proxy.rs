@@ -18,6 +18,7 @@ pub(crate) mod respond;
 mod service;
 mod stream_tokens;
 pub(crate) mod upstream;
+mod web;
 
 pub use headers::TokenForwarding;
 pub use upstream::UpstreamAddress;

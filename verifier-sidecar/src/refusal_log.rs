@@ -57,6 +57,11 @@ impl RefusalLog {
         self.write(refused, "call would be refused");
     }
 
+    /// Tells of what would have been ended in its midst, were its method not only observed.
+    pub(crate) fn tell_outlived(&self, refused: &Refused<'_>) {
+        self.write(refused, "stream would be ended");
+    }
+
     fn write(&self, refused: &Refused<'_>, what: &str) {
         if !self.has_room(self.start.elapsed()) {
             return;

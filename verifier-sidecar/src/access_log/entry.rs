@@ -56,6 +56,9 @@ pub(crate) struct Entry<'a> {
     /// Why the sidecar ended a call that it had let in.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) response_code_details: Option<&'static str>,
+    /// Why it would have ended a call that went on because its method is only observed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) would_end_for: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) duration_us: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -1,7 +1,7 @@
 //! What is kept of a call while it goes on, should it be told of at its end. It costs counters of what is shared, and no memory of
 //! its own.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use countersign_core::names::ClientId;
@@ -30,6 +30,8 @@ pub(crate) struct Record {
     admitted: Option<Admitted>,
     /// Whose call it is that passed as nobody's.
     observed: Option<ClientId>,
+    /// Why it would have ended, were its method enforced: known once it would have.
+    outlived: Option<Arc<OnceLock<&'static str>>>,
     epoch: Option<Epoch>,
     decision_took: Option<Duration>,
     upstream: Option<Arc<str>>,
@@ -67,6 +69,7 @@ impl Record {
             trace: TraceId::of(request.headers()),
             admitted: None,
             observed: None,
+            outlived: None,
             epoch: None,
             decision_took: None,
             upstream: None,
@@ -91,6 +94,11 @@ impl Record {
         }
         let observed = decision.observed.as_ref();
         self.observed = observed.and_then(|observed| observed.client_id.clone());
+    }
+
+    /// Takes note of where it will be said why the call would have ended, were its method enforced.
+    pub(crate) fn may_outlive(&mut self, outlived: Arc<OnceLock<&'static str>>) {
+        self.outlived = Some(outlived);
     }
 
     /// Takes note of where it goes.
@@ -128,8 +136,13 @@ impl Record {
     fn must_be_told(&self, ended: &Ended<'_>) -> bool {
         matches!(ended.decision, Some("refused" | "observed"))
             || self.details.is_some()
+            || self.would_end_for().is_some()
             || is_failure(ended.code)
             || self.response_code.is_some_and(|code| code.is_server_error())
+    }
+
+    fn would_end_for(&self) -> Option<&'static str> {
+        self.outlived.as_ref()?.get().copied()
     }
 
     fn entry<'a>(&'a self, ended: &Ended<'a>) -> Entry<'a> {
@@ -165,6 +178,7 @@ impl Record {
             response_code: self.response_code.map(|code| code.as_u16()),
             grpc_status: Some(ended.code).filter(|code| !code.starts_with("HTTP_")),
             response_code_details: self.details,
+            would_end_for: self.would_end_for(),
             duration_us: Some(micros(ended.took)),
             decision_us: self.decision_took.map(micros),
             bytes_sent: Some(self.bytes_sent),

@@ -7,7 +7,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 
-use super::{CALL_DURATIONS, OutboundLabels, ProxyMetrics, Requests};
+use super::{CALL_DURATIONS, OutboundLabels, OutlivedMetrics, ProxyMetrics, Requests};
 use crate::access_log::AccessLog;
 
 impl ProxyMetrics {
@@ -43,6 +43,7 @@ impl ProxyMetrics {
             streams,
             upstream_failures,
             durations,
+            outlived: OutlivedMetrics::default(),
             access_log,
         }
     }

@@ -145,6 +145,7 @@ impl Outbound {
         let over = Lifetime {
             deadline,
             token: None,
+            outliving: None,
         }
         .over();
         let mut request = Request::new(RequestBody {

@@ -13,6 +13,7 @@ use super::lifetime::Over;
 use super::request::Face;
 use super::respond::{Refusal, class_name, code_in};
 use super::upstream::{InFlight, Lane, Upstream};
+use super::web::Framing;
 use crate::metrics::{ActiveCall, ProxyMetrics};
 
 /// How a caller is told that his request is not served.
@@ -87,10 +88,16 @@ impl Answer {
             hop::strip(&mut parts.headers);
             parts.version = Version::HTTP_11;
         }
+        let framing = match told.face {
+            Face::GrpcWeb => Framing::of(&parts.headers),
+            Face::Grpc | Face::Http => None,
+        };
         let mut relayed = Relayed {
             incoming,
             over: self.over,
             told,
+            framing,
+            is_over: false,
             without_status,
             call,
             _in_flight: self.in_flight,

@@ -18,6 +18,7 @@ use super::lifetime::Over;
 use super::request::Face;
 use super::respond::{Refusal, code_in, status_trailers};
 use super::upstream::InFlight;
+use super::web::Framing;
 use crate::metrics::ActiveCall;
 
 /// Why the rest of a request or of an answer does not come.
@@ -95,6 +96,10 @@ pub(crate) struct Relayed {
     pub(crate) over: Over,
     /// How the caller is told if it must end early.
     pub(crate) told: Told,
+    /// Where it is, if it is of gRPC-Web.
+    pub(crate) framing: Option<Framing>,
+    /// Whether its last frame was ours, which says why it ends.
+    pub(crate) is_over: bool,
     /// What it counts as if it ends well and does not say how the call went.
     pub(crate) without_status: Option<&'static str>,
     pub(crate) call: ActiveCall,
@@ -121,6 +126,9 @@ impl Relayed {
             Poll::Ready(Some(Ok(frame))) => {
                 if let Some(data) = frame.data_ref() {
                     self.call.sent(data.len());
+                    if let Some(framing) = &mut self.framing {
+                        framing.pass(data);
+                    }
                 }
                 if let Some(code) = frame.trailers_ref().and_then(code_in) {
                     self.call.ended_with(code);
@@ -151,13 +159,23 @@ impl Relayed {
         }
     }
 
-    /// Ends an answer that has begun. Only gRPC has a way to say why. Elsewhere it must not look whole: the connection or its stream
-    /// ends in the midst of it.
+    /// Ends an answer that has begun. gRPC has a way to say why, and so has gRPC-Web between two messages. Elsewhere it must not look
+    /// whole: the connection or its stream ends in the midst of it.
     fn break_off(&mut self, refusal: &Refusal, broken: BrokenOff) -> Result<Frame<Bytes>, BrokenOff> {
         self.call.ended_for(refusal.reason(), refusal.code());
+        let trailers = || refusal.trailers(self.told.disclosure);
         match self.told.face {
-            Face::Grpc => Ok(Frame::trailers(refusal.trailers(self.told.disclosure))),
-            Face::GrpcWeb | Face::Http => Err(broken),
+            Face::Grpc => Ok(Frame::trailers(trailers())),
+            Face::GrpcWeb => {
+                let framing = self.framing.take();
+                let end = framing
+                    .and_then(|framing| framing.end(&trailers()))
+                    .ok_or(broken)?;
+                self.call.sent(end.len());
+                self.is_over = true;
+                Ok(Frame::data(end))
+            }
+            Face::Http => Err(broken),
         }
     }
 }
@@ -184,7 +202,9 @@ impl Body for ResponseBody {
             }
         };
         let ends = match &frame {
-            Poll::Ready(Some(Ok(frame))) => frame.is_trailers(),
+            Poll::Ready(Some(Ok(frame))) => {
+                frame.is_trailers() || matches!(&*self, Self::Relayed(relayed) if relayed.is_over)
+            }
             Poll::Ready(Some(Err(_)) | None) => true,
             Poll::Pending => false,
         };

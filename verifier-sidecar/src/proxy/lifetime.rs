@@ -7,16 +7,23 @@
 
 use std::cell::Cell;
 use std::future::{Future, pending};
+use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use countersign_verifier::watch::TokenWatch;
+use countersign_core::requirements::{MethodPath, Mode};
+use countersign_verifier::verifier::{Denied, Verifier};
+use countersign_verifier::watch::{Outlived, TokenWatch};
 use countersign_wire::status::Failure;
 use futures_util::FutureExt as _;
 use futures_util::future::Shared;
+use http::Uri;
 use tokio::time::{Instant, sleep_until};
 
 use super::respond::Refusal;
+use crate::metrics::{MethodLabel, ProxyMetrics};
+use crate::refusal_log::{RefusalLog, Refused};
 
 /// The end of a call, with why. Both directions of the call wait for the same.
 pub(crate) type Over = Shared<Pin<Box<dyn Future<Output = Refusal> + Send>>>;
@@ -28,6 +35,39 @@ pub(crate) struct Lifetime {
     pub(crate) deadline: Option<Instant>,
     /// The token that it was let in with; none for open methods.
     pub(crate) token: Option<TokenWatch>,
+    /// Who hears that it goes on without a good token. There is somebody where its method is only observed.
+    pub(crate) outliving: Option<Outliving>,
+}
+
+/// Takes note, once, of a call that would have been ended for its token, and goes on because its method is only observed.
+#[derive(Debug)]
+pub(crate) struct Outliving {
+    pub(crate) verifier: Arc<Verifier>,
+    pub(crate) metrics: Arc<ProxyMetrics>,
+    pub(crate) log: Arc<RefusalLog>,
+    /// Its target, which names the method.
+    pub(crate) uri: Uri,
+    /// Where its caller is.
+    pub(crate) remote: Option<SocketAddr>,
+    /// For the line of the access log at its end.
+    pub(crate) noted: Arc<OnceLock<&'static str>>,
+}
+
+impl Outliving {
+    fn note(&self, denied: &Denied) {
+        let reason = denied.rejection.reason();
+        self.noted.get_or_init(|| reason);
+        let path = self.uri.path_and_query().map_or("", |path| path.as_str());
+        let method = MethodPath::of_http(path).ok();
+        let pattern = method.and_then(|method| self.verifier.rule(method).pattern.clone());
+        self.metrics.outlived(MethodLabel(pattern), reason);
+        self.log.tell_outlived(&Refused {
+            denied,
+            method,
+            remote: self.remote,
+            epoch: self.verifier.trust().epoch(),
+        });
+    }
 }
 
 impl Lifetime {
@@ -40,10 +80,17 @@ impl Lifetime {
 
     async fn end(self) -> Refusal {
         let refused = async {
-            match self.token {
-                Some(token) => token.refused().await,
-                None => pending().await,
+            let Some(token) = self.token else {
+                return pending().await;
+            };
+            let Outlived { denied, mode } = token.outlived().await;
+            if mode == Mode::Enforce {
+                return denied;
             }
+            if let Some(outliving) = self.outliving {
+                outliving.note(&denied);
+            }
+            pending().await
         };
         tokio::select! {
             biased;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use countersign_core::bearer;
-use countersign_core::requirements::MethodPath;
+use countersign_core::requirements::{MethodPath, Mode, Rule};
 use countersign_runtime::trace_context;
 use countersign_verifier::identity::IdentityHeaders;
 use countersign_verifier::renewal::{Renewals, Stream, StreamId};
@@ -24,7 +24,7 @@ use super::apps::{Apps, Ways};
 use super::body::{RequestBody, ResponseBody};
 use super::headers::{self, TokenForwarding};
 use super::hop;
-use super::lifetime::{Lifetime, Over};
+use super::lifetime::{Lifetime, Outliving, Over};
 use super::request::{self, Face, Form};
 use super::respond::{Refusal, code_name};
 use super::stream_tokens::PRESENT;
@@ -129,23 +129,26 @@ impl Serve for ProxyService {
         };
         let http_method = parts.method.clone();
         let target = request::target(&parts);
-        let form = match &target {
-            Ok(uri) => read(told.face, &parts, uri).map(|form| (form, uri)),
-            Err(refusal) => Err(refusal.clone()),
-        };
-        let rule = form.as_ref().ok();
-        let rule = rule.map(|(form, _)| proxy.verifier.rule(form.method));
-        let label = MethodLabel(rule.and_then(|rule| rule.pattern.clone()));
+        let form = target.as_ref().map_err(Refusal::clone);
+        let form = form.and_then(|uri| read(told.face, &parts, uri));
+        let asked = form.map(|form| Asked {
+            form,
+            rule: proxy.verifier.rule(form.method),
+        });
+        let pattern = asked.as_ref().ok();
+        let pattern = pattern.and_then(|asked| asked.rule.pattern.clone());
+        let label = MethodLabel(pattern);
         let mut call = proxy.metrics.begin(label, record);
         let answering = async {
-            match form {
-                Ok((form, _)) if told.face == Face::Grpc && form.method.as_str() == PRESENT => {
-                    let answer = proxy.present(parts, body, form.method, &peer).await?;
+            match asked {
+                Ok(asked) if told.face == Face::Grpc && asked.form.method.as_str() == PRESENT => {
+                    let answer = proxy.present(parts, body, asked.form.method, &peer).await?;
                     Ok(Answered::Here(answer))
                 }
-                Ok((form, uri)) => {
-                    let passed = proxy.judge(&parts, form, uri, &peer, &mut call).await?;
-                    let way = self.ways.lead(uri.authority(), form.method);
+                Ok(asked) => {
+                    let uri = target.as_ref().map_err(Refusal::clone)?;
+                    let passed = proxy.judge(&parts, asked, uri, &peer, &mut call).await?;
+                    let way = self.ways.lead(uri.authority(), asked.form.method);
                     let way = way.ok_or(Failure::RouteUnknown)?;
                     call.goes_to(way.0.name());
                     let answer = passed.forward(proxy, way, told.face, parts, body).await?;
@@ -183,6 +186,14 @@ fn read<'a>(face: Face, parts: &Parts, uri: &'a Uri) -> Result<Form<'a>, Refusal
     request::read_plain(parts, uri)
 }
 
+/// What is asked, by a request of the right form.
+#[derive(Clone, Copy)]
+struct Asked<'a> {
+    form: Form<'a>,
+    /// What the configuration says of its method.
+    rule: &'a Rule,
+}
+
 /// A call that was let in.
 struct Passed {
     admission: Admission,
@@ -204,7 +215,7 @@ impl Proxy {
     async fn judge(
         &self,
         parts: &Parts,
-        form: Form<'_>,
+        Asked { form, rule }: Asked<'_>,
         uri: &Uri,
         peer: &Peer,
         call: &mut ActiveCall,
@@ -250,8 +261,26 @@ impl Proxy {
             uri: uri.clone(),
             timeout: timeout.filter(|timeout| Some(*timeout) != form.timeout),
             deadline,
-            over: Lifetime { deadline, token }.over(),
+            over: Lifetime {
+                deadline,
+                outliving: (token.is_some() && rule.mode == Mode::Observe)
+                    .then(|| self.outliving(uri, peer, call)),
+                token,
+            }
+            .over(),
         })
+    }
+
+    /// Who hears of it when a call of `uri` goes on without a good token.
+    fn outliving(&self, uri: &Uri, peer: &Peer, call: &mut ActiveCall) -> Outliving {
+        Outliving {
+            verifier: Arc::clone(&self.verifier),
+            metrics: Arc::clone(&self.metrics),
+            log: Arc::clone(&self.log),
+            uri: uri.clone(),
+            remote: peer.remote,
+            noted: call.may_outlive(),
+        }
     }
 
     fn tell(&self, decision: &Decision, method: MethodPath<'_>, peer: &Peer) {

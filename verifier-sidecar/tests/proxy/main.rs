@@ -35,3 +35,4 @@ mod tokens;
 mod tracing;
 mod trusting;
 mod web;
+mod web_ends;

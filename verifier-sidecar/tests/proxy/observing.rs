@@ -1,23 +1,25 @@
 //! Methods that are only observed: everything passes, and what would have been refused is told.
 
-use countersign_proto::demo::v1::EchoRequest;
+use countersign_proto::demo::v1::{EchoRequest, ExpandRequest};
 use countersign_proto::verify::v1::verify_response::Verdict;
 use countersign_proto::verify::v1::verify_service_client::VerifyServiceClient;
 use countersign_proto::verify::v1::{ListObservedRequest, Observed, VerifyRequest};
+use countersign_verifier::test_util::{self, revoke_token};
 use tonic::Code;
 
+use crate::admin::get;
 use crate::support::raw::{call, envelope, send};
-use crate::support::{ECHO, METHODS, Setup, Sidecar, channel, claims_with, with_token};
+use crate::support::{ECHO, METHODS, Setup, Sidecar, channel, claims_with, eventually, with_token};
 
 const OBSERVED: &str = "/countersign.demo.v1.DemoService/*";
 
-async fn observing() -> Sidecar {
+async fn observing(more: &str) -> Sidecar {
     Sidecar::with(Setup {
         top: "default_scopes = [\"demo.admin\"]".to_owned(),
         more: METHODS.replace(
             "scopes = [\"demo.call\"]",
             "scopes = [\"demo.call\"]\nmode = \"observe\"",
-        ),
+        ) + more,
         ..Setup::default()
     })
     .await
@@ -50,7 +52,7 @@ fn kinds(observed: &[Observed]) -> Vec<(&str, &str, &str, u64)> {
 /// Nobody who calls without a token, or with one that is not good for it, is turned away; the service is told of nobody.
 #[tokio::test]
 async fn what_is_only_observed_passes_as_nobodys() {
-    let sidecar = observing().await;
+    let sidecar = observing("").await;
     let bare = sidecar
         .client()
         .echo(EchoRequest::default())
@@ -83,7 +85,7 @@ async fn what_is_only_observed_passes_as_nobodys() {
 /// With a certificate, the caller without a token is known by it. Spoofed headers are taken out all the same (G07).
 #[tokio::test]
 async fn who_has_no_token_is_known_by_the_certificate() {
-    let sidecar = observing().await;
+    let sidecar = observing("").await;
     let answer = sidecar.tls_client("orders").echo(EchoRequest::default()).await;
     answer.expect("it passes");
     let seen = observed(&sidecar).await;
@@ -102,7 +104,7 @@ async fn who_has_no_token_is_known_by_the_certificate() {
 /// What is enforced is refused beside it, and so is what is no call.
 #[tokio::test]
 async fn everything_else_is_enforced() {
-    let sidecar = observing().await;
+    let sidecar = observing("").await;
     for (path, code) in [
         ("/test.Admin/Do", Some(16)),
         ("/no.Such/Method", Some(16)),
@@ -118,7 +120,7 @@ async fn everything_else_is_enforced() {
 /// I-18: the API says the same, and what it would say if it were enforced.
 #[tokio::test]
 async fn the_api_says_what_would_be_refused() {
-    let sidecar = observing().await;
+    let sidecar = observing("").await;
     let mut api = VerifyServiceClient::new(channel(sidecar.addresses.verify_grpc.expect("an address")));
     for (path, passes) in [(ECHO, true), ("/test.Admin/Do", false)] {
         let request = VerifyRequest {
@@ -139,4 +141,55 @@ async fn the_api_says_what_would_be_refused() {
             }
         }
     }
+}
+
+/// A stream whose token is revoked goes on, and that it would have ended is told once: counted, and in its line of the access log.
+#[tokio::test]
+async fn a_stream_that_would_be_ended_goes_on_and_is_told_of_once() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("access.log");
+    let sidecar = observing(&format!("[access_log]\npath = {path:?}\n")).await;
+    let request = ExpandRequest {
+        message: "for ever".to_owned(),
+        count: 0,
+    };
+    let opened = sidecar
+        .client()
+        .expand(with_token(request, &sidecar.token()))
+        .await;
+    let mut answers = opened.expect("a stream").into_inner();
+    let outlived = async || {
+        let (_, metrics) = get(&sidecar, "/metrics").await;
+        let name = "countersign_observed_streams_outlived_total{";
+        let lines = metrics.lines().filter(|line| line.starts_with(name));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    for epoch in 2..=3 {
+        test_util::trust(&sidecar.trust, sidecar.issuer.state(epoch, [revoke_token("1.1")]));
+        eventually("a look at the stream", async || {
+            answers.message().await.expect("it goes on").expect("an answer");
+            !outlived().await.is_empty()
+        })
+        .await;
+    }
+    let mut last = 0;
+    eventually("a second of answers after that", async || {
+        let answer = answers.message().await.expect("it goes on").expect("an answer");
+        last = answer.index;
+        last > 120
+    })
+    .await;
+    let counted = format!(
+        r#"countersign_observed_streams_outlived_total{{method="{OBSERVED}",reason="token_revoked"}} 1"#
+    );
+    assert_eq!(outlived().await, [counted]);
+    assert!(observed(&sidecar).await.is_empty(), "it is no call to mend");
+    drop(answers);
+    sidecar.stop().await;
+    let text = std::fs::read_to_string(path).expect("a file");
+    let line: serde_json::Value = serde_json::from_str(text.trim_end()).expect("one line");
+    assert_eq!(
+        (&line["decision"], &line["would_end_for"], &line["client"]),
+        (&"allowed".into(), &"token_revoked".into(), &"orders".into())
+    );
 }

@@ -16,10 +16,10 @@ use crate::support::plain::{Caller, Reply};
 use crate::support::service::{Seen, serve_web};
 use crate::support::{ECHO, Setup, Sidecar, raw};
 
-const WEB: &str = "application/grpc-web+proto";
+pub(crate) const WEB: &str = "application/grpc-web+proto";
 
 /// A sidecar before the demo service, which here takes gRPC-Web over HTTP/1.1 and HTTP/2.
-async fn before_web() -> (Sidecar, Arc<Mutex<Vec<Seen>>>) {
+pub(crate) async fn before_web() -> (Sidecar, Arc<Mutex<Vec<Seen>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
     let address = listener.local_addr().expect("an address");
     let seen = Arc::<Mutex<Vec<Seen>>>::default();
@@ -37,13 +37,13 @@ fn message(text: &str) -> Bytes {
     })
 }
 
-fn call(target: &str, content_type: &str) -> Builder {
+pub(crate) fn call(target: &str, content_type: &str) -> Builder {
     Request::post(target)
         .header("content-type", content_type)
         .header("x-grpc-web", "1")
 }
 
-fn with_token(sidecar: &Sidecar, request: Builder) -> Builder {
+pub(crate) fn with_token(sidecar: &Sidecar, request: Builder) -> Builder {
     request.header("authorization", format!("Bearer {}", sidecar.token()))
 }
 

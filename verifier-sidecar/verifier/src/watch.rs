@@ -5,12 +5,13 @@
 //! call is not looked at again, whatever happens: a stream that has just begun may go on for that much longer. A caller who named
 //! the call may present a newer token for it, which is then looked at in the other's place ([`crate::renewal`]).
 
+use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
 use countersign_core::Rejection;
 use countersign_core::names::CertificateThumbprint;
-use countersign_core::requirements::MethodPath;
+use countersign_core::requirements::{MethodPath, Mode};
 use http::Uri;
 use tokio::time::sleep;
 
@@ -40,22 +41,48 @@ pub struct TokenWatch {
     pub renewal: Option<Renewal>,
 }
 
+/// A call has outlived what it was let in with.
+#[derive(Clone, Debug)]
+pub struct Outlived {
+    /// Why a new call would be refused.
+    pub denied: Denied,
+    /// Whether this one has to end for it. On a method that is only observed, it goes on.
+    pub mode: Mode,
+}
+
 impl TokenWatch {
-    /// Waits until the token is no longer good for the call.
-    pub async fn refused(mut self) -> Denied {
+    /// Waits until the call has to end because its token is no longer good for it. On a method that is only observed, that never comes.
+    pub async fn refused(self) -> Denied {
+        let Outlived { denied, mode } = self.outlived().await;
+        match mode {
+            Mode::Enforce => denied,
+            Mode::Observe => pending().await,
+        }
+    }
+
+    /// Waits until the token is no longer good for the call, whether or not it has to end for that.
+    pub async fn outlived(mut self) -> Outlived {
         self.go_on_for(SHORT_CALL).await;
         let mut epochs = self.verifier.trust().changed();
         loop {
             if let Err(denied) = self.judge_again() {
-                return denied;
+                return self.with(denied);
             }
             tokio::select! {
                 () = self.go_on_for(UNSEEN) => {}
                 changed = epochs.changed() => if changed.is_err() {
                     // The store is gone, and with it whatever could still be known.
-                    return Rejection::TrustCold.into();
+                    return self.with(Rejection::TrustCold.into());
                 }
             }
+        }
+    }
+
+    fn with(&self, denied: Denied) -> Outlived {
+        let mode = self.method().map(|method| self.verifier.rule(method).mode);
+        Outlived {
+            denied,
+            mode: mode.unwrap_or(Mode::Enforce),
         }
     }
 
