@@ -8,9 +8,10 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use countersign_core::binding::PeerCertificate;
 use countersign_core::client::Client;
 use countersign_core::issuing::IssueError;
-use countersign_core::names::{CertificateThumbprint, ClientId};
+use countersign_core::names::ClientId;
 use countersign_core::revocation::RevocationList;
 use countersign_core::spiffe::TrustDomain;
 use countersign_crypto::SecretHasher;
@@ -74,8 +75,8 @@ const fn invalid_request(why: &'static str) -> Refused {
 pub struct Authenticated {
     /// The client.
     pub client: Arc<Client>,
-    /// The certificate that it proved it with; its tokens are bound to it.
-    pub certificate: Option<CertificateThumbprint>,
+    /// The certificate that it proved it with; its tokens are bound to it, or to the SPIFFE ID in it.
+    pub certificate: Option<PeerCertificate>,
 }
 
 /// Reads what is shown in the `authorization` fields of the metadata, and in the request's own fields (empty: not given).
@@ -249,7 +250,7 @@ fn by_certificate(
     usable(client)?;
     Ok(Authenticated {
         client: Arc::clone(client),
-        certificate: Some(identity.thumbprint),
+        certificate: Some(identity.certificate()),
     })
 }
 

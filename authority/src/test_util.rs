@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, Once};
 use std::time::Duration;
 
 use countersign_core::Timestamp;
+use countersign_core::binding::TokenBinding;
 use countersign_core::client::{Grant, Registration};
 use countersign_core::feed::Held;
 use countersign_core::fleet::{Introduction, VerifierKey, assumed_budgets};
@@ -249,6 +250,7 @@ pub(crate) fn registration(path: Option<&str>) -> Registration {
         }],
         spiffe_ids: path.into_iter().map(spiffe_id).collect(),
         thumbprints: Vec::new(),
+        binding: TokenBinding::default(),
     }
 }
 

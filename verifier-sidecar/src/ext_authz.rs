@@ -163,10 +163,11 @@ impl Checks {
         };
         let fields = asked.headers().get_all(AUTHORIZATION);
         let peer = self.peer(asked);
+        let certificate = peer.as_ref().map(PeerIdentity::certificate);
         let question = Question {
             token: bearer::from_authorization(fields.iter().map(HeaderValue::as_bytes)),
             method: Some(method),
-            peer_certificate: peer.as_ref().map(|peer| peer.thumbprint),
+            peer_certificate: certificate.as_ref(),
         };
         let decision = self.decide(&question, patience).await;
         let refused = |denied| Refused {

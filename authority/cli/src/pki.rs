@@ -11,9 +11,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use countersign_core::Timestamp;
+use countersign_core::binding::PeerCertificate;
 use countersign_core::ports::{Entropy as _, EntropyFailed};
 use countersign_core::spiffe::SpiffeId;
 use countersign_crypto::AwsLc;
+use countersign_mtls::PeerIdentity;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, SanType, SerialNumber,
@@ -277,16 +279,31 @@ fn parsed<T>(pem: &[u8], read: impl FnOnce(&X509Certificate<'_>) -> T) -> Option
 /// When the file cannot be read or holds no certificate.
 pub fn thumbprint(path: &Path) -> Result<countersign_core::names::CertificateThumbprint, Failure> {
     use countersign_core::ports::Sha256 as _;
-    let content = files::read(path)?;
-    let pem = x509_parser::pem::parse_x509_pem(&content)
-        .ok()
-        .map(|(_, pem)| pem.contents);
-    let der = pem
-        .filter(|der| X509Certificate::from_der(der).is_ok())
-        .ok_or_else(|| unreadable(path))?;
+    let der = first_certificate(path)?;
     Ok(countersign_core::names::CertificateThumbprint::new(
         AwsLc.sha256(&[&der]),
     ))
+}
+
+/// The first certificate in a PEM file, as a verifier sees it that it is shown to.
+///
+/// # Errors
+/// When the file cannot be read, holds no certificate, or one that no verifier takes.
+pub fn certificate(path: &Path) -> Result<PeerCertificate, Failure> {
+    let identity = PeerIdentity::from_der(&first_certificate(path)?).map_err(|refused| {
+        let doing = format!("the certificate in `{}` identifies nobody", path.display());
+        Failure::because(&doing, &refused)
+    })?;
+    Ok(identity.certificate())
+}
+
+fn first_certificate(path: &Path) -> Result<Vec<u8>, Failure> {
+    let content = files::read(path)?;
+    x509_parser::pem::parse_x509_pem(&content)
+        .ok()
+        .map(|(_, pem)| pem.contents)
+        .filter(|der| X509Certificate::from_der(der).is_ok())
+        .ok_or_else(|| unreadable(path))
 }
 
 fn text(path: &Path) -> Result<String, Failure> {

@@ -2,6 +2,7 @@
 
 use countersign_core::Timestamp;
 use countersign_core::client::SecretRecord;
+use countersign_core::names::CertificateThumbprint;
 use countersign_core::revocation::{Revocation, RevokedSubject};
 use countersign_crypto::Envelope;
 

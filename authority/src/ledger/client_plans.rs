@@ -1,6 +1,7 @@
 //! What becomes of clients.
 
 use countersign_core::Timestamp;
+use countersign_core::binding::TokenBinding;
 use countersign_core::client::{Client, MAX_SECRETS, Registration, SecretRecord};
 use countersign_core::names::ClientId;
 use countersign_core::ports::Entropy as _;
@@ -151,6 +152,7 @@ impl Ledger {
                     grants: Vec::new(),
                     spiffe_ids: Vec::new(),
                     thumbprints: Vec::new(),
+                    binding: TokenBinding::default(),
                 },
                 secrets: Vec::new(),
                 disabled: true,

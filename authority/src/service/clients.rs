@@ -55,8 +55,9 @@ impl Clients {
         grants: &[v1::Grant],
         spiffe_ids: &[String],
         thumbprints: &[String],
+        token_binding: i32,
     ) -> Result<Registration, Status> {
-        let registration = read_registration(description, grants, spiffe_ids, thumbprints)?;
+        let registration = read_registration(description, grants, spiffe_ids, thumbprints, token_binding)?;
         let ours = &self.desk.ledger.policy().trust_domain;
         if registration.spiffe_ids.iter().any(|id| id.trust_domain() != ours) {
             return Err(status::invalid(
@@ -81,6 +82,7 @@ impl Clients {
             &request.grants,
             &request.spiffe_ids,
             &request.certificate_thumbprints,
+            request.token_binding,
         )?;
         let created = self
             .desk
@@ -142,6 +144,7 @@ impl Clients {
             &request.grants,
             &request.spiffe_ids,
             &request.certificate_thumbprints,
+            request.token_binding,
         )?;
         let updated = self
             .desk

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use countersign_core::Timestamp;
-use countersign_core::claims::Claims;
+use countersign_core::claims::{Claims, Confirmation};
 use countersign_core::client::Client;
 use countersign_core::issuing::{self, Granted, IssueError, IssuingPolicy};
 use countersign_core::names::{TokenId, TokenSerial};
@@ -181,7 +181,8 @@ impl Inner {
                 allowed.map_err(|wait| NotIssued::wait(wait, "client_rate"))?;
             }
             let granted = issuing::grant(client, &wanted, &self.policy)?;
-            let claims = self.draft(&authenticated, &granted, now);
+            let confirmation = issuing::confirmation(client, authenticated.certificate.as_ref())?;
+            let claims = self.draft(client, &granted, confirmation, now);
             let books = self.ledger.settled(&claims).await;
             if books.recovery.is_some() {
                 return Err(IssueError::RecoveryRequired.into());
@@ -230,15 +231,15 @@ impl Inner {
         })
     }
 
-    fn draft(&self, authenticated: &Authenticated, granted: &Granted, now: Timestamp) -> Claims {
-        issuing::draft(
-            &authenticated.client,
-            granted,
-            authenticated.certificate,
-            self.ids.next(),
-            &self.policy,
-            now,
-        )
+    fn draft(
+        &self,
+        client: &Client,
+        granted: &Granted,
+        confirmation: Confirmation,
+        now: Timestamp,
+    ) -> Claims {
+        let token_id = self.ids.next();
+        issuing::draft(client, granted, confirmation, token_id, &self.policy, now)
     }
 
     async fn until_next_second(&self) {

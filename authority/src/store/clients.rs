@@ -4,6 +4,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use countersign_core::Timestamp;
+use countersign_core::binding::TokenBinding;
 use countersign_core::client::{Client, Grant, Registration, SecretRecord};
 use countersign_core::names::{Audience, CertificateThumbprint, ClientId, Scope};
 use countersign_core::ports::Sha256;
@@ -29,6 +30,9 @@ struct StoredClient {
     grants: Vec<StoredGrant>,
     spiffe_ids: Vec<String>,
     thumbprints: Vec<String>,
+    /// Left out in records of clients whose tokens are bound to the certificate, as in all that were written before there was it.
+    #[serde(default, skip_serializing_if = "StoredBinding::is_usual")]
+    binding: StoredBinding,
     secrets: Vec<StoredSecret>,
     disabled: bool,
     deleted: bool,
@@ -38,6 +42,21 @@ struct StoredClient {
 
 impl Stored for StoredClient {
     const FORMAT: u32 = 1;
+}
+
+#[derive(Clone, Copy, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum StoredBinding {
+    #[default]
+    Certificate,
+    SpiffeId,
+}
+
+impl StoredBinding {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+    const fn is_usual(&self) -> bool {
+        matches!(self, Self::Certificate)
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -82,6 +101,10 @@ fn stored(client: &Client) -> StoredClient {
         grants: registration.grants.iter().map(write_grant).collect(),
         spiffe_ids: texts(&registration.spiffe_ids, SpiffeId::as_str),
         thumbprints: registration.thumbprints.iter().map(ToString::to_string).collect(),
+        binding: match registration.binding {
+            TokenBinding::Certificate => StoredBinding::Certificate,
+            TokenBinding::SpiffeId => StoredBinding::SpiffeId,
+        },
         secrets: client.secrets.iter().map(write_secret).collect(),
         disabled: client.disabled,
         deleted: client.deleted,
@@ -112,6 +135,10 @@ fn read_stored(stored: StoredClient) -> Option<Client> {
         thumbprints: all(&stored.thumbprints, |text| {
             CertificateThumbprint::parse(text).ok()
         })?,
+        binding: match stored.binding {
+            StoredBinding::Certificate => TokenBinding::Certificate,
+            StoredBinding::SpiffeId => TokenBinding::SpiffeId,
+        },
     };
     Some(Client {
         client_id: ClientId::parse(&stored.client_id).ok()?,
@@ -163,4 +190,43 @@ fn texts<T>(values: &[T], text: fn(&T) -> &str) -> Vec<String> {
 
 fn all<T, U>(values: &[T], read: impl Fn(&T) -> Option<U>) -> Option<Vec<U>> {
     values.iter().map(read).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use countersign_crypto::AwsLc;
+
+    use super::*;
+    use crate::test_util::{client_id, registration};
+
+    fn client(binding: TokenBinding) -> Client {
+        Client {
+            client_id: client_id("orders"),
+            registration: Registration {
+                binding,
+                ..registration(Some("orders"))
+            },
+            secrets: Vec::new(),
+            disabled: false,
+            deleted: false,
+            version: 1,
+            created_at: Timestamp::from_seconds(1),
+        }
+    }
+
+    /// Whoever has records from before there was a choice finds them as they were, digests and all.
+    #[test]
+    fn only_what_is_not_the_usual_binding_is_written_down() {
+        for (binding, written) in [(TokenBinding::Certificate, false), (TokenBinding::SpiffeId, true)] {
+            let client = client(binding);
+            let text = serde_json::to_string(&stored(&client)).expect("written");
+            assert_eq!(text.contains(r#""binding":"spiffe_id""#), written, "{text}");
+            assert_eq!(text.contains("binding"), written, "{text}");
+            let read = serde_json::from_str(&text).expect("read");
+            assert_eq!(read_stored(read), Some(client));
+        }
+        let [usual, other] = [TokenBinding::Certificate, TokenBinding::SpiffeId]
+            .map(|binding| digest(&client(binding), &AwsLc).expect("a digest"));
+        assert_ne!(usual, other, "the head counts it");
+    }
 }

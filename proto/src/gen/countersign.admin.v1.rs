@@ -100,6 +100,9 @@ pub struct Client {
     /// When it was registered.
     #[prost(message, optional, tag = "9")]
     pub created_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// What its tokens are bound to. Always one of the two.
+    #[prost(enumeration = "TokenBinding", tag = "10")]
+    pub token_binding: i32,
 }
 /// One audience and the scopes that may be asked for with it.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -147,6 +150,9 @@ pub struct CreateClientRequest {
     /// True to make a first secret.
     #[prost(bool, tag = "6")]
     pub with_secret: bool,
+    /// What its tokens are bound to.
+    #[prost(enumeration = "TokenBinding", tag = "7")]
+    pub token_binding: i32,
 }
 /// Response of CreateClient.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -215,6 +221,9 @@ pub struct UpdateClientRequest {
     pub certificate_thumbprints: ::prost::alloc::vec::Vec<
         ::prost::alloc::string::String,
     >,
+    /// What its tokens are bound to. Left out: the certificate, whatever it was before.
+    #[prost(enumeration = "TokenBinding", tag = "7")]
+    pub token_binding: i32,
 }
 /// Response of UpdateClient.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -297,6 +306,40 @@ pub struct RetireSecretRequest {
 /// Response of RetireSecret.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RetireSecretResponse {}
+/// What the tokens of a client are bound to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum TokenBinding {
+    /// As TOKEN_BINDING_CERTIFICATE.
+    Unspecified = 0,
+    /// The certificate that the client authenticates with (RFC 8705). Tokens got with a secret are not bound.
+    Certificate = 1,
+    /// The SPIFFE ID in that certificate, so that tokens outlive its renewal. One of `spiffe_ids`: whoever authenticates with a
+    /// certificate without it, or with a secret, gets no token (`SPIFFE_ID_REQUIRED`).
+    SpiffeId = 2,
+}
+impl TokenBinding {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "TOKEN_BINDING_UNSPECIFIED",
+            Self::Certificate => "TOKEN_BINDING_CERTIFICATE",
+            Self::SpiffeId => "TOKEN_BINDING_SPIFFE_ID",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "TOKEN_BINDING_UNSPECIFIED" => Some(Self::Unspecified),
+            "TOKEN_BINDING_CERTIFICATE" => Some(Self::Certificate),
+            "TOKEN_BINDING_SPIFFE_ID" => Some(Self::SpiffeId),
+            _ => None,
+        }
+    }
+}
 /// Generated client implementations.
 pub mod client_service_client {
     #![allow(
@@ -465,7 +508,7 @@ pub mod client_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
-        /// Replaces description, grants and certificate identities. ABORTED (`VERSION_MOVED`) when `version` is not current,
+        /// Replaces description, grants, certificate identities and what tokens are bound to. ABORTED (`VERSION_MOVED`) when `version` is not current,
         /// ALREADY_EXISTS (`IDENTITY_TAKEN`) when a SPIFFE ID or certificate is another's or an operator's.
         pub async fn update_client(
             &mut self,
@@ -672,7 +715,7 @@ pub mod client_service_server {
             tonic::Response<super::ListClientsResponse>,
             tonic::Status,
         >;
-        /// Replaces description, grants and certificate identities. ABORTED (`VERSION_MOVED`) when `version` is not current,
+        /// Replaces description, grants, certificate identities and what tokens are bound to. ABORTED (`VERSION_MOVED`) when `version` is not current,
         /// ALREADY_EXISTS (`IDENTITY_TAKEN`) when a SPIFFE ID or certificate is another's or an operator's.
         async fn update_client(
             &self,

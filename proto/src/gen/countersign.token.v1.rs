@@ -127,11 +127,12 @@ pub mod token_service_client {
         /// The caller authenticates in exactly one way: by the certificate of the connection (its SPIFFE ID or its
         /// thumbprint is registered for a client), by HTTP Basic in the `authorization` metadata (RFC 6749, section 2.3.1),
         /// or by `client_id` and `client_secret` in the message. A token issued to a client that authenticated by
-        /// certificate is bound to that certificate (RFC 8705, section 3).
+        /// certificate is bound to that certificate (RFC 8705, section 3), or to the SPIFFE ID in it when the client is
+        /// registered so.
         ///
         /// Refusals carry one `google.rpc.ErrorInfo` of the domain `countersign`:
         /// `UNSUPPORTED_GRANT_TYPE`, `INVALID_REQUEST`, `INVALID_SCOPE`, `INVALID_TARGET` (INVALID_ARGUMENT),
-        /// `INVALID_CLIENT` (UNAUTHENTICATED), `RATE_LIMITED` (RESOURCE_EXHAUSTED, with `google.rpc.RetryInfo`),
+        /// `INVALID_CLIENT`, `SPIFFE_ID_REQUIRED` (UNAUTHENTICATED), `RATE_LIMITED` (RESOURCE_EXHAUSTED, with `google.rpc.RetryInfo`),
         /// `NO_ACTIVE_KEY`, `CLOCK_BEHIND`, `SIGNING_FAILED` (UNAVAILABLE, with `google.rpc.RetryInfo`).
         pub async fn issue_token(
             &mut self,
@@ -179,11 +180,12 @@ pub mod token_service_server {
         /// The caller authenticates in exactly one way: by the certificate of the connection (its SPIFFE ID or its
         /// thumbprint is registered for a client), by HTTP Basic in the `authorization` metadata (RFC 6749, section 2.3.1),
         /// or by `client_id` and `client_secret` in the message. A token issued to a client that authenticated by
-        /// certificate is bound to that certificate (RFC 8705, section 3).
+        /// certificate is bound to that certificate (RFC 8705, section 3), or to the SPIFFE ID in it when the client is
+        /// registered so.
         ///
         /// Refusals carry one `google.rpc.ErrorInfo` of the domain `countersign`:
         /// `UNSUPPORTED_GRANT_TYPE`, `INVALID_REQUEST`, `INVALID_SCOPE`, `INVALID_TARGET` (INVALID_ARGUMENT),
-        /// `INVALID_CLIENT` (UNAUTHENTICATED), `RATE_LIMITED` (RESOURCE_EXHAUSTED, with `google.rpc.RetryInfo`),
+        /// `INVALID_CLIENT`, `SPIFFE_ID_REQUIRED` (UNAUTHENTICATED), `RATE_LIMITED` (RESOURCE_EXHAUSTED, with `google.rpc.RetryInfo`),
         /// `NO_ACTIVE_KEY`, `CLOCK_BEHIND`, `SIGNING_FAILED` (UNAVAILABLE, with `google.rpc.RetryInfo`).
         async fn issue_token(
             &self,

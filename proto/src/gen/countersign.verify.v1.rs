@@ -14,6 +14,10 @@ pub struct VerifyRequest {
     /// SHA-256 of the DER of the caller's certificate, when the connection had one. Bound tokens need it.
     #[prost(bytes = "vec", tag = "4")]
     pub peer_certificate_sha256: ::prost::alloc::vec::Vec<u8>,
+    /// The SPIFFE ID in that certificate (its URI SAN), when it has one. Tokens that are bound to a SPIFFE ID need it. Not without
+    /// `peer_certificate_sha256`, by which a revoked certificate is known.
+    #[prost(string, tag = "5")]
+    pub peer_spiffe_id: ::prost::alloc::string::String,
 }
 /// The decision.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -132,7 +136,7 @@ pub struct Allowed {
     /// True when the method is open: no token was asked for, and the fields above are empty.
     #[prost(bool, tag = "8")]
     pub open_method: bool,
-    /// True when the token is bound to the caller's certificate.
+    /// True when the token is bound to the caller's certificate, or to the SPIFFE ID in it.
     #[prost(bool, tag = "9")]
     pub bound: bool,
 }

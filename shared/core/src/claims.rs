@@ -7,10 +7,11 @@ use std::fmt;
 use serde::ser::{Serialize, SerializeMap as _, Serializer};
 use serde_json::value::RawValue;
 
+use crate::binding::PeerCertificate;
 use crate::json::{self, Members};
 use crate::names::{CertificateThumbprint, ClientId, Scope, TokenId};
 use crate::rejection::{Claim, Rejection};
-use crate::spiffe::TrustDomain;
+use crate::spiffe::{SpiffeId, TrustDomain};
 use crate::time::Timestamp;
 
 /// The most audiences that one token may name.
@@ -47,14 +48,35 @@ impl Subject {
 }
 
 /// What the holder of a token must prove to own (`cnf`, RFC 7800).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Confirmation {
     /// Nothing: a bearer token.
     Unbound,
     /// This certificate's key (RFC 8705, section 3.1).
     Certificate(CertificateThumbprint),
+    /// The key of any certificate with this SPIFFE ID.
+    SpiffeId(SpiffeId),
     /// Something that is not understood here. Nobody can prove it.
     Unsupported,
+}
+
+/// The member of `cnf` that names a certificate (RFC 8705, section 3.1).
+const CERTIFICATE: &str = "x5t#S256";
+
+/// The member of `cnf` that names a SPIFFE ID. It is registered nowhere: a private name (RFC 7800, section 3.1).
+const SPIFFE_ID: &str = "spiffe_id";
+
+impl Confirmation {
+    /// Whether it is proven by a connection with `certificate`, or by one without.
+    #[must_use]
+    pub fn is_proven_by(&self, certificate: Option<&PeerCertificate>) -> bool {
+        match (self, certificate) {
+            (Self::Unbound, _) => true,
+            (Self::Certificate(bound), Some(shown)) => shown.thumbprint == *bound,
+            (Self::SpiffeId(bound), Some(shown)) => shown.spiffe_id.as_ref() == Some(bound),
+            (Self::Certificate(_) | Self::SpiffeId(_), None) | (Self::Unsupported, _) => false,
+        }
+    }
 }
 
 /// The claims of one access token. Their form is checked; whether they are acceptable is not.
@@ -154,9 +176,16 @@ impl Serialize for Claims {
             let roles: Vec<&str> = self.roles.iter().map(Scope::as_str).collect();
             payload.serialize_entry(Claim::Roles.name(), &roles)?;
         }
-        if let Confirmation::Certificate(thumbprint) = &self.confirmation {
-            let thumbprint = BTreeMap::from([("x5t#S256", Text(thumbprint))]);
-            payload.serialize_entry(Claim::Cnf.name(), &thumbprint)?;
+        match &self.confirmation {
+            Confirmation::Unbound | Confirmation::Unsupported => {}
+            Confirmation::Certificate(thumbprint) => {
+                let member = BTreeMap::from([(CERTIFICATE, Text(thumbprint))]);
+                payload.serialize_entry(Claim::Cnf.name(), &member)?;
+            }
+            Confirmation::SpiffeId(id) => {
+                let member = BTreeMap::from([(SPIFFE_ID, id.as_str())]);
+                payload.serialize_entry(Claim::Cnf.name(), &member)?;
+            }
         }
         payload.end()
     }
@@ -259,9 +288,13 @@ fn confirmation(value: &RawValue) -> Option<Confirmation> {
     let members = Members::read(value.get().as_bytes()).ok()?;
     let mut names = members.iter();
     match (names.next(), names.next()) {
-        (Some(("x5t#S256", value)), None) => {
+        (Some((CERTIFICATE, value)), None) => {
             let thumbprint = CertificateThumbprint::parse(&json::string(value)?).ok()?;
             Some(Confirmation::Certificate(thumbprint))
+        }
+        (Some((SPIFFE_ID, value)), None) => {
+            let id = SpiffeId::parse(&json::string(value)?).ok()?;
+            Some(Confirmation::SpiffeId(id))
         }
         _ => Some(Confirmation::Unsupported),
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use crate::binding::TokenBinding;
 use crate::names::{Audience, CertificateThumbprint, ClientId, InvalidName, Scope};
 use crate::spiffe::{SpiffeId, SpiffeIdError};
 use crate::text::is_shown;
@@ -38,6 +39,8 @@ pub struct Registration {
     pub spiffe_ids: Vec<SpiffeId>,
     /// Certificates that authenticate it.
     pub thumbprints: Vec<CertificateThumbprint>,
+    /// What its tokens are bound to.
+    pub binding: TokenBinding,
 }
 
 /// A client's secret, without its value: a keyed hash.
@@ -93,6 +96,9 @@ pub enum InvalidRegistration {
     /// Nothing is granted.
     #[error("`grants` is empty: name at least one audience")]
     NoGrant,
+    /// Tokens are to be bound to a SPIFFE ID, and there is none that they could be bound to.
+    #[error("`token_binding` is to a SPIFFE ID, and `spiffe_ids` names none")]
+    NoSpiffeId,
     /// A default scope is not among the scopes.
     #[error("a default scope is not among the scopes of its grant")]
     DefaultScope,
@@ -116,6 +122,9 @@ impl Registration {
         distinct("grants", self.grants.iter().map(|grant| &grant.audience))?;
         distinct("spiffe_ids", self.spiffe_ids.iter())?;
         distinct("certificate_thumbprints", self.thumbprints.iter())?;
+        if self.binding == TokenBinding::SpiffeId && self.spiffe_ids.is_empty() {
+            return Err(InvalidRegistration::NoSpiffeId);
+        }
         for grant in &self.grants {
             distinct("scopes", grant.scopes.iter())?;
             distinct("default_scopes", grant.default_scopes.iter())?;

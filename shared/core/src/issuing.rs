@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use crate::binding::{PeerCertificate, TokenBinding};
 use crate::claims::{Claims, Confirmation, Subject};
 use crate::client::{Client, Grant};
 use crate::jose::{access_token_header, encode_segment};
-use crate::names::{Audience, CertificateThumbprint, Issuer, KeyId, Scope, TokenId};
+use crate::names::{Audience, Issuer, KeyId, Scope, TokenId};
 use crate::ports::{Signer, SigningFailed};
 use crate::spiffe::TrustDomain;
 use crate::time::Timestamp;
@@ -44,6 +45,9 @@ pub enum IssueError {
     /// The caller is no client, or did not prove to be the one it says. Nothing more is told.
     #[error("client authentication failed")]
     InvalidClient,
+    /// The client's tokens are bound to its SPIFFE ID, and it did not authenticate with a certificate that has it.
+    #[error("the client has to authenticate with a certificate that has its SPIFFE ID")]
+    SpiffeIdRequired,
     /// Too many requests.
     #[error("too many requests")]
     RateLimited,
@@ -63,12 +67,13 @@ pub enum IssueError {
 
 impl IssueError {
     /// Every error.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::UnsupportedGrantType,
         Self::InvalidRequest,
         Self::InvalidTarget,
         Self::InvalidScope,
         Self::InvalidClient,
+        Self::SpiffeIdRequired,
         Self::RateLimited,
         Self::NoActiveKey,
         Self::RecoveryRequired,
@@ -85,6 +90,7 @@ impl IssueError {
             Self::InvalidTarget => "invalid_target",
             Self::InvalidScope => "invalid_scope",
             Self::InvalidClient => "invalid_client",
+            Self::SpiffeIdRequired => "spiffe_id_required",
             Self::RateLimited => "rate_limited",
             Self::NoActiveKey => "no_active_key",
             Self::RecoveryRequired => "recovery_required",
@@ -167,12 +173,32 @@ fn lifetime(wanted: Option<i64>, policy: &IssuingPolicy) -> Result<Duration, Iss
     }
 }
 
-/// The claims of a token for `client`. With `certificate`, the token is bound to it.
+/// What a token for `client` is bound to, when it authenticated with `certificate`, or without one.
+///
+/// # Errors
+/// [`IssueError::SpiffeIdRequired`].
+pub fn confirmation(
+    client: &Client,
+    certificate: Option<&PeerCertificate>,
+) -> Result<Confirmation, IssueError> {
+    match (client.registration.binding, certificate) {
+        (TokenBinding::Certificate, None) => Ok(Confirmation::Unbound),
+        (TokenBinding::Certificate, Some(shown)) => Ok(Confirmation::Certificate(shown.thumbprint)),
+        (TokenBinding::SpiffeId, shown) => shown
+            .and_then(|shown| shown.spiffe_id.as_ref())
+            // The certificate may be registered by its thumbprint, and say of its holder what nobody registered.
+            .filter(|id| client.registration.spiffe_ids.contains(id))
+            .map(|id| Confirmation::SpiffeId(id.clone()))
+            .ok_or(IssueError::SpiffeIdRequired),
+    }
+}
+
+/// The claims of a token for `client`, bound as `confirmation` says.
 #[must_use]
 pub fn draft(
     client: &Client,
     granted: &Granted,
-    certificate: Option<CertificateThumbprint>,
+    confirmation: Confirmation,
     token_id: TokenId,
     policy: &IssuingPolicy,
     now: Timestamp,
@@ -191,7 +217,7 @@ pub fn draft(
         token_id,
         scopes: granted.scopes.clone(),
         roles: Vec::new(),
-        confirmation: certificate.map_or(Confirmation::Unbound, Confirmation::Certificate),
+        confirmation,
     }
 }
 

@@ -8,6 +8,7 @@
 //! [`Rejection`] with a stable [`Rejection::reason`].
 
 pub mod bearer;
+pub mod binding;
 pub mod claims;
 pub mod client;
 pub mod drill;

@@ -112,6 +112,8 @@ pub enum Bug {
     LifetimeNotHeeded,
     /// What a trust file confirms takes the place of what the authority told the verifier.
     FileMakesOlder,
+    /// A revoked certificate still proves its SPIFFE ID.
+    RevokedCertificateProves,
     /// The register does not hear of trust files.
     ExportNotWritten,
     /// After a start of the authority nobody is taken to have a trust file.
@@ -122,7 +124,7 @@ pub enum Bug {
 
 impl Bug {
     /// Every one.
-    pub const ALL: [Self; 56] = [
+    pub const ALL: [Self; 57] = [
         Self::GateSkipped,
         Self::GateOnAcknowledged,
         Self::AcknowledgedBeforeSaving,
@@ -176,6 +178,7 @@ impl Bug {
         Self::PublisherReplacedAtOnce,
         Self::LifetimeNotHeeded,
         Self::FileMakesOlder,
+        Self::RevokedCertificateProves,
         Self::ExportNotWritten,
         Self::ExportsForgotten,
         Self::FileMadeFirst,

@@ -1,7 +1,7 @@
 //! The decision about a token, as one function of everything that it depends on.
 //!
 //! The order is fixed, and the first refusal wins: form and size, header, freshness of the trust, key by `kid`, signature,
-//! claims, then `iss`, `aud` and time, revocation, the binding to the peer's certificate, scopes. The payload is not read
+//! claims, then `iss`, `aud` and time, revocation, the binding to who presents it, scopes. The payload is not read
 //! before its signature is verified.
 //!
 //! It falls into two halves. [`authenticate`] answers "did this key sign these bytes, and what do they say"; a `kid` is the
@@ -12,13 +12,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::bearer::MAX_TOKEN_LENGTH;
+use crate::binding::PeerCertificate;
 use crate::claims::{Claims, Confirmation};
 use crate::jose::CompactJws;
 use crate::key_set::{KeySet, KeyTimes};
-use crate::names::{Audience, CertificateThumbprint, Issuer, KeyId};
+use crate::names::{Audience, Issuer, KeyId};
 use crate::planted::{Bug, planted};
 use crate::rejection::{Claim, Rejection};
 use crate::requirements::Requirements;
+use crate::revocation::RevocationList;
 use crate::spiffe::TrustDomain;
 use crate::staleness::StalenessBudget;
 use crate::time::Timestamp;
@@ -66,7 +68,7 @@ impl<'a> TrustView<'a> {
 #[derive(Clone, Copy, Debug)]
 pub struct Presentation<'a> {
     /// The certificate of the connection, when there is one.
-    pub peer_certificate: Option<CertificateThumbprint>,
+    pub peer_certificate: Option<&'a PeerCertificate>,
     /// What the method asks for.
     pub requirements: &'a Requirements,
 }
@@ -218,7 +220,7 @@ pub fn judge(
     check_audience(claims, expected)?;
     check_time(claims, expected, now)?;
     trust.revocations().check(claims)?;
-    check_binding(claims, presented)?;
+    check_binding(claims, presented, trust.revocations())?;
     check_scopes(claims, presented.requirements)?;
     Ok(VerifiedToken(token))
 }
@@ -311,13 +313,32 @@ pub fn check_time(claims: &Claims, expected: &Expectations, now: Timestamp) -> R
 /// Whether whoever presents the token holds what it is bound to: one step of [`judge`].
 ///
 /// # Errors
-/// [`Rejection::CnfMissing`], [`Rejection::CnfMismatch`].
-pub fn check_binding(claims: &Claims, presented: &Presentation<'_>) -> Result<(), Rejection> {
-    match claims.confirmation {
-        Confirmation::Unbound if presented.requirements.bound => Err(Rejection::CnfMissing),
-        Confirmation::Unbound => Ok(()),
-        Confirmation::Certificate(bound) if presented.peer_certificate == Some(bound) => Ok(()),
-        Confirmation::Certificate(_) | Confirmation::Unsupported => Err(Rejection::CnfMismatch),
+/// [`Rejection::CnfMissing`], [`Rejection::CnfMismatch`]; [`Rejection::TokenRevoked`] for a token that is bound to a SPIFFE ID,
+/// over a certificate that is revoked.
+pub fn check_binding(
+    claims: &Claims,
+    presented: &Presentation<'_>,
+    revocations: &RevocationList,
+) -> Result<(), Rejection> {
+    let confirmation = &claims.confirmation;
+    if *confirmation == Confirmation::Unbound && presented.requirements.bound {
+        return Err(Rejection::CnfMissing);
+    }
+    if !confirmation.is_proven_by(presented.peer_certificate) {
+        return Err(Rejection::CnfMismatch);
+    }
+    // Whenever the token was issued: one that the workload got since with its next certificate is not for who has stolen this.
+    let is_revoked = |shown: &PeerCertificate| {
+        revocations.holds_certificate(&shown.thumbprint) && !planted(Bug::RevokedCertificateProves)
+    };
+    match confirmation {
+        Confirmation::SpiffeId(_) if presented.peer_certificate.is_some_and(is_revoked) => {
+            Err(Rejection::TokenRevoked)
+        }
+        Confirmation::SpiffeId(_)
+        | Confirmation::Certificate(_)
+        | Confirmation::Unbound
+        | Confirmation::Unsupported => Ok(()),
     }
 }
 

@@ -10,7 +10,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use countersign_core::names::CertificateThumbprint;
+use countersign_core::binding::PeerCertificate;
 use countersign_core::ports::Clock;
 use countersign_core::spiffe::SpiffeId;
 use http::Uri;
@@ -108,8 +108,8 @@ impl ClientTls {
 
     /// Our certificate, which connections that begin now show.
     #[must_use]
-    pub fn certificate(&self) -> CertificateThumbprint {
-        self.watched.thumbprint()
+    pub fn certificate(&self) -> PeerCertificate {
+        self.watched.certificate()
     }
 
     /// How the files are doing.

@@ -6,6 +6,7 @@
 //! (X509-SVID specification, sections 2 to 4). The common name means nothing.
 
 use countersign_core::Timestamp;
+use countersign_core::binding::PeerCertificate;
 use countersign_core::names::CertificateThumbprint;
 use countersign_core::spiffe::{SpiffeId, SpiffeIdError};
 use x509_parser::certificate::X509Certificate;
@@ -62,6 +63,15 @@ impl PeerIdentity {
             thumbprint: thumbprint(der),
             not_after: not_after(&certificate),
         })
+    }
+
+    /// What tokens can be bound to of it.
+    #[must_use]
+    pub fn certificate(&self) -> PeerCertificate {
+        PeerCertificate {
+            thumbprint: self.thumbprint,
+            spiffe_id: self.spiffe_id.clone(),
+        }
     }
 
     /// Whether the certificate's validity has ended.

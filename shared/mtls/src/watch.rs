@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use countersign_core::Timestamp;
-use countersign_core::names::CertificateThumbprint;
+use countersign_core::binding::PeerCertificate;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
@@ -52,7 +52,7 @@ pub(crate) struct Watched<C> {
     failures: AtomicU64,
     failing: AtomicBool,
     not_after: AtomicU64,
-    thumbprint: ArcSwap<CertificateThumbprint>,
+    certificate: ArcSwap<PeerCertificate>,
 }
 
 #[derive(PartialEq, Eq)]
@@ -71,7 +71,7 @@ impl<C: Send + Sync + 'static> Watched<C> {
         let contents = Contents::read(files, with_roots)?;
         let material = contents.parse(files)?;
         let not_after = material.identity.not_after.as_seconds();
-        let thumbprint = material.identity.thumbprint;
+        let certificate = material.identity.certificate();
         Ok(Self {
             role,
             files: files.clone(),
@@ -83,7 +83,7 @@ impl<C: Send + Sync + 'static> Watched<C> {
             failures: AtomicU64::new(0),
             failing: AtomicBool::new(false),
             not_after: AtomicU64::new(not_after),
-            thumbprint: ArcSwap::from_pointee(thumbprint),
+            certificate: ArcSwap::from_pointee(certificate),
         })
     }
 
@@ -97,8 +97,8 @@ impl<C: Send + Sync + 'static> Watched<C> {
     }
 
     /// Our certificate in force.
-    pub(crate) fn thumbprint(&self) -> CertificateThumbprint {
-        **self.thumbprint.load()
+    pub(crate) fn certificate(&self) -> PeerCertificate {
+        PeerCertificate::clone(&self.certificate.load())
     }
 
     pub(crate) fn health(&self) -> TlsHealth {
@@ -140,12 +140,12 @@ impl<C: Send + Sync + 'static> Watched<C> {
     fn replace(&self, contents: &Contents) -> Result<(), TlsError> {
         let material = contents.parse(&self.files)?;
         let not_after = material.identity.not_after.as_seconds();
-        let thumbprint = material.identity.thumbprint;
+        let certificate = material.identity.certificate();
         let config = (self.build)(material).map_err(|error| error.with_files(&self.files))?;
         // INVARIANT (a reload is whole): nothing changes before this store, and everything changes with it.
         self.current.store(Arc::new(config));
         self.not_after.store(not_after, Ordering::Relaxed);
-        self.thumbprint.store(Arc::new(thumbprint));
+        self.certificate.store(Arc::new(certificate));
         Ok(())
     }
 

@@ -1,6 +1,7 @@
 //! `countersign.admin.v1`: registrations in, clients, keys and revocations out.
 
 use countersign_core::Timestamp;
+use countersign_core::binding::TokenBinding;
 use countersign_core::claims::Subject as TokenSubject;
 use countersign_core::client::{Client, Grant, Registration};
 use countersign_core::key_set::{KeyState, PublishedKey};
@@ -75,6 +76,7 @@ pub fn read_registration(
     grants: &[v1::Grant],
     spiffe_ids: &[String],
     thumbprints: &[String],
+    token_binding: i32,
 ) -> Result<Registration, Status> {
     let registration = Registration {
         description,
@@ -89,11 +91,27 @@ pub fn read_registration(
                 CertificateThumbprint::parse(text).map_err(|error| named("certificate_thumbprints", error))
             })
             .collect::<Result<_, _>>()?,
+        binding: read_binding(token_binding)?,
     };
     registration
         .check()
         .map_err(|error| status::invalid("registration", &error.to_string()))?;
     Ok(registration)
+}
+
+fn read_binding(token_binding: i32) -> Result<TokenBinding, Status> {
+    match v1::TokenBinding::try_from(token_binding) {
+        Ok(v1::TokenBinding::Unspecified | v1::TokenBinding::Certificate) => Ok(TokenBinding::Certificate),
+        Ok(v1::TokenBinding::SpiffeId) => Ok(TokenBinding::SpiffeId),
+        Err(_unknown) => Err(status::invalid("token_binding", "is none that is known here")),
+    }
+}
+
+const fn write_binding(binding: TokenBinding) -> v1::TokenBinding {
+    match binding {
+        TokenBinding::Certificate => v1::TokenBinding::Certificate,
+        TokenBinding::SpiffeId => v1::TokenBinding::SpiffeId,
+    }
 }
 
 fn read_grant(grant: &v1::Grant) -> Result<Grant, Status> {
@@ -140,6 +158,7 @@ pub fn write_client(client: &Client) -> v1::Client {
         disabled: client.disabled,
         version: client.version,
         created_at: Some(write_time(client.created_at)),
+        token_binding: write_binding(registration.binding).into(),
     }
 }
 

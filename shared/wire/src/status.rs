@@ -357,7 +357,7 @@ const fn issue_code(error: IssueError) -> Code {
         | IssueError::InvalidRequest
         | IssueError::InvalidTarget
         | IssueError::InvalidScope => Code::InvalidArgument,
-        IssueError::InvalidClient => Code::Unauthenticated,
+        IssueError::InvalidClient | IssueError::SpiffeIdRequired => Code::Unauthenticated,
         IssueError::RateLimited => Code::ResourceExhausted,
         IssueError::NoActiveKey
         | IssueError::RecoveryRequired

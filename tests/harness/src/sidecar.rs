@@ -7,10 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use countersign_cli::demo;
-use countersign_cli::pki::{CertificateFiles, Pki, Usage, thumbprint};
+use countersign_cli::pki::{CertificateFiles, Pki, Usage};
 use countersign_core::jose::Algorithm;
 use countersign_core::jwk::write_set;
-use countersign_core::names::CertificateThumbprint;
 use countersign_core::ports::Clock as _;
 use countersign_core::spiffe::SpiffeId;
 use countersign_core::staleness::MAX_LEASE;
@@ -50,8 +49,12 @@ pub struct RunningSidecar {
     pub addresses: Addresses,
     /// The trust that it decides on.
     pub trust: Arc<TrustStore>,
-    holder: Arc<ClientTls>,
-    holder_thumbprint: CertificateThumbprint,
+    /// A caller with a certificate.
+    pub holder: Arc<ClientTls>,
+    /// The same with another certificate of the same SPIFFE ID.
+    pub renewed: Arc<ClientTls>,
+    /// The same with a third, which is for the test to revoke.
+    pub revoked: Arc<ClientTls>,
     shutdown: Shutdown,
     running: JoinHandle<()>,
     _folder: TempDir,
@@ -78,26 +81,20 @@ impl RunningSidecar {
         let (addresses, trust) = (app.addresses().clone(), Arc::clone(app.trust()));
         let shutdown = Shutdown::new();
         let running = tokio::spawn(app.run_until(shutdown.clone()));
-        let holder_thumbprint =
-            thumbprint(&certificates.holder.certificate).expect("the certificate is readable");
-        let files = certificates.files(&certificates.holder);
-        let holder =
-            ClientTls::load(&files, ExpectedServer::default(), Arc::new(SystemClock)).expect("usable files");
+        let [holder, renewed, revoked] = certificates.holder.each_ref().map(|leaf| {
+            let files = certificates.files(leaf);
+            ClientTls::load(&files, ExpectedServer::default(), Arc::new(SystemClock)).expect("usable files")
+        });
         Self {
             addresses,
             trust,
             holder,
-            holder_thumbprint,
+            renewed,
+            revoked,
             shutdown,
             running,
             _folder: folder,
         }
-    }
-
-    /// The certificate of the caller that has one.
-    #[must_use]
-    pub const fn holder(&self) -> CertificateThumbprint {
-        self.holder_thumbprint
     }
 
     /// Puts `state` in force, confirmed just now.
@@ -114,15 +111,14 @@ impl RunningSidecar {
         self.trust.confirm(epoch, &digest, grant);
     }
 
-    /// A connection with the holder's certificate.
+    /// A connection with the certificate of `caller`.
     ///
     /// # Panics
     /// When it cannot be made.
-    pub async fn connect_as_holder(&self) -> Connection {
+    pub async fn connect_as(&self, caller: &ClientTls) -> Connection {
         let address = self.listener(0);
         let uri = format!("https://localhost:{}", address.port());
-        let stream = self
-            .holder
+        let stream = caller
             .connect(&uri, PATIENCE)
             .await
             .expect("the TLS listener answers");
@@ -171,7 +167,8 @@ async fn start_demo() -> SocketAddr {
 struct Certificates {
     roots: PathBuf,
     sidecar: CertificateFiles,
-    holder: CertificateFiles,
+    /// Several of one SPIFFE ID.
+    holder: [CertificateFiles; 3],
     publishing_keys: PathBuf,
     state: PathBuf,
 }
@@ -180,8 +177,8 @@ impl Certificates {
     fn make(folder: &Path, trust_domain: &str) -> Self {
         let now = SystemClock.now();
         let pki = Pki::open(&folder.join("pki"), now).expect("a certificate authority");
-        let leaf = |name: &str, usage| {
-            let identity = SpiffeId::parse(&format!("spiffe://{trust_domain}/{name}")).expect("an identity");
+        let leaf = |name: &str, of: &str, usage| {
+            let identity = SpiffeId::parse(&format!("spiffe://{trust_domain}/{of}")).expect("an identity");
             pki.leaf(name, &identity, usage, now).expect("a certificate")
         };
         let publishing = SigningKey::generate(Algorithm::EdDsa).expect("a key");
@@ -189,8 +186,8 @@ impl Certificates {
         fs::write(&publishing_keys, write_set([publishing.jwk()])).expect("the keys are written");
         Self {
             roots: pki.trust_roots().to_owned(),
-            sidecar: leaf("sidecar", Usage::ServerAndClient),
-            holder: leaf("holder", Usage::Client),
+            sidecar: leaf("sidecar", "sidecar", Usage::ServerAndClient),
+            holder: ["holder", "renewed", "revoked"].map(|name| leaf(name, "holder", Usage::Client)),
             publishing_keys,
             state: folder.join("state"),
         }

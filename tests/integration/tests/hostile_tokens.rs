@@ -46,7 +46,9 @@ fn stance(setting: &Setting) -> Stance {
 async fn running() -> (RunningSidecar, Setting, Vec<Case>) {
     let mut setting = Setting::at(SystemClock.now());
     let sidecar = RunningSidecar::start(&stance(&setting)).await;
-    setting.holder = sidecar.holder();
+    setting.holder = sidecar.holder.certificate();
+    setting.renewed = sidecar.renewed.certificate();
+    setting.revoked = sidecar.revoked.certificate();
     sidecar.trust_now(setting.trust_state());
     let rows: Vec<Case> = cases(&setting)
         .into_iter()
@@ -69,10 +71,31 @@ fn expected(case: &Case) -> (Code, String, Option<String>) {
     }
 }
 
-async fn through_the_proxy(case: &Case, holder: &Connection, nobody: &Connection) -> Answer {
+/// A connection of each peer.
+struct Connections {
+    holder: Connection,
+    renewed: Connection,
+    revoked: Connection,
+    nobody: Connection,
+}
+
+impl Connections {
+    async fn to(sidecar: &RunningSidecar) -> Self {
+        Self {
+            holder: sidecar.connect_as(&sidecar.holder).await,
+            renewed: sidecar.connect_as(&sidecar.renewed).await,
+            revoked: sidecar.connect_as(&sidecar.revoked).await,
+            nobody: sidecar.connect_in_plaintext().await,
+        }
+    }
+}
+
+async fn through_the_proxy(case: &Case, connections: &Connections) -> Answer {
     let connection = match case.peer {
-        Peer::Any | Peer::Holder => holder,
-        Peer::Nobody => nobody,
+        Peer::Any | Peer::Holder => &connections.holder,
+        Peer::Renewed => &connections.renewed,
+        Peer::Revoked => &connections.revoked,
+        Peer::Nobody => &connections.nobody,
     };
     connection.call(path(case.method), &case.authorization).await
 }
@@ -80,15 +103,12 @@ async fn through_the_proxy(case: &Case, holder: &Connection, nobody: &Connection
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_proxy_answers_every_row_as_core_does() {
     let (sidecar, _setting, rows) = running().await;
-    let (holder, nobody) = (
-        sidecar.connect_as_holder().await,
-        sidecar.connect_in_plaintext().await,
-    );
+    let connections = Connections::to(&sidecar).await;
     let mut wrong = Vec::new();
     for case in &rows {
         // Twice: the second answer may come from what is remembered of the first (I-19).
         for round in ["first", "again"] {
-            let Answer { code, reason, claim } = through_the_proxy(case, &holder, &nobody).await;
+            let Answer { code, reason, claim } = through_the_proxy(case, &connections).await;
             if (code, reason.clone(), claim.clone()) != expected(case) {
                 wrong.push(format!(
                     "{} {} ({round}): {code:?} {reason} {claim:?}",
@@ -106,14 +126,19 @@ async fn by_the_verify_api(
     setting: &Setting,
     api: &mut VerifyServiceClient<Channel>,
 ) -> (Code, String, Option<String>) {
+    let shown = match case.peer {
+        Peer::Any | Peer::Holder => Some(&setting.holder),
+        Peer::Renewed => Some(&setting.renewed),
+        Peer::Revoked => Some(&setting.revoked),
+        Peer::Nobody => None,
+    };
+    let spiffe_id = shown.and_then(|shown| shown.spiffe_id.as_ref());
     let request = VerifyRequest {
         token: String::new(),
         authorization: case.authorization.clone(),
         path: path(case.method).to_owned(),
-        peer_certificate_sha256: match case.peer {
-            Peer::Any | Peer::Holder => setting.holder.as_bytes().to_vec(),
-            Peer::Nobody => Vec::new(),
-        },
+        peer_certificate_sha256: shown.map_or_else(Vec::new, |shown| shown.thumbprint.as_bytes().to_vec()),
+        peer_spiffe_id: spiffe_id.map_or_else(String::new, |id| id.as_str().to_owned()),
     };
     let answer = api
         .verify(request)

@@ -58,7 +58,10 @@ impl World {
                 );
                 // Whose time nobody has confirmed may believe an authority that is far ahead.
                 let knows = self.model.verifiers[verifier].heard || !self.model.leapt;
-                if taken_back && knows {
+                // What is refused for the certificate alone may pass when its revocation is forgotten.
+                let is_for_good =
+                    !self.model.is_over_revoked(token) || self.model.facts_of(token).next().is_some();
+                if taken_back && knows && is_for_good {
                     self.model.verifiers[verifier].refused.insert(token);
                 }
                 let good = self.is_good(verifier, token, class, look, at);
@@ -155,7 +158,8 @@ impl World {
         let Ok(now) = look.now else { return false };
         let valid = shown.claims.issued_at <= now.saturating_add(LEEWAY) && shown.claims.expires_at > now;
         let pending = self.pending_key(&shown.key_id);
-        if !valid || pending || self.model.facts_of(token).next().is_some() {
+        let taken_back = self.model.facts_of(token).next().is_some() || self.model.is_over_revoked(token);
+        if !valid || pending || taken_back {
             return false;
         }
         self.may_hold(known, &shown.key_id) && self.is_live(verifier, class, at)

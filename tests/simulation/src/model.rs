@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use countersign_core::Timestamp;
-use countersign_core::claims::Claims;
+use countersign_core::binding::PeerCertificate;
+use countersign_core::claims::{Claims, Confirmation};
 use countersign_core::jwk::Jwk;
 use countersign_core::key_set::KeyTimes;
 use countersign_core::names::{ClassName, KeyId};
@@ -20,12 +21,32 @@ use countersign_core::verifier::MAX_CLOCK_DIFFERENCE;
 #[derive(Clone, Debug)]
 pub(crate) struct Token {
     pub(crate) text: String,
+    /// With which it is shown.
+    pub(crate) certificate: Option<PeerCertificate>,
     pub(crate) claims: Claims,
     pub(crate) key_id: KeyId,
     /// Nobody signed it.
     pub(crate) forged: bool,
     /// Which facts take it back.
     pub(crate) taken_back: Vec<usize>,
+}
+
+impl Token {
+    /// Whether it was issued by `issued_before` and is one of those that are taken back with `subject`: by what it says, or by
+    /// what it is shown with.
+    pub(crate) fn is_of(&self, subject: &RevokedSubject, issued_before: Timestamp) -> bool {
+        let watermark = !matches!(subject, RevokedSubject::Token(_));
+        (subject.concerns(&self.claims) || self.is_over(subject))
+            && (!watermark || self.claims.issued_at <= issued_before)
+    }
+
+    /// Whether it is bound to the SPIFFE ID in a certificate that is revoked with `subject`. As long as that is remembered, it is refused
+    /// whenever it was issued.
+    fn is_over(&self, subject: &RevokedSubject) -> bool {
+        let shown = self.certificate.as_ref().map(|shown| shown.thumbprint);
+        matches!(self.claims.confirmation, Confirmation::SpiffeId(_))
+            && matches!(subject, RevokedSubject::Certificate(revoked) if shown == Some(*revoked))
+    }
 }
 
 /// What is taken back.
@@ -42,10 +63,7 @@ impl Scope {
         match self {
             Self::Key(key_id) => *key_id == token.key_id,
             Self::All => true,
-            Self::Tokens(subject, issued_before) => {
-                let watermark = !matches!(subject, RevokedSubject::Token(_));
-                subject.concerns(&token.claims) && (!watermark || token.claims.issued_at <= *issued_before)
-            }
+            Self::Tokens(subject, issued_before) => token.is_of(subject, *issued_before),
         }
     }
 }
@@ -218,6 +236,13 @@ impl Model {
             .iter()
             .map(|fact| &self.facts[*fact]);
         facts.filter(|fact| !fact.void)
+    }
+
+    /// Whether `token` is shown over a certificate that is revoked, and may be refused for it and for nothing else.
+    pub(crate) fn is_over_revoked(&self, token: usize) -> bool {
+        let token = &self.tokens[token];
+        let over = |fact: &Fact| matches!(&fact.scope, Scope::Tokens(subject, _) if token.is_over(subject));
+        self.facts.iter().any(|fact| !fact.void && over(fact))
     }
 
     /// The state after `before` with `revoked` added and what expired before `pruned` dropped, and what was dropped.

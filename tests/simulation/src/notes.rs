@@ -131,11 +131,7 @@ impl World {
         let now = self.authorities[0].wall(self.now);
         let soon = dropped.into_iter().find(|(subject, entry)| {
             let tokens = self.model.tokens.iter().filter(|token| !token.forged);
-            let mut concerned = tokens.filter(|token| {
-                subject.concerns(&token.claims)
-                    && (entry.0 == countersign_core::Timestamp::default()
-                        || token.claims.issued_at <= entry.0)
-            });
+            let mut concerned = tokens.filter(|token| token.is_of(subject, entry.0));
             concerned.any(|token| token.claims.expires_at.saturating_add(KEPT_AFTER) > now)
         });
         let excused = self.model.broken.is_some() || self.model.leapt;

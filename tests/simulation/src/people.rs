@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use countersign_core::binding::PeerCertificate;
 use countersign_core::claims::{Claims, Confirmation, Subject};
 use countersign_core::issuing::sign_token;
-use countersign_core::names::{Audience, CertificateThumbprint, ClientId, KeyId, TokenId, TokenSerial};
+use countersign_core::names::{Audience, ClientId, KeyId, TokenId, TokenSerial};
 use countersign_core::revocation::RevokedSubject;
+use countersign_core::spiffe::SpiffeId;
 use countersign_core::{Rejection, Timestamp};
 
 use crate::authority::{Authority, Mutation};
@@ -26,8 +28,21 @@ fn client(index: usize) -> ClientId {
 }
 
 /// The certificate of a client.
-fn certificate(index: usize) -> CertificateThumbprint {
-    CertificateThumbprint::new([u8::try_from(index).unwrap_or_default(); 32])
+fn certificate(index: usize) -> PeerCertificate {
+    let id = format!("spiffe://{}/{}", trust_domain(), CLIENTS[index]);
+    PeerCertificate {
+        spiffe_id: SpiffeId::parse(&id).ok(),
+        ..PeerCertificate::from([u8::try_from(index).unwrap_or_default(); 32])
+    }
+}
+
+/// What a token of a client is bound to, if it is: each second one to the SPIFFE ID.
+fn confirmation(index: usize, sequence: u64) -> Confirmation {
+    let certificate = certificate(index);
+    match certificate.spiffe_id {
+        Some(id) if sequence.is_multiple_of(2) => Confirmation::SpiffeId(id),
+        Some(_) | None => Confirmation::Certificate(certificate.thumbprint),
+    }
 }
 
 impl World {
@@ -57,8 +72,10 @@ impl World {
         };
         let until = self.model.signed.entry(key_id.clone()).or_default();
         *until = claims.expires_at.max(*until);
+        let bearer = CLIENTS.iter().position(|name| *name == claims.client_id.as_str());
         self.model.token(Token {
             text,
+            certificate: bearer.map(certificate),
             claims,
             key_id,
             forged: false,
@@ -95,7 +112,7 @@ impl World {
             scopes: Vec::new(),
             roles: Vec::new(),
             confirmation: if bound {
-                Confirmation::Certificate(certificate(who))
+                confirmation(who, sequence)
             } else {
                 Confirmation::Unbound
             },
@@ -121,6 +138,7 @@ impl World {
         let text = sign_token(&claims, &token.key_id, &ToyKey::of(&other)).ok()?;
         Some(self.model.token(Token {
             text,
+            certificate: token.certificate,
             claims,
             key_id: token.key_id,
             forged: true,
@@ -270,7 +288,7 @@ impl World {
                 trust_domain: trust_domain(),
                 client_id: client(who),
             })),
-            58..62 => Mutation::Revoke(RevokedSubject::Certificate(certificate(who))),
+            58..62 => Mutation::Revoke(RevokedSubject::Certificate(certificate(who).thumbprint)),
             62..64 => Mutation::Revoke(RevokedSubject::Audience(Audience::parse("service").ok()?)),
             64..66 => Mutation::Revoke(RevokedSubject::Everything),
             66..72 => Mutation::Prepare,
@@ -344,10 +362,7 @@ fn shown(token: &Token) -> Shown<'_> {
     Shown {
         text: &token.text,
         token_id: token.claims.token_id.as_str(),
-        certificate: match token.claims.confirmation {
-            Confirmation::Certificate(thumbprint) => Some(thumbprint),
-            Confirmation::Unbound | Confirmation::Unsupported => None,
-        },
+        certificate: token.certificate.as_ref(),
     }
 }
 

@@ -24,6 +24,10 @@ pub enum Peer {
     Any,
     /// With the certificate of [`Setting::holder`].
     Holder,
+    /// With that of [`Setting::renewed`].
+    Renewed,
+    /// With that of [`Setting::revoked`].
+    Revoked,
     /// Without a certificate.
     Nobody,
 }
@@ -35,7 +39,7 @@ pub enum Method {
     Plain,
     /// Also the scope [`Setting::scope`].
     Scoped,
-    /// Also a token bound to the caller's certificate.
+    /// Also a token bound to the caller's certificate, or to its SPIFFE ID.
     Bound,
 }
 
@@ -119,7 +123,9 @@ impl Case {
         let requirements = self.method.requirements(setting);
         let presented = Presentation {
             peer_certificate: match self.peer {
-                Peer::Holder => Some(setting.holder),
+                Peer::Holder => Some(&setting.holder),
+                Peer::Renewed => Some(&setting.renewed),
+                Peer::Revoked => Some(&setting.revoked),
                 Peer::Any | Peer::Nobody => None,
             },
             requirements: &requirements,

@@ -5,14 +5,15 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use countersign_core::Timestamp;
+use countersign_core::binding::PeerCertificate;
 use countersign_core::jose::Algorithm;
 use countersign_core::jwk::Jwk;
 use countersign_core::key_set::{KeySet, KeyTimes, PublishedKey};
-use countersign_core::names::{Audience, CertificateThumbprint, ClientId, Issuer, KeyId, Scope, TokenId};
+use countersign_core::names::{Audience, ClientId, Issuer, KeyId, Scope, TokenId};
 use countersign_core::ports::{KeyReader as _, Signer};
 use countersign_core::publishers::FIRST_GENERATION;
 use countersign_core::revocation::{Revocation, RevokedSubject};
-use countersign_core::spiffe::TrustDomain;
+use countersign_core::spiffe::{SpiffeId, TrustDomain};
 use countersign_core::trust::{Epoch, TrustState, Update, UpdateContent};
 use countersign_core::verifying::{Expectations, TrustView};
 use countersign_crypto::test_util::DeterministicSigner;
@@ -130,6 +131,13 @@ pub const WATERMARKED_CLIENT: &str = "watermarked";
 /// The `jti` that is revoked.
 pub const REVOKED_TOKEN: &str = "dead.beef";
 
+fn certificate(byte: u8) -> PeerCertificate {
+    PeerCertificate {
+        spiffe_id: Some(SpiffeId::parse("spiffe://prod.example.com/holder").expect("a SPIFFE ID")),
+        ..PeerCertificate::from([byte; 32])
+    }
+}
+
 /// A verifier as the cases see it. Change its fields before making cases.
 #[derive(Clone)]
 pub struct Setting {
@@ -143,8 +151,12 @@ pub struct Setting {
     pub client_id: ClientId,
     /// The scope of [`crate::Method::Scoped`].
     pub scope: Scope,
-    /// The certificate of the peer that has one.
-    pub holder: CertificateThumbprint,
+    /// The certificate of the peer that has one, with a SPIFFE ID.
+    pub holder: PeerCertificate,
+    /// The one that it has next, with the same SPIFFE ID.
+    pub renewed: PeerCertificate,
+    /// The one that it had before, with the same SPIFFE ID, which is revoked.
+    pub revoked: PeerCertificate,
     /// The verifier's clock.
     pub now: Timestamp,
     /// Its leeway.
@@ -176,7 +188,9 @@ impl Setting {
             audience: Audience::parse("orders.example").expect("an audience"),
             client_id: ClientId::parse("billing").expect("a client id"),
             scope: Scope::parse("orders.read").expect("a scope"),
-            holder: CertificateThumbprint::new([0x5a; 32]),
+            holder: certificate(0x5a),
+            renewed: certificate(0x5b),
+            revoked: certificate(0x59),
             now,
             leeway: Duration::from_secs(5),
             max_lifetime: Duration::from_secs(3600),
@@ -291,6 +305,10 @@ impl Setting {
                 self.client_watermark(),
             ),
             entry(RevokedSubject::Everything, self.general_watermark()),
+            entry(
+                RevokedSubject::Certificate(self.revoked.thumbprint),
+                self.general_watermark(),
+            ),
         ]
     }
 

@@ -4,8 +4,9 @@ use std::fmt::Debug;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
+use countersign_core::binding::PeerCertificate;
 use countersign_core::issuing::CLIENT_CREDENTIALS;
-use countersign_core::names::{Audience, CertificateThumbprint, Scope};
+use countersign_core::names::{Audience, Scope};
 use countersign_mtls::{ChannelOptions, ClientTls, TlsError};
 use countersign_proto::token::v1::IssueTokenRequest;
 use countersign_proto::token::v1::token_service_client::TokenServiceClient;
@@ -39,8 +40,8 @@ pub(crate) trait TokenSource: Debug + Send + Sync {
     /// A new token for `key`.
     async fn fetch(&self, key: &TokenKey) -> Result<Token, NotFetched>;
 
-    /// The certificate that tokens are bound to now.
-    fn certificate(&self) -> CertificateThumbprint;
+    /// Our certificate, to which tokens that come now are bound, or to the SPIFFE ID in it.
+    fn certificate(&self) -> PeerCertificate;
 }
 
 /// How long the authority has for an answer. One that is revoked this second gets its token in the next.
@@ -59,7 +60,7 @@ pub(crate) struct AuthoritySource {
 #[derive(Debug)]
 struct Connection {
     channel: Channel,
-    certificate: CertificateThumbprint,
+    certificate: PeerCertificate,
 }
 
 impl AuthoritySource {
@@ -114,7 +115,7 @@ impl TokenSource for AuthoritySource {
         Token::read(response.get_ref()).ok_or_else(|| Failure::TokenUnusable.into())
     }
 
-    fn certificate(&self) -> CertificateThumbprint {
+    fn certificate(&self) -> PeerCertificate {
         self.tls.certificate()
     }
 }

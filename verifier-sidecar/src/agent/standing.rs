@@ -10,7 +10,8 @@ use super::token::Token;
 pub(super) enum Standing {
     /// Nothing.
     Good,
-    /// It is bound to a certificate that we had before: good for connections that were made with that, and for no others.
+    /// It is bound to a certificate, or to a SPIFFE ID, that we had before: good for connections that were made with that, and for
+    /// no others.
     Outdated,
     /// It, or everything of its time, its client or its key, was taken back. Nobody accepts it.
     Revoked,
@@ -24,9 +25,14 @@ pub(super) fn standing(token: &Token, agent: &Agent) -> Standing {
         key.is_some_and(|key| key.times.compromised_at.is_some())
             || trust.state.revocations().check(token.claims()).is_err()
     });
-    match token.claims().confirmation {
+    let ours = agent.0.source.certificate();
+    match &token.claims().confirmation {
         _ if is_revoked => Standing::Revoked,
-        Confirmation::Certificate(bound) if bound != agent.0.source.certificate() => Standing::Outdated,
-        Confirmation::Certificate(_) | Confirmation::Unbound | Confirmation::Unsupported => Standing::Good,
+        // The authority understands it, or it would not have given it.
+        Confirmation::Unsupported => Standing::Good,
+        confirmation if confirmation.is_proven_by(Some(&ours)) => Standing::Good,
+        Confirmation::Certificate(_) | Confirmation::SpiffeId(_) | Confirmation::Unbound => {
+            Standing::Outdated
+        }
     }
 }

@@ -3,13 +3,15 @@
 use std::sync::atomic::AtomicU32;
 
 use countersign_core::Timestamp;
+use countersign_core::binding::PeerCertificate;
 use countersign_core::claims::Claims;
 use countersign_core::issuing::IssueError;
 use countersign_core::names::CertificateThumbprint;
 use countersign_core::revocation::{Revocation, RevokedSubject};
+use countersign_core::spiffe::SpiffeId;
 use countersign_proto::token::v1::IssueTokenResponse;
 use countersign_runtime::TimerClock;
-use countersign_verifier::test_util::{self, START, TestIssuer, bound_claims, empty_store};
+use countersign_verifier::test_util::{self, START, TestIssuer, bound_claims, claims_bound_to, empty_store};
 use prometheus_client::registry::Registry;
 use tokio::time::{Instant, advance, sleep};
 
@@ -55,7 +57,7 @@ impl Clock for SleepingClock {
 struct Authority {
     issuer: TestIssuer,
     clock: SleepingClock,
-    certificate: Mutex<CertificateThumbprint>,
+    certificate: Mutex<PeerCertificate>,
     refuses: Mutex<Option<NotFetched>>,
     /// When it was asked.
     asked: Mutex<Vec<Instant>>,
@@ -80,6 +82,15 @@ impl Authority {
         *self.refuses.lock().expect("a value") = None;
     }
 
+    /// Bound to the SPIFFE ID of the certificate, if it has one.
+    fn bound_claims(&self, token_id: &str) -> Claims {
+        let certificate = self.certificate();
+        match certificate.spiffe_id {
+            Some(id) => claims_bound_to(token_id, id),
+            None => bound_claims(token_id, certificate.thumbprint),
+        }
+    }
+
     fn issue(&self) -> Token {
         let number = self.asked();
         let issued_at = self.clock.now();
@@ -87,7 +98,7 @@ impl Authority {
             issued_at,
             not_before: Some(issued_at),
             expires_at: issued_at.saturating_add(LIFE),
-            ..bound_claims(&format!("1.{number:x}"), self.certificate())
+            ..self.bound_claims(&format!("1.{number:x}"))
         };
         Token::read(&IssueTokenResponse {
             access_token: self.issuer.token(&claims),
@@ -113,8 +124,8 @@ impl TokenSource for Authority {
         refuses.map_or_else(|| Ok(self.issue()), Err)
     }
 
-    fn certificate(&self) -> CertificateThumbprint {
-        *self.certificate.lock().expect("a value")
+    fn certificate(&self) -> PeerCertificate {
+        self.certificate.lock().expect("a value").clone()
     }
 }
 
@@ -141,7 +152,7 @@ impl Stage {
         let authority = Arc::new(Authority {
             issuer: TestIssuer::new("one"),
             clock: clock.clone(),
-            certificate: Mutex::new(CERTIFICATE),
+            certificate: Mutex::new(CERTIFICATE.into()),
             refuses: Mutex::default(),
             asked: Mutex::default(),
             under_way: AtomicU32::default(),
@@ -336,7 +347,7 @@ async fn a_new_certificate_has_new_tokens_fetched() {
     let stage = Stage::new();
     stage.token().await.expect("a token");
     stage.authority.refuse(AWAY);
-    *stage.authority.certificate.lock().expect("a value") = RENEWED;
+    *stage.authority.certificate.lock().expect("a value") = RENEWED.into();
     sleep(Duration::from_secs(11)).await;
     assert!(stage.authority.asked() > 1, "within ten seconds");
     assert_eq!(
@@ -353,6 +364,28 @@ async fn a_new_certificate_has_new_tokens_fetched() {
     // It may be as old as the wait above.
     sleep(LIFE / 6 - Duration::from_secs(32)).await;
     assert_eq!(stage.authority.asked(), asked, "once");
+}
+
+/// A token that is bound to the SPIFFE ID goes on over the new certificate; over one with another SPIFFE ID it does not.
+#[tokio::test(start_paused = true)]
+async fn a_new_certificate_of_the_same_spiffe_id_has_no_new_tokens_fetched() {
+    let stage = Stage::new();
+    let show = |thumbprint, path: &str| {
+        let certificate = PeerCertificate {
+            thumbprint,
+            spiffe_id: SpiffeId::parse(&format!("spiffe://prod.example.com/{path}")).ok(),
+        };
+        *stage.authority.certificate.lock().expect("a value") = certificate;
+    };
+    show(CERTIFICATE, "orders");
+    let first = stage.token().await.expect("a token");
+    show(RENEWED, "orders");
+    sleep(Duration::from_secs(31)).await;
+    assert_eq!(stage.token().await, Ok(first.clone()));
+    assert_eq!(stage.authority.asked(), 1);
+    show(RENEWED, "billing");
+    sleep(Duration::from_secs(31)).await;
+    assert_ne!(stage.token().await, Ok(first));
 }
 
 /// X05: the machine slept; its timers did not see the time pass, and the token is over.

@@ -4,8 +4,9 @@ use std::pin::Pin;
 
 use countersign_core::Rejection;
 use countersign_core::bearer;
-use countersign_core::names::CertificateThumbprint;
+use countersign_core::binding::PeerCertificate;
 use countersign_core::requirements::MethodPath;
+use countersign_core::spiffe::{SpiffeId, SpiffeIdError};
 use countersign_proto::verify::v1;
 use countersign_proto::verify::v1::verify_response::Verdict;
 use countersign_verifier::verifier::{Admission, Decision, Question};
@@ -58,7 +59,7 @@ impl VerifyApi {
         request: v1::VerifyRequest,
         place: Place,
     ) -> Result<v1::VerifyResponse, Status> {
-        let peer_certificate = thumbprint(&request.peer_certificate_sha256, place)?;
+        let peer_certificate = peer_certificate(&request, place)?;
         let token = token(&request, place)?;
         let method = method(&request.path);
         let decision = match method {
@@ -71,7 +72,7 @@ impl VerifyApi {
                 let question = Question {
                     token,
                     method,
-                    peer_certificate,
+                    peer_certificate: peer_certificate.as_ref(),
                 };
                 self.verifier.decide_patiently(&question).await
             }
@@ -179,15 +180,33 @@ fn method(path: &str) -> Result<Option<MethodPath<'_>>, Rejection> {
     }
 }
 
-fn thumbprint(sha256: &[u8], place: Place) -> Result<Option<CertificateThumbprint>, Status> {
+/// The certificate of the connection asked about. A SPIFFE ID is of a certificate: without that nobody could say whether it is
+/// revoked.
+fn peer_certificate(request: &v1::VerifyRequest, place: Place) -> Result<Option<PeerCertificate>, Status> {
+    let (sha256, spiffe_id) = (&request.peer_certificate_sha256, &request.peer_spiffe_id);
     if sha256.is_empty() {
-        return Ok(None);
+        return if spiffe_id.is_empty() {
+            Ok(None)
+        } else {
+            Err(place.invalid(
+                "peer_spiffe_id",
+                "is given together with `peer_certificate_sha256` only",
+            ))
+        };
     }
-    let digest = sha256.try_into().map_err(|_length| {
+    let sha256 = <[u8; 32]>::try_from(sha256.as_slice()).map_err(|_length| {
         place.invalid(
             "peer_certificate_sha256",
             "is 32 bytes, or empty for no certificate",
         )
     })?;
-    Ok(Some(CertificateThumbprint::new(digest)))
+    let invalid = |error: SpiffeIdError| place.invalid("peer_spiffe_id", &error.to_string());
+    let spiffe_id = Some(spiffe_id).filter(|text| !text.is_empty());
+    Ok(Some(PeerCertificate {
+        spiffe_id: spiffe_id
+            .map(|text| SpiffeId::parse(text))
+            .transpose()
+            .map_err(invalid)?,
+        ..PeerCertificate::from(sha256)
+    }))
 }

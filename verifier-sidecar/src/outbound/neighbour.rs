@@ -1,13 +1,13 @@
 //! Connections to the service that the app calls.
 //!
-//! Over TLS they show our certificate, and tokens are bound to it. When it changes, tokens of the new one come; their calls go over
-//! new connections, and those over the old ones end by themselves.
+//! Over TLS they show our certificate, and tokens are bound to it or to its SPIFFE ID. When it changes, calls with tokens that the new
+//! one proves go over new connections, and those over the old ones end by themselves.
 
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use countersign_core::binding::PeerCertificate;
 use countersign_core::claims::Confirmation;
-use countersign_core::names::CertificateThumbprint;
 use countersign_mtls::ClientTls;
 use http::Uri;
 use http::uri::{Authority, Scheme};
@@ -30,7 +30,7 @@ pub(crate) struct Neighbour {
 /// Connections that show one certificate, or none.
 #[derive(Debug)]
 pub(super) struct Generation {
-    certificate: Option<CertificateThumbprint>,
+    certificate: Option<PeerCertificate>,
     pub(super) upstream: Upstream,
 }
 
@@ -64,6 +64,11 @@ impl Neighbour {
         }
     }
 
+    /// The same service, over connections of its own.
+    pub(crate) fn over_others(&self) -> Self {
+        Self::new(self.dial.clone(), self.connections, self.authority.clone())
+    }
+
     /// Where it is, for people.
     pub(super) const fn name(&self) -> &Arc<str> {
         &self.name
@@ -72,13 +77,15 @@ impl Neighbour {
     /// The connections for a call with `token`.
     pub(super) fn for_token(&self, token: Option<&Token>) -> Arc<Generation> {
         let current = self.current.load_full();
-        let bound = match token.map(|token| token.claims().confirmation) {
-            Some(Confirmation::Certificate(bound)) => Some(bound),
-            Some(Confirmation::Unbound | Confirmation::Unsupported) | None => None,
-        };
         let shown = certificate(&self.dial);
+        let is_of_another = match token.map(|token| &token.claims().confirmation) {
+            Some(bound @ (Confirmation::Certificate(_) | Confirmation::SpiffeId(_))) => {
+                !bound.is_proven_by(shown.as_ref())
+            }
+            Some(Confirmation::Unbound | Confirmation::Unsupported) | None => false,
+        };
         // INVARIANT (one certificate): a token of the new one does not go over connections with the old one.
-        if current.certificate == shown || bound.is_some_and(|bound| Some(bound) != shown) {
+        if current.certificate == shown || is_of_another {
             return current;
         }
         let next = Arc::new(Generation {
@@ -108,7 +115,7 @@ impl Neighbour {
     }
 }
 
-fn certificate(dial: &Dial) -> Option<CertificateThumbprint> {
+fn certificate(dial: &Dial) -> Option<PeerCertificate> {
     match dial {
         Dial::Plaintext(_) => None,
         Dial::Tls { tls, .. } => Some(tls.certificate()),

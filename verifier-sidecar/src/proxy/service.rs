@@ -231,7 +231,7 @@ impl Proxy {
         let question = Question {
             token: bearer::from_authorization(fields.iter().map(HeaderValue::as_bytes)),
             method: Some(form.method),
-            peer_certificate,
+            peer_certificate: peer_certificate.as_ref(),
         };
         let asked = Instant::now();
         let decision = within(deadline, self.verifier.decide_patiently(&question)).await?;
@@ -245,15 +245,14 @@ impl Proxy {
                 verifier: Arc::clone(&self.verifier),
                 admitted: admitted.clone(),
                 uri: uri.clone(),
-                peer_certificate,
                 renewal: id.map(|id| {
-                    let uri = uri.clone();
                     let stream = Stream {
-                        uri,
-                        peer_certificate,
+                        uri: uri.clone(),
+                        peer_certificate: peer_certificate.clone(),
                     };
                     self.renewals.register(id, stream, admitted)
                 }),
+                peer_certificate,
             }),
         };
         Ok(Passed {

@@ -50,7 +50,10 @@ impl Proxy {
         let token = bearer::from_authorization(fields.iter().map(HeaderValue::as_bytes));
         let now = self.verifier.trust().now().ok();
         let certificate = now.and_then(|now| peer.certificate(now));
-        match self.renewals.present(&self.verifier, token, certificate, &id) {
+        match self
+            .renewals
+            .present(&self.verifier, token, certificate.as_ref(), &id)
+        {
             Ok(taken) => Ok(taken),
             Err(NotTaken::StreamUnknown) => Err(Failure::StreamUnknown.into()),
             Err(NotTaken::Denied(denied)) => {

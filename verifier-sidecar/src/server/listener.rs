@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use countersign_core::Timestamp;
-use countersign_core::names::CertificateThumbprint;
+use countersign_core::binding::PeerCertificate;
 use countersign_mtls::{
     ListenerStats, PeerIdentity, PlainListener, PlainStream, ServerTls, TlsListener, TlsStream,
 };
@@ -35,11 +35,11 @@ pub(crate) struct Peer {
 
 impl Peer {
     /// The certificate that proves at `now` who is there. An open connection may be older than its certificate.
-    pub(crate) fn certificate(&self, now: Timestamp) -> Option<CertificateThumbprint> {
+    pub(crate) fn certificate(&self, now: Timestamp) -> Option<PeerCertificate> {
         self.identity
             .as_ref()
             .filter(|identity| !identity.is_expired(now))
-            .map(|identity| identity.thumbprint)
+            .map(|identity| identity.certificate())
     }
 }
 

@@ -3,12 +3,13 @@
 use std::os::unix::fs::PermissionsExt as _;
 
 use countersign_core::names::CertificateThumbprint;
+use countersign_core::spiffe::SpiffeId;
 use countersign_proto::verify::v1::verify_response::Verdict;
 use countersign_proto::verify::v1::verify_service_client::VerifyServiceClient;
 use countersign_proto::verify::v1::{
     GetStatusRequest, VerifyBatchRequest, VerifyRequest, VerifyResponse, VerifyStreamRequest,
 };
-use countersign_verifier::test_util::{self, START, bound_claims};
+use countersign_verifier::test_util::{self, START, TRUST_DOMAIN, bound_claims, claims_bound_to};
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 use tonic::Code;
@@ -116,6 +117,36 @@ async fn the_api_judges_bound_tokens_by_the_certificate_it_is_told() {
     }
 }
 
+/// The same by the SPIFFE ID in that certificate.
+#[tokio::test]
+async fn the_api_judges_bound_tokens_by_the_spiffe_id_it_is_told() {
+    let sidecar = Sidecar::start().await;
+    let [orders, billing] = ["orders", "billing"].map(|name| format!("spiffe://{TRUST_DOMAIN}/{name}"));
+    let ours = SpiffeId::parse(&orders).expect("an id");
+    let token = sidecar.issuer.token(&claims_bound_to("1.1", ours));
+    let mut client = tcp(&sidecar);
+    for (certificate, spiffe_id, allowed) in [
+        (vec![1; 32], orders.as_str(), true),
+        (vec![2; 32], orders.as_str(), true),
+        (vec![1; 32], billing.as_str(), false),
+        (vec![1; 32], "", false),
+        (Vec::new(), "", false),
+    ] {
+        let request = VerifyRequest {
+            peer_certificate_sha256: certificate,
+            peer_spiffe_id: spiffe_id.to_owned(),
+            ..request(&token, "/test.Bound/Do")
+        };
+        let verdict = verdict(client.verify(request).await.expect("an answer"));
+        let told = match verdict {
+            Verdict::Allowed(allowed) => allowed.bound.then(String::new),
+            Verdict::Refused(refused) => Some(refused.reason),
+        };
+        let expected = if allowed { "" } else { "cnf_mismatch" };
+        assert_eq!(told.as_deref(), Some(expected), "{spiffe_id}");
+    }
+}
+
 /// A question that cannot be understood is an error, and no refusal.
 #[tokio::test]
 async fn contradictory_questions_are_errors() {
@@ -129,7 +160,18 @@ async fn contradictory_questions_are_errors() {
         peer_certificate_sha256: vec![1; 31],
         ..request(&sidecar.token(), ECHO)
     };
-    for (question, field) in [(both, "authorization"), (short, "peer_certificate_sha256")] {
+    let named = |certificate: &[u8], spiffe_id: &str| VerifyRequest {
+        peer_certificate_sha256: certificate.to_vec(),
+        peer_spiffe_id: spiffe_id.to_owned(),
+        ..request(&sidecar.token(), ECHO)
+    };
+    for (question, field) in [
+        (both, "authorization"),
+        (short, "peer_certificate_sha256"),
+        (named(&[], "spiffe://prod.example.com/orders"), "peer_spiffe_id"),
+        (named(&[1; 32], "spiffe://prod.example.com"), "peer_spiffe_id"),
+        (named(&[1; 32], "orders"), "peer_spiffe_id"),
+    ] {
         let status = client.verify(question).await.expect_err("contradictory");
         assert_eq!(status.code(), Code::InvalidArgument);
         assert!(status.message().contains(field), "{status:?}");

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use countersign_core::bearer;
-use countersign_core::names::CertificateThumbprint;
+use countersign_core::binding::PeerCertificate;
 use countersign_core::requirements::MethodPath;
 use countersign_mtls::Peer;
 use countersign_verifier::identity::strip_reserved;
@@ -22,15 +22,15 @@ use tower::{Layer, Service};
 
 use crate::body::{GuardedBody, Over};
 
-/// Where the thumbprint of the caller's certificate is, in the extensions of a request.
-pub(crate) type PeerCertificate = Arc<dyn Fn(&Extensions) -> Option<CertificateThumbprint> + Send + Sync>;
+/// Where the caller's certificate is, in the extensions of a request.
+type Find = Arc<dyn Fn(&Extensions) -> Option<PeerCertificate> + Send + Sync>;
 
 /// What all calls have in common.
 struct Shared {
     verifier: Arc<Verifier>,
     disclosure: Disclosure,
     keeps_token: bool,
-    peer_certificate: Option<PeerCertificate>,
+    peer_certificate: Option<Find>,
 }
 
 /// Verifies every call of the services under it. Clones share what they verify with.
@@ -70,14 +70,14 @@ impl VerifyLayer {
         self.with(|shared| shared.keeps_token = true)
     }
 
-    /// Where the SHA-256 of the caller's certificate is, for tokens that are bound to one (RFC 8705). By default that is where
-    /// `countersign_mtls` leaves it.
+    /// Where the caller's certificate is, which must be verified and not be over: as a [`PeerCertificate`], or as the SHA-256 of its
+    /// DER where no token is bound to a SPIFFE ID. By default it is where `countersign_mtls` leaves it.
     #[must_use]
-    pub fn peer_certificate(
+    pub fn peer_certificate<C: Into<PeerCertificate>>(
         self,
-        find: impl Fn(&Extensions) -> Option<[u8; 32]> + Send + Sync + 'static,
+        find: impl Fn(&Extensions) -> Option<C> + Send + Sync + 'static,
     ) -> Self {
-        let find = move |extensions: &Extensions| find(extensions).map(CertificateThumbprint::new);
+        let find = move |extensions: &Extensions| find(extensions).map(Into::into);
         self.with(|shared| shared.peer_certificate = Some(Arc::new(find)))
     }
 
@@ -165,7 +165,7 @@ where
 /// A request that may pass, and the certificate that it was judged with.
 struct LetIn {
     admission: Admission,
-    peer_certificate: Option<CertificateThumbprint>,
+    peer_certificate: Option<PeerCertificate>,
 }
 
 impl Shared {
@@ -177,7 +177,7 @@ impl Shared {
         let question = Question {
             token: bearer::from_authorization(fields.iter().map(HeaderValue::as_bytes)),
             method: Some(method),
-            peer_certificate,
+            peer_certificate: peer_certificate.as_ref(),
         };
         let decision = self.verifier.decide_patiently(&question).await;
         let admission = decision.verdict.inspect_err(|denied| {
@@ -191,13 +191,13 @@ impl Shared {
     }
 
     /// An open connection may be older than the certificate that was shown on it.
-    fn peer_certificate(&self, extensions: &Extensions) -> Option<CertificateThumbprint> {
+    fn peer_certificate(&self, extensions: &Extensions) -> Option<PeerCertificate> {
         if let Some(find) = &self.peer_certificate {
             return find(extensions);
         }
         let now = self.verifier.trust().now().ok()?;
         let identity = extensions.get::<Peer>()?.identity.as_ref()?;
-        (!identity.is_expired(now)).then_some(identity.thumbprint)
+        (!identity.is_expired(now)).then(|| identity.certificate())
     }
 
     /// Tells the service who calls. When the call must end, if ever.
@@ -216,7 +216,7 @@ impl Shared {
         Some(self.watch(admitted, uri, let_in.peer_certificate))
     }
 
-    fn watch(&self, admitted: Admitted, uri: Uri, peer_certificate: Option<CertificateThumbprint>) -> Over {
+    fn watch(&self, admitted: Admitted, uri: Uri, peer_certificate: Option<PeerCertificate>) -> Over {
         TokenWatch {
             verifier: Arc::clone(&self.verifier),
             admitted,

@@ -49,7 +49,9 @@ mod layer;
 mod methods;
 
 pub use body::GuardedBody;
+pub use countersign_core::binding::PeerCertificate;
 pub use countersign_core::claims::Claims;
+pub use countersign_core::spiffe::SpiffeId;
 pub use countersign_core::verifying::VerifiedToken;
 pub use embedded::{Embedded, EmbeddedBuilder, InvalidSettings, StartError};
 pub use layer::{Verify, VerifyFuture, VerifyLayer};

@@ -11,11 +11,14 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use countersign_core::binding::PeerCertificate;
 use countersign_core::names::Scope;
 use countersign_core::requirements::{Access, MethodTable, Requirements};
+use countersign_core::spiffe::SpiffeId;
 use countersign_tower::{GuardedBody, VerifiedToken, VerifyLayer};
 use countersign_verifier::test_util::{
-    REFUSE_AFTER, SetClock, TestIssuer, bound_claims, claims, empty_store, revoke_token, trust, verifier,
+    REFUSE_AFTER, SetClock, TestIssuer, bound_claims, claims, claims_bound_to, empty_store, revoke_token,
+    trust, verifier,
 };
 use countersign_verifier::trust::TrustStore;
 use http::{Request, Response};
@@ -247,6 +250,38 @@ async fn a_bound_token_is_good_with_its_certificate() {
         assert_eq!(status(&response).0, code, "{certificate:?}");
     }
     assert_eq!(stage.calls(), 1);
+}
+
+/// The same by the SPIFFE ID in it.
+#[tokio::test(start_paused = true)]
+async fn a_token_bound_to_a_spiffe_id_is_good_with_a_certificate_that_has_it() {
+    let stage = Stage::new();
+    let layer = stage
+        .layer
+        .clone()
+        .peer_certificate(|extensions| extensions.get::<PeerCertificate>().cloned());
+    let id = |name: &str| SpiffeId::parse(&format!("spiffe://prod.example.com/{name}")).expect("an id");
+    let token = stage.issuer.token(&claims_bound_to("1.4", id("orders")));
+    let certificate = |number: u8, spiffe_id| PeerCertificate {
+        spiffe_id,
+        ..PeerCertificate::from([number; 32])
+    };
+    for (certificate, code) in [
+        (certificate(1, Some(id("orders"))), ""),
+        (certificate(2, Some(id("orders"))), ""),
+        (certificate(1, Some(id("billing"))), "16"),
+        (certificate(1, None), "16"),
+    ] {
+        let mut request = request("/a.A/Bound")
+            .header("authorization", format!("Bearer {token}"))
+            .body(())
+            .expect("a request");
+        request.extensions_mut().insert(certificate.clone());
+        let response = layer.layer(stage.service.clone()).oneshot(request);
+        let response = response.await.expect("infallible");
+        assert_eq!(status(&response).0, code, "{certificate:?}");
+    }
+    assert_eq!(stage.calls(), 2);
 }
 
 /// I-29, G31: an answer that goes on ends when its token is revoked, with the status that a new call gets.

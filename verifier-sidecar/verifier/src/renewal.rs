@@ -12,8 +12,8 @@ use std::collections::hash_map::Entry;
 use std::future::pending;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use countersign_core::binding::PeerCertificate;
 use countersign_core::claims::Subject;
-use countersign_core::names::CertificateThumbprint;
 use countersign_core::requirements::MethodPath;
 use countersign_core::{Rejection, Timestamp};
 use http::{HeaderMap, HeaderName, Uri};
@@ -61,7 +61,7 @@ pub struct Stream {
     /// Its target, which names the method.
     pub uri: Uri,
     /// The certificate of its connection.
-    pub peer_certificate: Option<CertificateThumbprint>,
+    pub peer_certificate: Option<PeerCertificate>,
 }
 
 /// Why a token is not taken.
@@ -110,7 +110,7 @@ impl Open {
         let newer = admitted(verifier.decide(&Question {
             token: Ok(token),
             method: Some(method),
-            peer_certificate: self.stream.peer_certificate,
+            peer_certificate: self.stream.peer_certificate.as_ref(),
         }))?;
         let now = self.token.borrow();
         let granted = &newer.claims().scopes;
@@ -159,7 +159,7 @@ impl Renewals {
         &self,
         verifier: &Verifier,
         token: Result<&[u8], Rejection>,
-        peer_certificate: Option<CertificateThumbprint>,
+        peer_certificate: Option<&PeerCertificate>,
         id: &StreamId,
     ) -> Result<Taken, NotTaken> {
         let presented = admitted(verifier.decide(&Question {

@@ -15,7 +15,7 @@ use countersign_core::names::{Audience, CertificateThumbprint, ClientId, Issuer,
 use countersign_core::ports::{Clock, KeyReader as _, Signer as _};
 use countersign_core::requirements::MethodTable;
 use countersign_core::revocation::{Revocation, RevokedSubject};
-use countersign_core::spiffe::TrustDomain;
+use countersign_core::spiffe::{SpiffeId, TrustDomain};
 use countersign_core::trust::{Epoch, TrustState, UpdateRules};
 use countersign_core::verifier::Grant;
 use countersign_core::verifying::Expectations;
@@ -189,6 +189,15 @@ pub fn claims(token_id: &str) -> Claims {
 pub fn bound_claims(token_id: &str, certificate: CertificateThumbprint) -> Claims {
     Claims {
         confirmation: Confirmation::Certificate(certificate),
+        ..claims(token_id)
+    }
+}
+
+/// The same, bound to a SPIFFE ID.
+#[must_use]
+pub fn claims_bound_to(token_id: &str, spiffe_id: SpiffeId) -> Claims {
+    Claims {
+        confirmation: Confirmation::SpiffeId(spiffe_id),
         ..claims(token_id)
     }
 }

@@ -14,8 +14,9 @@ use std::cell::LazyCell;
 use std::sync::Arc;
 use std::time::Duration;
 
+use countersign_core::binding::PeerCertificate;
 use countersign_core::claims::Claims;
-use countersign_core::names::{CertificateThumbprint, ClientId};
+use countersign_core::names::ClientId;
 use countersign_core::requirements::{Access, MethodPath, MethodTable, Mode, Requirements, Rule};
 use countersign_core::staleness::{ClassBudget, Stale, StalenessBudget};
 use countersign_core::trust::Epoch;
@@ -47,7 +48,7 @@ pub struct Question<'a> {
     /// The method called. None: only the token is judged.
     pub method: Option<MethodPath<'a>>,
     /// The certificate of the connection, when there is one.
-    pub peer_certificate: Option<CertificateThumbprint>,
+    pub peer_certificate: Option<&'a PeerCertificate>,
 }
 
 /// A verdict, and the epoch that it was made on. Zero: there was no trust.
@@ -297,7 +298,7 @@ impl Verifier {
         &self,
         admitted: &Admitted,
         method: MethodPath<'_>,
-        peer_certificate: Option<CertificateThumbprint>,
+        peer_certificate: Option<&PeerCertificate>,
     ) -> Result<(), Denied> {
         let rule = self.rule(method);
         let Access::Protected(requirements) = &rule.access else {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use countersign_core::Rejection;
-use countersign_core::names::CertificateThumbprint;
+use countersign_core::binding::PeerCertificate;
 use countersign_core::requirements::{MethodPath, Mode};
 use http::Uri;
 use tokio::time::sleep;
@@ -36,7 +36,7 @@ pub struct TokenWatch {
     /// The target of the call, which names the method.
     pub uri: Uri,
     /// The certificate of the connection.
-    pub peer_certificate: Option<CertificateThumbprint>,
+    pub peer_certificate: Option<PeerCertificate>,
     /// Brings newer tokens, if the caller has given the call a name.
     pub renewal: Option<Renewal>,
 }
@@ -104,7 +104,7 @@ impl TokenWatch {
             self.admitted = renewal.newest();
         }
         self.verifier
-            .judge_again(&self.admitted, self.method()?, self.peer_certificate)
+            .judge_again(&self.admitted, self.method()?, self.peer_certificate.as_ref())
     }
 
     fn method(&self) -> Result<MethodPath<'_>, Rejection> {

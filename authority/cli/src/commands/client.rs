@@ -190,6 +190,7 @@ async fn create(args: CreateArgs, output: Output) -> Result<(), Failure> {
         grants: registration.grants,
         spiffe_ids: registration.spiffe_ids,
         certificate_thumbprints: registration.certificate_thumbprints,
+        token_binding: registration.token_binding,
         with_secret: args.with_secret,
     };
     let answer = connection.clients().create_client(request).await;
@@ -335,6 +336,7 @@ async fn update(args: UpdateArgs, output: Output) -> Result<(), Failure> {
         grants: changed.grants,
         spiffe_ids: changed.spiffe_ids,
         certificate_thumbprints: changed.certificate_thumbprints,
+        token_binding: changed.token_binding,
     };
     let answer = connection.clients().update_client(request).await;
     let doing = format!("cannot change `{}`", args.client_id);

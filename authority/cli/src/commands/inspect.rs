@@ -153,7 +153,7 @@ fn wanted(args: &InspectArgs, environment: Option<&Environment>) -> Result<Wante
             scopes,
             ..Requirements::default()
         },
-        certificate: args.peer_cert.as_deref().map(pki::thumbprint).transpose()?,
+        certificate: args.peer_cert.as_deref().map(pki::certificate).transpose()?,
     })
 }
 

@@ -65,6 +65,49 @@ async fn a_client_is_created_and_updated() {
     assert!(text.contains(r#""action":"create_client""#), "{text}");
 }
 
+/// What is left out is the usual, in a change as at first; and nobody's tokens are bound to what he does not have.
+#[tokio::test]
+async fn tokens_are_bound_to_what_is_registered() {
+    use v1::TokenBinding::{Certificate, SpiffeId, Unspecified};
+    let stage = Stage::new().await;
+    let mut clients = stage.clients().await;
+    let created = clients.create_client(create("billing")).await.expect("creates");
+    let client = created.into_inner().client.expect("a client");
+    assert_eq!(client.token_binding(), Certificate);
+    for (version, binding, registered) in [
+        (1, SpiffeId, SpiffeId),
+        (2, Certificate, Certificate),
+        (3, SpiffeId, SpiffeId),
+        (4, Unspecified, Certificate),
+    ] {
+        let update = v1::UpdateClientRequest {
+            client_id: "billing".to_owned(),
+            version,
+            grants: create("x").grants,
+            spiffe_ids: vec![ORDERS.to_owned()],
+            token_binding: binding.into(),
+            ..Default::default()
+        };
+        let updated = clients.update_client(update).await.expect("updates").into_inner();
+        let client = updated.client.expect("a client");
+        assert_eq!(client.token_binding(), registered, "{binding:?}");
+    }
+    for token_binding in [SpiffeId.into(), 3, -1] {
+        let request = v1::CreateClientRequest {
+            token_binding,
+            ..create("nobody")
+        };
+        let refused = refusal_of_field(clients.create_client(request).await);
+        assert!(refused.contains("token_binding"), "{token_binding}: {refused}");
+    }
+}
+
+fn refusal_of_field<T: std::fmt::Debug>(result: Result<T, tonic::Status>) -> String {
+    let status = result.expect_err("is refused");
+    assert_eq!(status.code(), Code::InvalidArgument);
+    status.message().to_owned()
+}
+
 #[tokio::test]
 async fn secrets_are_added_and_retired_and_never_logged() {
     let logs = Logs::default();

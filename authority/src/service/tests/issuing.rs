@@ -7,8 +7,9 @@ use std::time::Duration;
 use base64::Engine as _;
 use countersign_core::Rejection;
 use countersign_core::Timestamp;
+use countersign_core::binding::{PeerCertificate, TokenBinding};
 use countersign_core::claims::Confirmation;
-use countersign_core::client::Grant;
+use countersign_core::client::{Grant, Registration};
 use countersign_core::jose::Algorithm;
 use countersign_core::names::{Audience, CertificateThumbprint, Scope};
 use countersign_core::ports::Clock as _;
@@ -16,6 +17,7 @@ use countersign_core::requirements::Requirements;
 use countersign_core::spiffe::TrustDomain;
 use countersign_core::verifying::{Expectations, Presentation, TrustView, VerifiedToken, verify};
 use countersign_proto::token::v1::IssueTokenRequest;
+use countersign_proto::token::v1::token_service_client::TokenServiceClient;
 use countersign_runtime::TimerClock;
 use tonic::{Code, Request};
 use tonic_types::StatusExt as _;
@@ -24,7 +26,7 @@ use super::stage::{NOBODY, ORDERS, Setting, SlowStore, Stage, ask, reason, refus
 use crate::alarm::Alarm;
 use crate::limits::Rate;
 use crate::store::memory::MemoryStore;
-use crate::test_util::{Bench, START, client_id, in_turn, peer, registration};
+use crate::test_util::{Bench, START, client_id, in_turn, peer, registration, spiffe_id};
 
 /// `orders` by certificate; `billing` by the secret returned.
 async fn furnished(stage: &Stage) -> String {
@@ -53,10 +55,19 @@ fn expectations(stage: &Stage) -> Expectations {
 
 /// What a verifier that holds the current state says, when the holder of certificate `thumbprint` shows `token`.
 fn judge(stage: &Stage, token: &str, thumbprint: u8, now: Timestamp) -> Result<VerifiedToken, Rejection> {
+    judge_over(stage, token, &PeerCertificate::from([thumbprint; 32]), now)
+}
+
+fn judge_over(
+    stage: &Stage,
+    token: &str,
+    certificate: &PeerCertificate,
+    now: Timestamp,
+) -> Result<VerifiedToken, Rejection> {
     let books = stage.opened.ledger.books();
     let view = TrustView::current(&books.trust);
     let presentation = Presentation {
-        peer_certificate: Some(CertificateThumbprint::new([thumbprint; 32])),
+        peer_certificate: Some(certificate),
         requirements: &Requirements::default(),
     };
     verify(
@@ -100,6 +111,68 @@ async fn a_client_with_a_certificate_gets_a_token_that_is_bound_to_it() {
         judge(&stage, &issued.access_token, 2, now).err(),
         Some(Rejection::CnfMismatch)
     );
+}
+
+/// What it gets with one certificate is good over its next one, and over no other workload's.
+#[tokio::test]
+async fn a_client_that_is_bound_to_its_spiffe_id_gets_a_token_that_outlives_its_certificate() {
+    let stage = Stage::new().await;
+    let registration = Registration {
+        binding: TokenBinding::SpiffeId,
+        ..registration(Some("orders"))
+    };
+    let created = stage
+        .opened
+        .ledger
+        .create_client(client_id("orders"), registration, false);
+    created.await.expect("creates");
+    let issued = stage.tokens(ORDERS).await.issue_token(ask()).await;
+    let token = issued.expect("issues").into_inner().access_token;
+    let now = stage.bench.clock.now();
+    let certificate = |number: u8, path: &str| PeerCertificate {
+        spiffe_id: Some(spiffe_id(path)),
+        ..PeerCertificate::from([number; 32])
+    };
+    for number in [1, 2] {
+        let over = judge_over(&stage, &token, &certificate(number, "orders"), now);
+        let bound = over.expect("verifies").claims().confirmation.clone();
+        assert_eq!(bound, Confirmation::SpiffeId(spiffe_id("orders")));
+    }
+    let over_another = judge_over(&stage, &token, &certificate(1, "billing"), now);
+    assert_eq!(over_another.err(), Some(Rejection::CnfMismatch));
+}
+
+/// With a secret, or with a certificate that is registered by its thumbprint: it is told that it has to come otherwise.
+#[tokio::test]
+async fn a_client_that_is_bound_to_its_spiffe_id_gets_no_token_without_it() {
+    let stage = Stage::new().await;
+    let registration = Registration {
+        binding: TokenBinding::SpiffeId,
+        thumbprints: vec![CertificateThumbprint::new([77; 32])],
+        ..registration(Some("orders"))
+    };
+    let created = stage
+        .opened
+        .ledger
+        .create_client(client_id("orders"), registration, true);
+    let secret = created.await.expect("creates").answer.1.expect("asked for");
+    let by_secret = IssueTokenRequest {
+        client_id: "orders".to_owned(),
+        client_secret: secret.secret.expose().to_owned(),
+        ..ask()
+    };
+    for (spiffe_id, thumbprint, request) in [
+        (Some(NOBODY), 1, by_secret.clone()),
+        // Its own certificate does not make up for it: it did not authenticate with that.
+        (Some(ORDERS), 1, by_secret),
+        (None, 77, ask()),
+        (Some("spiffe://elsewhere.org/orders"), 77, ask()),
+    ] {
+        let connection = stage.connect_as(peer(spiffe_id, thumbprint, START * 2)).await;
+        let refused = TokenServiceClient::new(connection).issue_token(request).await;
+        let told = (Code::Unauthenticated, "SPIFFE_ID_REQUIRED".to_owned());
+        assert_eq!(refusal(refused), told, "{spiffe_id:?}");
+    }
 }
 
 #[tokio::test]

@@ -5,7 +5,8 @@ use proptest::sample::subsequence;
 
 use super::*;
 use crate::client::Registration;
-use crate::names::ClientId;
+use crate::names::{CertificateThumbprint, ClientId};
+use crate::spiffe::SpiffeId;
 use crate::test_util::{NOW, ToyKey, jwk};
 
 fn scope(name: &str) -> Scope {
@@ -28,6 +29,7 @@ fn client(grants: Vec<Grant>) -> Client {
             grants,
             spiffe_ids: Vec::new(),
             thumbprints: Vec::new(),
+            binding: TokenBinding::Certificate,
         },
         secrets: Vec::new(),
         disabled: false,
@@ -155,11 +157,11 @@ fn a_lifetime_is_cut_to_the_ceiling() {
 #[test]
 fn a_token_says_what_was_granted() {
     let granted = grant(&billing(), &request("", &["write"]), &policy()).expect("granted");
-    let certificate = CertificateThumbprint::new([9; 32]);
+    let bound = Confirmation::Certificate(CertificateThumbprint::new([9; 32]));
     let token_id = TokenId::parse("1.2a").expect("a token id");
-    let claims = draft(&billing(), &granted, Some(certificate), token_id, &policy(), NOW);
+    let claims = draft(&billing(), &granted, bound.clone(), token_id, &policy(), NOW);
     assert_eq!(claims.expires_at, NOW.saturating_add(granted.lifetime));
-    assert_eq!(claims.confirmation, Confirmation::Certificate(certificate));
+    assert_eq!(claims.confirmation, bound);
     assert_eq!(claims.subject.to_string(), "client:prod.example.com/billing");
 
     let jwk = jwk(1);
@@ -169,6 +171,52 @@ fn a_token_says_what_was_granted() {
     assert_eq!(Claims::read(&jws.payload), Ok(claims));
     let right = ToyKey::of(&jwk).sign(jws.signing_input).expect("signed");
     assert_eq!(jws.signature, right);
+}
+
+fn spiffe_id(path: &str) -> SpiffeId {
+    SpiffeId::parse(&format!("spiffe://prod.example.com/{path}")).expect("a SPIFFE ID")
+}
+
+fn certificate(path: Option<&str>) -> PeerCertificate {
+    PeerCertificate {
+        thumbprint: CertificateThumbprint::new([9; 32]),
+        spiffe_id: path.map(spiffe_id),
+    }
+}
+
+#[test]
+fn tokens_are_bound_to_the_certificate_unless_registered_otherwise() {
+    let shown = certificate(Some("billing"));
+    let bound = confirmation(&billing(), Some(&shown));
+    assert_eq!(bound, Ok(Confirmation::Certificate(shown.thumbprint)));
+    assert_eq!(confirmation(&billing(), None), Ok(Confirmation::Unbound));
+}
+
+/// Bound to the SPIFFE ID of the certificate, or not given: never bound to something else, and never to nothing.
+#[test]
+fn tokens_of_a_client_that_is_bound_to_its_spiffe_id_are_bound_to_that_or_are_not_given() {
+    let mut client = billing();
+    client.registration.binding = TokenBinding::SpiffeId;
+    client.registration.spiffe_ids = vec![spiffe_id("billing"), spiffe_id("billing/nightly")];
+    for path in ["billing", "billing/nightly"] {
+        let bound = confirmation(&client, Some(&certificate(Some(path))));
+        assert_eq!(bound, Ok(Confirmation::SpiffeId(spiffe_id(path))));
+    }
+    // With a secret, by a certificate that is registered by its thumbprint, and the same that says to be somebody else.
+    for shown in [None, Some(certificate(None)), Some(certificate(Some("orders")))] {
+        let refused = confirmation(&client, shown.as_ref());
+        assert_eq!(refused, Err(IssueError::SpiffeIdRequired), "{shown:?}");
+    }
+}
+
+#[test]
+fn who_is_bound_to_a_spiffe_id_has_one_registered() {
+    let mut registration = billing().registration;
+    registration.binding = TokenBinding::SpiffeId;
+    let refused = registration.check();
+    assert_eq!(refused, Err(crate::client::InvalidRegistration::NoSpiffeId));
+    registration.spiffe_ids = vec![spiffe_id("billing")];
+    assert_eq!(registration.check(), Ok(()));
 }
 
 #[test]

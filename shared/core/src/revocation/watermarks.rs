@@ -159,7 +159,8 @@ impl Watermarks {
     fn bound_certificate(&self, claims: &Claims) -> Option<&Watermark> {
         match &claims.confirmation {
             Confirmation::Certificate(thumbprint) => self.certificates.get(thumbprint),
-            Confirmation::Unbound | Confirmation::Unsupported => None,
+            // That is a matter of who presents it.
+            Confirmation::SpiffeId(_) | Confirmation::Unbound | Confirmation::Unsupported => None,
         }
     }
 }

@@ -1,5 +1,7 @@
 //! The decision: times at their boundaries, and the order of reasons.
 
+mod binding;
+
 use super::*;
 use crate::claims::Subject;
 use crate::issuing::sign_token;

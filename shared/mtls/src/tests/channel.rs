@@ -193,7 +193,7 @@ async fn a_refused_certificate_is_a_clear_error_of_the_first_call() {
         .expect("channel");
     let mut health = HealthClient::new(channel);
     assert!(health.check(HealthCheckRequest::default()).await.is_err());
-    let shown = |leaf: &Leaf| PeerIdentity::from_der(leaf.der()).expect("a leaf").thumbprint;
+    let shown = |leaf: &Leaf| PeerIdentity::from_der(leaf.der()).expect("a leaf").certificate();
     assert_eq!(tls.certificate(), shown(&stranger));
     let good = rest.root.workload("orders");
     write(&folder.files.certificate, &good.chain_pem);

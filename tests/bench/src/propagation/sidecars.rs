@@ -11,6 +11,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64_URL;
 use countersign_cli::pki::Pki;
 use countersign_core::Rejection;
+use countersign_core::binding::PeerCertificate;
 use countersign_core::names::CertificateThumbprint;
 use countersign_runtime::{Shutdown, SystemClock};
 use countersign_sidecar::app::App;
@@ -32,7 +33,7 @@ const ASKED_EVERY: Duration = Duration::from_millis(50);
 #[derive(Clone, Debug, Default)]
 pub(super) struct Token {
     pub(super) text: String,
-    thumbprint: Option<CertificateThumbprint>,
+    certificate: Option<PeerCertificate>,
 }
 
 impl Token {
@@ -44,7 +45,10 @@ impl Token {
             .pointer("/cnf/x5t#S256")
             .and_then(|thumbprint| thumbprint.as_str());
         let thumbprint = thumbprint.map(CertificateThumbprint::parse).transpose()?;
-        Ok(Self { text, thumbprint })
+        Ok(Self {
+            text,
+            certificate: thumbprint.map(PeerCertificate::from),
+        })
     }
 }
 
@@ -179,7 +183,7 @@ fn refused(verifier: &Verifier, token: &Token) -> Option<Rejection> {
     let decision = verifier.decide(&Question {
         token: Ok(token.text.as_bytes()),
         method: None,
-        peer_certificate: token.thumbprint,
+        peer_certificate: token.certificate.as_ref(),
     });
     decision.verdict.err().map(|denied| denied.rejection)
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use countersign_core::names::CertificateThumbprint;
+use countersign_core::binding::PeerCertificate;
 use countersign_core::planted::{Bug, planted};
 use countersign_core::verifier::HeldTrust;
 use countersign_core::verifying::{Presentation, TrustView, authenticate, judge};
@@ -20,7 +20,7 @@ pub(crate) struct Shown<'a> {
     /// Its `jti`.
     pub(crate) token_id: &'a str,
     /// The certificate of the connection.
-    pub(crate) certificate: Option<CertificateThumbprint>,
+    pub(crate) certificate: Option<&'a PeerCertificate>,
 }
 
 /// One look at trust and clocks: all that a decision is made on.

@@ -5,31 +5,41 @@ use countersign_core::names::CertificateThumbprint;
 
 use super::{ACCEPT, SIG_INVALID, Table, bearer, reject};
 use crate::case::{Method, Peer};
-use crate::setting::{REVOKED_TOKEN, Role, WATERMARKED_CLIENT};
+use crate::setting::{REVOKED_TOKEN, Role, Setting, WATERMARKED_CLIENT};
 use crate::workshop::{assemble, text};
 
 pub(super) fn add(table: &mut Table<'_>) {
     add_confirmations(table);
+    add_spiffe_ids(table);
     add_demands(table);
     add_revocations(table);
     add_several_revocations(table);
     add_twins(table);
 }
 
-fn confirmation(thumbprint: CertificateThumbprint) -> String {
+fn to_certificate(thumbprint: &CertificateThumbprint) -> String {
     format!(r#"{{"x5t#S256":"{thumbprint}"}}"#)
+}
+
+fn to_spiffe_id(id: &str) -> String {
+    format!(r#"{{"spiffe_id":{}}}"#, text(id))
+}
+
+fn holders_id(setting: &Setting) -> &str {
+    setting.holder.spiffe_id.as_ref().expect("it has one").as_str()
 }
 
 fn add_confirmations(table: &mut Table<'_>) {
     let setting = table.setting;
     let bound = |cnf: &str| setting.token(Role::Active, &setting.payload().with("cnf", cnf));
-    let ours = confirmation(setting.holder);
-    let other = confirmation(CertificateThumbprint::new([0xa5; 32]));
+    let ours = to_certificate(&setting.holder.thumbprint);
+    let other = to_certificate(&CertificateThumbprint::new([0xa5; 32]));
     let with_more = ours.replacen('{', r#"{"jkt":"x","#, 1);
     let mismatch = reject(Rejection::CnfMismatch);
     for (name, cnf, peer, expected) in [
         ("the holder's certificate", ours.as_str(), Peer::Holder, ACCEPT),
         ("another certificate", other.as_str(), Peer::Holder, mismatch),
+        ("the holder's certificate", ours.as_str(), Peer::Renewed, mismatch),
         ("the holder's certificate", ours.as_str(), Peer::Nobody, mismatch),
         ("an unknown member only", r#"{"jkt":"x"}"#, Peer::Holder, mismatch),
         (
@@ -46,21 +56,66 @@ fn add_confirmations(table: &mut Table<'_>) {
     }
 }
 
+/// T85, of the other member: who has the SPIFFE ID may come with whichever certificate, unless that one is revoked.
+fn add_spiffe_ids(table: &mut Table<'_>) {
+    let setting = table.setting;
+    let bound = |cnf: &str| setting.token(Role::Active, &setting.payload().with("cnf", cnf));
+    let id = holders_id(setting);
+    let ours = to_spiffe_id(id);
+    let mismatch = reject(Rejection::CnfMismatch);
+    for (peer, expected) in [
+        (Peer::Holder, ACCEPT),
+        (Peer::Renewed, ACCEPT),
+        (Peer::Revoked, reject(Rejection::TokenRevoked)),
+        (Peer::Nobody, mismatch),
+    ] {
+        let name = format!("bound to the holder's SPIFFE ID, presented by {peer:?}");
+        table.case(bearer("T85", &name, bound(&ours), expected).presented_by(peer));
+    }
+    let both = ours.replacen(
+        '{',
+        &format!(r#"{{"x5t#S256":"{}","#, setting.holder.thumbprint),
+        1,
+    );
+    let with_more = ours.replacen('{', r#"{"jkt":"x","#, 1);
+    for (name, cnf) in [
+        ("another path", to_spiffe_id(&format!("{id}/more"))),
+        ("a path that it begins with", to_spiffe_id(&id[..id.len() - 1])),
+        (
+            "the path in capitals",
+            to_spiffe_id(&id.replace("holder", "HOLDER")),
+        ),
+        (
+            "another trust domain",
+            to_spiffe_id(&id.replace("spiffe://", "spiffe://x.")),
+        ),
+        ("SPIFFE ID and certificate", both),
+        ("an unknown member too", with_more),
+    ] {
+        let name = format!("bound to {name}, presented by the holder");
+        table.case(bearer("T85", &name, bound(&cnf), mismatch).presented_by(Peer::Holder));
+    }
+}
+
 fn add_demands(table: &mut Table<'_>) {
     let setting = table.setting;
     let missing = reject(Rejection::CnfMissing);
-    let unbound = setting.good_token();
-    let bound = setting.payload().with("cnf", confirmation(setting.holder));
-    let bound = setting.token(Role::Active, &bound);
+    let mismatch = reject(Rejection::CnfMismatch);
+    let bound = |cnf: String| setting.token(Role::Active, &setting.payload().with("cnf", cnf));
+    let unbound = &setting.good_token();
+    let to_certificate = &bound(to_certificate(&setting.holder.thumbprint));
+    let to_spiffe_id = &bound(to_spiffe_id(holders_id(setting)));
     for (name, token, peer, expected) in [
-        ("an unbound token", &unbound, Peer::Holder, missing),
-        ("an unbound token", &unbound, Peer::Nobody, missing),
-        ("a bound token", &bound, Peer::Holder, ACCEPT),
+        ("an unbound token", unbound, Peer::Holder, missing),
+        ("an unbound token", unbound, Peer::Nobody, missing),
+        ("a bound token", to_certificate, Peer::Holder, ACCEPT),
+        ("a bound token", to_certificate, Peer::Nobody, mismatch),
+        ("a token bound to a SPIFFE ID", to_spiffe_id, Peer::Holder, ACCEPT),
         (
-            "a bound token",
-            &bound,
+            "a token bound to a SPIFFE ID",
+            to_spiffe_id,
             Peer::Nobody,
-            reject(Rejection::CnfMismatch),
+            mismatch,
         ),
     ] {
         let name = format!("{name} presented by {peer:?}");

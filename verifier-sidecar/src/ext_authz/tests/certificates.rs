@@ -3,16 +3,20 @@
 use countersign_core::Timestamp;
 use countersign_core::names::CertificateThumbprint;
 use countersign_core::ports::Sha256 as _;
+use countersign_core::spiffe::SpiffeId;
 use countersign_crypto::AwsLc;
-use countersign_verifier::test_util::{START, bound_claims};
+use countersign_verifier::test_util::{START, TRUST_DOMAIN, bound_claims, claims_bound_to};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-use rcgen::{CertificateParams, KeyPair};
+use rcgen::{CertificateParams, KeyPair, SanType};
 
 use super::*;
 
 /// A certificate for a day from the start of tests: PEM, and DER.
 fn certificate(name: &str) -> (String, Vec<u8>) {
     let mut params = CertificateParams::new(vec![name.to_owned()]).expect("names");
+    let id = format!("spiffe://{TRUST_DOMAIN}/{name}");
+    let id = id.try_into().expect("an id");
+    params.subject_alt_names.push(SanType::URI(id));
     let at = |seconds: u64| {
         let start = std::time::UNIX_EPOCH + Duration::from_secs(seconds);
         start.into()
@@ -85,6 +89,27 @@ async fn a_bound_token_is_good_with_the_certificate_that_envoy_tells_of() {
         ..SETTINGS
     });
     assert_eq!(unbelieving.ask(good).await.refusal().2, "cnf_mismatch");
+}
+
+/// T85, of the SPIFFE ID: it is read out of the certificate, whatever Envoy calls the caller.
+#[tokio::test]
+async fn a_token_bound_to_a_spiffe_id_is_good_with_each_certificate_that_has_it() {
+    let asking = Asking::new();
+    let id = SpiffeId::parse(&format!("spiffe://{TRUST_DOMAIN}/orders")).expect("an id");
+    let bound = bearer_of(&asking.issuer.token(&claims_bound_to("1.1", id.clone())));
+    for (certificate, _) in [certificate("orders"), certificate("orders")] {
+        asking
+            .ask(with_certificate(&bound, &escaped(&certificate)))
+            .await
+            .allowed();
+    }
+    let (billing, _) = certificate("billing");
+    for certificate in [escaped(&billing), String::new()] {
+        let mut check = with_certificate(&bound, &certificate);
+        let source = check.attributes.as_mut().and_then(|it| it.source.as_mut());
+        source.expect("a source").principal = id.as_str().to_owned();
+        assert_eq!(asking.ask(check).await.refusal().2, "cnf_mismatch");
+    }
 }
 
 /// An open connection may be older than its certificate.

@@ -2,6 +2,7 @@ use countersign_core::freshness::StalenessRules;
 use countersign_core::key_set::KeyTimes;
 use countersign_core::names::Scope;
 use countersign_core::ports::Clock as _;
+use countersign_core::spiffe::SpiffeId;
 use countersign_core::staleness::Data;
 use countersign_core::verifier::ClockMark;
 use countersign_core::{Claim, Timestamp};
@@ -77,7 +78,7 @@ fn ask_with(
     verifier: &Verifier,
     token: &str,
     path: &str,
-    peer_certificate: Option<CertificateThumbprint>,
+    peer_certificate: Option<&PeerCertificate>,
 ) -> Result<(), Rejection> {
     let question = Question {
         token: Ok(token.as_bytes()),
@@ -381,13 +382,18 @@ fn without_the_time_nothing_is_decided() {
 fn methods_ask_for_scopes_and_certificates() {
     for it in fixtures() {
         trust(&it.store, it.issuer.state(1, []));
-        let (ours, theirs) = (
-            CertificateThumbprint::new([1; 32]),
-            CertificateThumbprint::new([2; 32]),
-        );
-        let (loose, bound) = (
+        let certificate = |number: u8, id: &str| PeerCertificate {
+            spiffe_id: Some(SpiffeId::parse(id).expect("a SPIFFE ID")),
+            ..PeerCertificate::from([number; 32])
+        };
+        let ours = &certificate(1, "spiffe://prod.example.com/orders");
+        let renewed = &certificate(3, "spiffe://prod.example.com/orders");
+        let theirs = &certificate(2, "spiffe://prod.example.com/billing");
+        let spiffe_id = ours.spiffe_id.clone().expect("it has one");
+        let (loose, bound, outliving) = (
             it.issuer.token(&claims("1.1")),
-            it.issuer.token(&bound_claims("1.2", ours)),
+            it.issuer.token(&bound_claims("1.2", ours.thumbprint)),
+            it.issuer.token(&claims_bound_to("1.3", spiffe_id)),
         );
         for _twice in 0..2 {
             let ask = |token, path, certificate| ask_with(&it.verifier, token, path, certificate);
@@ -395,6 +401,13 @@ fn methods_ask_for_scopes_and_certificates() {
             assert_eq!(ask(&bound, "/a.A/Do", Some(ours)), Ok(()));
             assert_eq!(ask(&bound, "/a.A/Do", Some(theirs)), Err(Rejection::CnfMismatch));
             assert_eq!(ask(&bound, "/a.A/Do", None), Err(Rejection::CnfMismatch));
+            assert_eq!(ask(&bound, "/a.A/Do", Some(renewed)), Err(Rejection::CnfMismatch));
+            for shown in [ours, renewed] {
+                assert_eq!(ask(&outliving, "/a.A/Bound", Some(shown)), Ok(()));
+            }
+            for shown in [Some(theirs), None] {
+                assert_eq!(ask(&outliving, "/a.A/Do", shown), Err(Rejection::CnfMismatch));
+            }
             assert_eq!(ask(&loose, "/a.A/Bound", Some(ours)), Err(Rejection::CnfMissing));
             assert_eq!(
                 ask(&loose, "/a.A/Scoped", None),

@@ -35,6 +35,27 @@ pub(super) struct RegistrationArgs {
     /// The same by its thumbprint (`x5t#S256`); repeat for more
     #[arg(long = "thumbprint", value_name = "THUMBPRINT", allow_hyphen_values = true)]
     thumbprints: Vec<String>,
+
+    /// What its tokens are bound to, when it authenticates by a certificate: to that, or to the SPIFFE ID in it, so that they
+    /// outlive its renewal [default for a new client: certificate]
+    #[arg(long, value_name = "BINDING")]
+    token_binding: Option<Binding>,
+}
+
+/// What tokens are bound to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Binding {
+    Certificate,
+    SpiffeId,
+}
+
+impl From<Binding> for v1::TokenBinding {
+    fn from(binding: Binding) -> Self {
+        match binding {
+            Binding::Certificate => Self::Certificate,
+            Binding::SpiffeId => Self::SpiffeId,
+        }
+    }
 }
 
 /// An audience with scopes.
@@ -79,6 +100,9 @@ impl RegistrationArgs {
                     .certificate_thumbprints
                     .push(pki::thumbprint(path)?.to_string());
             }
+        }
+        if let Some(binding) = self.token_binding {
+            current.set_token_binding(binding.into());
         }
         Ok(current)
     }
@@ -146,6 +170,7 @@ mod tests {
         let current = v1::Client {
             description: "old".to_owned(),
             spiffe_ids: vec!["spiffe://dev.test/a".to_owned()],
+            token_binding: v1::TokenBinding::SpiffeId.into(),
             ..v1::Client::default()
         };
         let args = RegistrationArgs {
@@ -157,5 +182,12 @@ mod tests {
         assert_eq!(changed.description, "new");
         assert_eq!(changed.spiffe_ids, ["spiffe://dev.test/a"]);
         assert_eq!(changed.certificate_thumbprints, ["t"]);
+        assert_eq!(changed.token_binding(), v1::TokenBinding::SpiffeId);
+        let args = RegistrationArgs {
+            token_binding: Some(Binding::Certificate),
+            ..RegistrationArgs::default()
+        };
+        let changed = args.read(changed).expect("read");
+        assert_eq!(changed.token_binding(), v1::TokenBinding::Certificate);
     }
 }

@@ -16,6 +16,7 @@ pub(super) struct Client {
     pub(super) grants: Vec<Grant>,
     pub(super) spiffe_ids: Vec<String>,
     pub(super) certificate_thumbprints: Vec<String>,
+    token_binding: Option<&'static str>,
     pub(super) secrets: Vec<Secret>,
     version: u64,
     pub(super) created_at: Option<String>,
@@ -37,6 +38,12 @@ pub(super) struct Secret {
 impl Client {
     pub(super) fn read(client: Option<v1::Client>) -> Result<Self, Failure> {
         let client = client.ok_or_else(nothing)?;
+        let token_binding = match client.token_binding() {
+            v1::TokenBinding::Certificate => Some("certificate"),
+            v1::TokenBinding::SpiffeId => Some("spiffe_id"),
+            // An authority from before there was a choice.
+            v1::TokenBinding::Unspecified => None,
+        };
         let grants = client.grants.into_iter().map(|grant| Grant {
             audience: grant.audience,
             scopes: grant.scopes,
@@ -49,6 +56,7 @@ impl Client {
             grants: grants.collect(),
             spiffe_ids: client.spiffe_ids,
             certificate_thumbprints: client.certificate_thumbprints,
+            token_binding,
             secrets: client.secrets.into_iter().map(Secret::read).collect(),
             version: client.version,
             created_at: present::wire_time(client.created_at.as_ref()),
@@ -97,6 +105,10 @@ impl Client {
         };
         each("spiffe id", &self.spiffe_ids);
         each("certificate", &self.certificate_thumbprints);
+        rows.push(vec![
+            "tokens bound to".into(),
+            present::optional(self.token_binding.map(str::to_owned)),
+        ]);
         for secret in &self.secrets {
             let since = secret.created_at.clone().unwrap_or_default();
             rows.push(vec![

@@ -5,10 +5,11 @@ mod wording;
 use std::time::Duration;
 
 use countersign_core::bearer::MAX_TOKEN_LENGTH;
+use countersign_core::binding::PeerCertificate;
 use countersign_core::claims::{Claims, Confirmation};
 use countersign_core::jose::{CompactJws, decode_segment};
 use countersign_core::key_set::{KeySet, PublishedKey};
-use countersign_core::names::{CertificateThumbprint, Scope};
+use countersign_core::names::Scope;
 use countersign_core::requirements::Requirements;
 use countersign_core::revocation::RevocationList;
 use countersign_core::verifying::{self, Expectations, Presentation};
@@ -39,7 +40,7 @@ pub(super) struct Wanted {
     pub(super) asks_audience: bool,
     pub(super) requirements: Requirements,
     /// The certificate of whoever presents it.
-    pub(super) certificate: Option<CertificateThumbprint>,
+    pub(super) certificate: Option<PeerCertificate>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -321,7 +322,7 @@ fn judge(
     let judged = verifying::check_time(claims, &expected, now);
     checks.judge(Step::Time, judged, validity(claims, now));
     check_revocation(claims, trust.revocations.as_ref(), checks);
-    check_binding(claims, wanted, checks);
+    check_binding(claims, trust.revocations.as_ref(), wanted, checks);
     check_scopes(claims, &wanted.requirements, checks);
 }
 
@@ -370,35 +371,29 @@ fn check_revocation(claims: &Claims, revocations: Option<&RevocationList>, check
     }
 }
 
-fn check_binding(claims: &Claims, wanted: &Wanted, checks: &mut Checks) {
+fn check_binding(
+    claims: &Claims,
+    revocations: Option<&RevocationList>,
+    wanted: &Wanted,
+    checks: &mut Checks,
+) {
     let presentation = Presentation {
-        peer_certificate: wanted.certificate,
+        peer_certificate: wanted.certificate.as_ref(),
         requirements: &wanted.requirements,
     };
-    let judged = verifying::check_binding(claims, &presentation);
-    match (claims.confirmation, wanted.certificate) {
-        (Confirmation::Certificate(bound), None) => checks.skip(
-            Step::Binding,
-            format!("bound to certificate `{bound}`; name the certificate that presents it: `--peer-cert`"),
-        ),
-        (Confirmation::Certificate(bound), Some(_)) => {
-            checks.judge(Step::Binding, judged, format!("bound to certificate `{bound}`"));
-        }
-        (Confirmation::Unbound, _) => {
-            checks.judge(
-                Step::Binding,
-                judged,
-                "bound to no certificate: whoever holds it may use it".to_owned(),
-            );
-        }
-        (Confirmation::Unsupported, _) => {
-            checks.judge(
-                Step::Binding,
-                judged,
-                "bound to something that is not understood".to_owned(),
-            );
-        }
+    let (bound, is_provable) = match &claims.confirmation {
+        Confirmation::Certificate(bound) => (format!("bound to certificate `{bound}`"), true),
+        Confirmation::SpiffeId(bound) => (format!("bound to SPIFFE ID `{bound}`"), true),
+        Confirmation::Unbound => ("bound to nothing: whoever holds it may use it".to_owned(), false),
+        Confirmation::Unsupported => ("bound to something that is not understood".to_owned(), false),
+    };
+    if is_provable && wanted.certificate.is_none() {
+        let detail = format!("{bound}; name the certificate that presents it: `--peer-cert`");
+        return checks.skip(Step::Binding, detail);
     }
+    let none = RevocationList::default();
+    let judged = verifying::check_binding(claims, &presentation, revocations.unwrap_or(&none));
+    checks.judge(Step::Binding, judged, bound);
 }
 
 fn check_scopes(claims: &Claims, requirements: &Requirements, checks: &mut Checks) {

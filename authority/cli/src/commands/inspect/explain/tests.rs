@@ -4,10 +4,10 @@ use countersign_core::claims::Subject;
 use countersign_core::jose::{Algorithm, access_token_header, encode_segment};
 use countersign_core::jwk::write_set;
 use countersign_core::key_set::KeyTimes;
-use countersign_core::names::{Audience, ClientId, Issuer, TokenId};
+use countersign_core::names::{Audience, CertificateThumbprint, ClientId, Issuer, TokenId};
 use countersign_core::ports::Signer as _;
 use countersign_core::revocation::{Revocation, RevokedSubject};
-use countersign_core::spiffe::TrustDomain;
+use countersign_core::spiffe::{SpiffeId, TrustDomain};
 use countersign_core::trust::TrustState;
 use countersign_core::verifying::TrustView;
 use countersign_crypto::{AwsLc, SigningKey};
@@ -16,6 +16,10 @@ use super::*;
 
 const NOW: Timestamp = Timestamp::from_seconds(1_800_000_000);
 const MINUTE: Duration = Duration::from_secs(60);
+
+fn spiffe_id(name: &str) -> SpiffeId {
+    SpiffeId::parse(&format!("spiffe://dev.test/{name}")).expect("a SPIFFE ID")
+}
 
 struct Setting {
     key: SigningKey,
@@ -46,7 +50,10 @@ fn setting() -> Setting {
             scopes: vec![Scope::parse("demo.call").expect("a scope")],
             ..Requirements::default()
         },
-        certificate: Some(CertificateThumbprint::new([1; 32])),
+        certificate: Some(PeerCertificate {
+            thumbprint: CertificateThumbprint::new([1; 32]),
+            spiffe_id: Some(spiffe_id("orders")),
+        }),
     };
     Setting {
         trust: trust(&key, times),
@@ -115,7 +122,7 @@ fn first_failure(token: &str, setting: &Setting) -> Option<Step> {
     );
     let view = TrustView::current(&state);
     let presentation = Presentation {
-        peer_certificate: setting.wanted.certificate,
+        peer_certificate: setting.wanted.certificate.as_ref(),
         requirements: &setting.wanted.requirements,
     };
     let decided = verifying::verify(
@@ -148,7 +155,7 @@ fn a_good_token_passes_every_check() {
 fn each_claim_fails_its_own_check_and_the_decision_agrees() {
     let setting = setting();
     type Change = fn(&mut Claims);
-    let table: [(Step, Change); 8] = [
+    let table: [(Step, Change); 9] = [
         (Step::Issuer, |claims| {
             claims.issuer = "https://other.test".to_owned()
         }),
@@ -165,6 +172,9 @@ fn each_claim_fails_its_own_check_and_the_decision_agrees() {
         }),
         (Step::Binding, |claims| {
             claims.confirmation = Confirmation::Certificate(CertificateThumbprint::new([2; 32]));
+        }),
+        (Step::Binding, |claims| {
+            claims.confirmation = Confirmation::SpiffeId(spiffe_id("billing"));
         }),
         (Step::Scopes, |claims| claims.scopes.clear()),
     ];

@@ -32,8 +32,10 @@ pub(super) const fn plainly(rejection: Rejection) -> &'static str {
         Rejection::LifetimeExcessive => "it lives longer than verifiers accept",
         Rejection::TokenRevoked => "it is revoked",
         Rejection::ClientRevoked => "its client was revoked after it was issued",
-        Rejection::CnfMismatch => "whoever presents it does not hold the certificate that it is bound to",
-        Rejection::CnfMissing => "it is bound to no certificate, and the method asks for that",
+        Rejection::CnfMismatch => {
+            "whoever presents it does not hold the certificate, or the SPIFFE ID, that it is bound to"
+        }
+        Rejection::CnfMissing => "it is bound to nothing, and the method asks for that",
         Rejection::ScopeInsufficient => "it lacks a scope that the method needs",
         Rejection::TrustCold => "the verifier holds no keys yet",
         Rejection::TrustStale => "the verifier has not heard of the authority for too long",
