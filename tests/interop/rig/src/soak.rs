@@ -88,7 +88,8 @@ impl Arguments {
         Pace {
             token: seconds(1),
             client: seconds(if short { 7 } else { 15 }),
-            rotation: seconds(if short { 8 } else { 45 }),
+            // Keys are kept for an hour after their last token, and 64 of them at most.
+            rotation: seconds(if short { 8 } else { 75 }),
             compromise: seconds(if short { 20 } else { 200 }),
             restart: seconds(if short { 10 } else { 60 }),
         }
