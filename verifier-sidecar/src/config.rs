@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use agent::AgentConfig;
-pub use apps::{AppRoute, AppsConfig};
+pub use apps::{AppConfig, AppRoute, AppsConfig};
 use countersign_core::names::{Audience, ClassName, Issuer};
 use countersign_core::requirements::MethodTable;
 use countersign_core::spiffe::{SpiffeId, TrustDomain};
@@ -110,7 +110,7 @@ pub struct ListenerConfig {
     /// Whether nothing but gRPC is taken.
     pub grpc_only: bool,
     /// The app that all its calls reach. None: those of [`Config::apps`].
-    pub app: Option<ServiceConfig>,
+    pub app: Option<AppConfig>,
 }
 
 /// Where the local API is.

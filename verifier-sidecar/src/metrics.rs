@@ -12,6 +12,7 @@ mod outlived;
 mod tls;
 
 use std::fmt;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -282,6 +283,11 @@ impl ActiveCall {
         if let Some(record) = &mut self.record {
             record.responded(status);
         }
+    }
+
+    /// What counts the bytes that its caller sends, if anything does.
+    pub(crate) fn received(&self) -> Option<Arc<AtomicU64>> {
+        self.record.as_ref().map(|record| Arc::clone(record.received()))
     }
 
     /// Takes note of a part of the answer that the caller is sent.

@@ -20,6 +20,7 @@ mod stream_tokens;
 pub(crate) mod upstream;
 mod web;
 
+pub use apps::Speaks;
 pub use headers::TokenForwarding;
 pub use upstream::UpstreamAddress;
 

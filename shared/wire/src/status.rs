@@ -105,6 +105,8 @@ pub enum Failure {
     RouteUnknown,
     /// A call out that has a credential already.
     TokenPresent,
+    /// The service that a call goes to takes no gRPC.
+    GrpcUnsupported,
     /// The caller has no stream of that name.
     StreamUnknown,
     /// The caller's deadline has passed.
@@ -119,7 +121,7 @@ pub enum Failure {
 
 impl Failure {
     /// Every failure.
-    pub const ALL: [Self; 40] = [
+    pub const ALL: [Self; 41] = [
         Self::NoIdentity,
         Self::NotAnOperator,
         Self::NotAVerifier,
@@ -155,6 +157,7 @@ impl Failure {
         Self::TooManyTokens,
         Self::RouteUnknown,
         Self::TokenPresent,
+        Self::GrpcUnsupported,
         Self::StreamUnknown,
         Self::DeadlineExceeded,
         Self::MethodUnknown,
@@ -201,6 +204,7 @@ impl Failure {
             Self::TooManyTokens => "too_many_tokens",
             Self::RouteUnknown => "route_unknown",
             Self::TokenPresent => "token_present",
+            Self::GrpcUnsupported => "grpc_unsupported",
             Self::StreamUnknown => "stream_unknown",
             Self::DeadlineExceeded => "deadline_exceeded",
             Self::MethodUnknown => "method_unknown",
@@ -242,7 +246,7 @@ impl Failure {
             | Self::AuthorityUnreachable
             | Self::TokenUnusable => Code::Unavailable,
             Self::DeadlineExceeded => Code::DeadlineExceeded,
-            Self::MethodUnknown | Self::EncodingUnsupported => Code::Unimplemented,
+            Self::MethodUnknown | Self::EncodingUnsupported | Self::GrpcUnsupported => Code::Unimplemented,
             Self::Internal => Code::Internal,
         }
     }
@@ -290,6 +294,7 @@ impl Failure {
             Self::TooManyTokens => "as many tokens are kept as may be",
             Self::RouteUnknown => "no route leads there",
             Self::TokenPresent => "the call has an `authorization` already",
+            Self::GrpcUnsupported => "the called service takes no gRPC",
             Self::StreamUnknown => "there is no stream of that name",
             Self::DeadlineExceeded => "the deadline has passed",
             Self::MethodUnknown => "there is no such method",

@@ -64,6 +64,8 @@ pub(crate) struct Entry<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) decision_us: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) bytes_received: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) bytes_sent: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) upstream_host: Option<&'a str>,

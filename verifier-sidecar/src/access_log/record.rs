@@ -1,6 +1,7 @@
 //! What is kept of a call while it goes on, should it be told of at its end. It costs counters of what is shared, and no memory of
 //! its own.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -37,6 +38,7 @@ pub(crate) struct Record {
     upstream: Option<Arc<str>>,
     response_code: Option<StatusCode>,
     details: Option<&'static str>,
+    bytes_received: Arc<AtomicU64>,
     bytes_sent: u64,
 }
 
@@ -75,6 +77,7 @@ impl Record {
             upstream: None,
             response_code: None,
             details: None,
+            bytes_received: Arc::default(),
             bytes_sent: 0,
         }
     }
@@ -114,6 +117,11 @@ impl Record {
     /// Takes note of why the sidecar ends it.
     pub(crate) const fn ended_for(&mut self, reason: &'static str) {
         self.details = Some(reason);
+    }
+
+    /// Counts the bytes of the request's body that are read.
+    pub(crate) const fn received(&self) -> &Arc<AtomicU64> {
+        &self.bytes_received
     }
 
     /// Takes note of a part of the answer.
@@ -181,6 +189,7 @@ impl Record {
             would_end_for: self.would_end_for(),
             duration_us: Some(micros(ended.took)),
             decision_us: self.decision_took.map(micros),
+            bytes_received: Some(self.bytes_received.load(Ordering::Relaxed)),
             bytes_sent: Some(self.bytes_sent),
             upstream_host: self.upstream.as_deref(),
             trace_id: self.trace.map(TraceId::text),

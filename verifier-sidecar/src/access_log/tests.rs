@@ -93,6 +93,7 @@ async fn a_line_says_who_called_what_and_how_it_ended() {
     record.decided(&stage.decided(Ok(&token)), Duration::from_nanos(2700));
     record.goes_to(&"http://127.0.0.1:50051".into());
     record.responded(http::StatusCode::OK);
+    record.received().fetch_add(7, Ordering::Relaxed);
     record.sent(5);
     record.sent(6);
     record.tell(&ended("allowed", "OK"));
@@ -116,6 +117,7 @@ async fn a_line_says_who_called_what_and_how_it_ended() {
         "grpc_status": "OK",
         "duration_us": 1234,
         "decision_us": 2,
+        "bytes_received": 7,
         "bytes_sent": 11,
         "upstream_host": "http://127.0.0.1:50051",
         "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",

@@ -7,8 +7,8 @@ use countersign_mtls::{ClientTls, DEFAULT_WATCH_INTERVAL, TlsError, TlsFiles};
 use countersign_runtime::Shutdown;
 use tokio_util::task::TaskTracker;
 
-use crate::config::{Config, ServiceConfig, TlsServiceConfig};
-use crate::proxy::apps::Apps;
+use crate::config::{AppConfig, Config, ServiceConfig, TlsServiceConfig};
+use crate::proxy::apps::{App, Apps};
 use crate::proxy::{Dial, Upstream};
 use crate::routes::Calls;
 
@@ -48,7 +48,7 @@ impl Behind {
         let mut apps = Vec::with_capacity(config.listeners.len());
         for listener in &config.listeners {
             apps.push(match &listener.app {
-                Some(own) => Arc::new(Apps::new([(Calls::ALL, building.upstream(own)?)])),
+                Some(own) => Arc::new(Apps::new([(Calls::ALL, building.app(own)?)])),
                 None => Arc::clone(&shared),
             });
         }
@@ -79,12 +79,19 @@ impl<'a> Building<'a> {
         let apps = &self.config.apps;
         let mut routes = Vec::with_capacity(apps.routes.len() + 1);
         for route in &apps.routes {
-            routes.push((route.calls.clone(), self.upstream(&route.app)?));
+            routes.push((route.calls.clone(), self.app(&route.app)?));
         }
         if let Some(default) = &apps.default {
-            routes.push((Calls::ALL, self.upstream(default)?));
+            routes.push((Calls::ALL, self.app(default)?));
         }
         Ok(Arc::new(Apps::new(routes)))
+    }
+
+    fn app(&mut self, app: &'a AppConfig) -> Result<App, TlsError> {
+        Ok(App {
+            upstream: self.upstream(&app.service)?,
+            speaks: app.speaks,
+        })
     }
 
     fn upstream(&mut self, service: &'a ServiceConfig) -> Result<Arc<Upstream>, TlsError> {
@@ -111,7 +118,10 @@ impl<'a> Building<'a> {
 
 /// What of the files that `config` names for services cannot be used.
 pub(super) fn check(config: &Config, clock: &Arc<dyn Clock>) -> Vec<TlsError> {
-    let apps = config.apps.services(&config.listeners).map(|(_, app)| app);
+    let apps = config
+        .apps
+        .services(&config.listeners)
+        .map(|(_, service)| service);
     let neighbours = config.outbound.iter().map(|way| &way.neighbour);
     let tried = apps.chain(neighbours).filter_map(|service| match service {
         ServiceConfig::Plaintext(_) => None,

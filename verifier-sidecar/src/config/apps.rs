@@ -4,6 +4,7 @@ use serde::Deserialize;
 
 use super::services::Upstream;
 use super::{Checker, File, ListenerConfig, ServiceConfig};
+use crate::proxy::Speaks;
 use crate::routes::{Calls, Paths};
 
 /// One `[[route]]` as the operator wrote it.
@@ -21,7 +22,7 @@ pub struct AppsConfig {
     /// The first route that leads a call is taken.
     pub routes: Vec<AppRoute>,
     /// The app for calls that no route leads. None: they are refused.
-    pub default: Option<ServiceConfig>,
+    pub default: Option<AppConfig>,
 }
 
 /// Calls that reach the same app.
@@ -30,7 +31,16 @@ pub struct AppRoute {
     /// Which.
     pub calls: Calls,
     /// The app.
-    pub app: ServiceConfig,
+    pub app: AppConfig,
+}
+
+/// An app, and how it is spoken to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AppConfig {
+    /// Where it is.
+    pub service: ServiceConfig,
+    /// What it speaks.
+    pub speaks: Speaks,
 }
 
 impl AppsConfig {
@@ -46,7 +56,8 @@ impl AppsConfig {
         let of_listeners = listeners.filter_map(|(index, listener)| {
             Some((format!("listener.{index}.upstream"), listener.app.as_ref()?))
         });
-        default.chain(routes).chain(of_listeners)
+        let apps = default.chain(routes).chain(of_listeners);
+        apps.map(|(key, app)| (key, &app.service))
     }
 }
 
@@ -56,6 +67,36 @@ impl Checker {
         listeners
             .filter_map(|(index, file)| self.listener(&format!("listener.{index}"), file))
             .collect()
+    }
+
+    /// On a listener that takes gRPC alone, an app that takes none gets no call.
+    fn check_takes_grpc(&mut self, file: &File) {
+        let speaks_http1 = |app: &Upstream| app.speaks == Speaks::Http1;
+        for (index, listener) in file.listener.iter().enumerate() {
+            if listener.grpc_only && listener.upstream.as_ref().is_some_and(speaks_http1) {
+                self.complaints.push(
+                    &format!("listener.{index}.upstream"),
+                    "gets no call: the listener takes gRPC alone, which needs HTTP/2",
+                );
+            }
+        }
+        let shared: Vec<_> = file
+            .listener
+            .iter()
+            .filter(|listener| listener.upstream.is_none())
+            .collect();
+        if shared.is_empty() || !shared.iter().all(|listener| listener.grpc_only) {
+            return;
+        }
+        let default = file.upstream.iter().map(|app| ("upstream".to_owned(), app));
+        let routes = file.route.iter().enumerate();
+        let routes = routes.map(|(index, route)| (format!("route.{index}.upstream"), &route.upstream));
+        for (key, _) in default.chain(routes).filter(|(_, app)| speaks_http1(app)) {
+            self.complaints.push(
+                &key,
+                "gets no call: its listeners take gRPC alone, which needs HTTP/2",
+            );
+        }
     }
 
     pub(super) fn apps(&mut self, file: &File) -> AppsConfig {
@@ -74,6 +115,7 @@ impl Checker {
                 "leads nowhere: there is neither `upstream`, nor its own, nor a `[[route]]`",
             );
         }
+        self.check_takes_grpc(file);
         let default = file.upstream.as_ref();
         let default = default.and_then(|written| self.app("upstream", written));
         let mut routes: Vec<AppRoute> = Vec::with_capacity(file.route.len());
@@ -111,8 +153,8 @@ impl Checker {
     }
 
     /// The app that `key` says. Off this machine, a certificate for its name is not enough: in many networks everybody can have one.
-    pub(super) fn app(&mut self, key: &str, written: &Upstream) -> Option<ServiceConfig> {
-        let app = self.service(key, key, &written.0)?;
+    pub(super) fn app(&mut self, key: &str, written: &Upstream) -> Option<AppConfig> {
+        let app = self.service(key, key, &written.service)?;
         if let ServiceConfig::Tls(service) = &app
             && !app.is_on_this_machine()
             && service.server.spiffe_id.is_none()
@@ -123,6 +165,9 @@ impl Checker {
                 "is not on this machine: say who must answer there (`spiffe_id`), or whose certificates count (`trust_roots`)",
             );
         }
-        Some(app)
+        Some(AppConfig {
+            service: app,
+            speaks: written.speaks,
+        })
     }
 }

@@ -13,7 +13,7 @@ use serde::de::{self, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::Checker;
-use crate::proxy::UpstreamAddress;
+use crate::proxy::{Speaks, UpstreamAddress};
 
 /// A service as the operator wrote it.
 #[derive(Clone, Debug, Default)]
@@ -28,7 +28,18 @@ pub(super) struct Written {
 
 /// `upstream = "http://..."`, or with who must answer, `upstream = { uri = "https://...", spiffe_id = "..." }`.
 #[derive(Clone, Debug)]
-pub(super) struct Upstream(pub(super) Written);
+pub(super) struct Upstream {
+    pub(super) service: Written,
+    pub(super) speaks: Speaks,
+}
+
+/// Which HTTP an app speaks, where it is not both.
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Protocol {
+    Http1,
+    Http2,
+}
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -37,6 +48,7 @@ struct Table {
     spiffe_id: Option<String>,
     server_name: Option<String>,
     trust_roots: Option<PathBuf>,
+    protocol: Option<Protocol>,
 }
 
 impl<'de> Deserialize<'de> for Upstream {
@@ -51,20 +63,30 @@ impl<'de> Deserialize<'de> for Upstream {
             }
 
             fn visit_str<E: de::Error>(self, uri: &str) -> Result<Upstream, E> {
-                Ok(Upstream(Written {
-                    uri: uri.to_owned(),
-                    ..Written::default()
-                }))
+                Ok(Upstream {
+                    service: Written {
+                        uri: uri.to_owned(),
+                        ..Written::default()
+                    },
+                    speaks: Speaks::Both,
+                })
             }
 
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Upstream, A::Error> {
                 let table = Table::deserialize(MapAccessDeserializer::new(map))?;
-                Ok(Upstream(Written {
-                    uri: table.uri,
-                    spiffe_id: table.spiffe_id,
-                    server_name: table.server_name,
-                    trust_roots: table.trust_roots,
-                }))
+                Ok(Upstream {
+                    service: Written {
+                        uri: table.uri,
+                        spiffe_id: table.spiffe_id,
+                        server_name: table.server_name,
+                        trust_roots: table.trust_roots,
+                    },
+                    speaks: match table.protocol {
+                        None => Speaks::Both,
+                        Some(Protocol::Http1) => Speaks::Http1,
+                        Some(Protocol::Http2) => Speaks::Http2,
+                    },
+                })
             }
         }
 

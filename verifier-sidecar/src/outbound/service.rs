@@ -15,7 +15,7 @@ use super::{Leading, Outbound};
 use crate::agent::{Fetched, Unavailable};
 use crate::metrics::{ActiveCall, MethodLabel};
 use crate::proxy::answer::{Answer, Told};
-use crate::proxy::body::{RequestBody, ResponseBody};
+use crate::proxy::body::{Counted, RequestBody, ResponseBody};
 use crate::proxy::lifetime::Lifetime;
 use crate::proxy::request::{self, Face, Form};
 use crate::proxy::respond::Refusal;
@@ -102,6 +102,7 @@ impl Serve for OutboundService {
             MethodLabel(found.map(|leading| Arc::clone(&leading.name))),
             record,
         );
+        let body = Counted::new(body, call.received());
         let answering = async {
             let form = form?;
             let leading = found.ok_or(Failure::RouteUnknown)?;
@@ -129,7 +130,7 @@ impl Outbound {
         uri: &Uri,
         lane: Lane,
         parts: Parts,
-        incoming: Incoming,
+        body: Counted,
     ) -> Result<Answer, NotCalled> {
         // From here on the caller's time runs.
         let timeout = form
@@ -149,7 +150,7 @@ impl Outbound {
         }
         .over();
         let mut request = Request::new(RequestBody {
-            incoming,
+            body,
             over: over.clone(),
             identity_headers: Arc::clone(&self.identity_headers),
         });

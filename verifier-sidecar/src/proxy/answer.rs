@@ -86,8 +86,9 @@ impl Answer {
         }
         if parts.version != Version::HTTP_2 {
             hop::strip(&mut parts.headers);
-            parts.version = Version::HTTP_11;
         }
+        // Over HTTP/2 no version is said.
+        parts.version = Version::HTTP_11;
         let framing = match told.face {
             Face::GrpcWeb => Framing::of(&parts.headers),
             Face::Grpc | Face::Http => None,

@@ -2,6 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -35,10 +36,29 @@ pub(crate) enum BrokenOff {
     Over(&'static str),
 }
 
+/// A request's body as it comes, counted where its call is told of.
+#[derive(Debug)]
+pub(crate) struct Counted {
+    pub(crate) incoming: Incoming,
+    received: Option<Arc<AtomicU64>>,
+}
+
+impl Counted {
+    pub(crate) const fn new(incoming: Incoming, received: Option<Arc<AtomicU64>>) -> Self {
+        Self { incoming, received }
+    }
+
+    fn count(&self, frame: &Frame<Bytes>) {
+        if let (Some(received), Some(data)) = (&self.received, frame.data_ref()) {
+            received.fetch_add(u64::try_from(data.len()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        }
+    }
+}
+
 /// What the caller sends, less what trailers may not carry, until the call is over.
 #[derive(Debug)]
 pub(crate) struct RequestBody {
-    pub(crate) incoming: Incoming,
+    pub(crate) body: Counted,
     pub(crate) over: Over,
     /// What callers may not say of themselves.
     pub(crate) identity_headers: Arc<IdentityHeaders>,
@@ -52,13 +72,14 @@ impl Body for RequestBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
-        let frame = Pin::new(&mut self.incoming).poll_frame(cx);
+        let frame = Pin::new(&mut self.body.incoming).poll_frame(cx);
         // Here too, for the answer's side is not asked while its reader is slow; but not where this was all there is.
-        let is_last = frame.is_ready() && self.incoming.is_end_stream();
+        let is_last = frame.is_ready() && self.body.incoming.is_end_stream();
         if !is_last && let Poll::Ready(refusal) = self.over.poll_unpin(cx) {
             return Poll::Ready(Some(Err(BrokenOff::Over(refusal.reason()))));
         }
         frame.map_err(BrokenOff::Caller).map_ok(|mut frame| {
+            self.body.count(&frame);
             if let Some(trailers) = frame.trailers_mut() {
                 headers::prepare_trailers(trailers, &self.identity_headers);
             }
@@ -67,11 +88,11 @@ impl Body for RequestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+        self.body.incoming.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        self.body.incoming.size_hint()
     }
 }
 

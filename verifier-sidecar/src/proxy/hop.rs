@@ -1,12 +1,13 @@
 //! What a request or an answer says to its neighbour alone, and what of that may not be said at all (RFC 9110, section 7.6.1).
 
+use countersign_core::Rejection;
+use countersign_wire::status::Failure;
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, HeaderName, PROXY_AUTHENTICATE,
+    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, EXPECT, HOST, HeaderName, PROXY_AUTHENTICATE,
     PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
 };
+use http::uri::Authority;
 use http::{HeaderMap, HeaderValue};
-
-use countersign_core::Rejection;
 
 use super::respond::Refusal;
 
@@ -58,6 +59,29 @@ pub(super) fn strip(headers: &mut HeaderMap) {
     if takes_trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }
+}
+
+/// Says of a request of HTTP/2 at `authority` in the headers what HTTP/1.1 says there (RFC 9113, sections 8.2.3 and 8.3.1): whom it is for, and
+/// cookies in one field.
+///
+/// # Errors
+/// Its length is said twice. HTTP/1.1 frames bodies by it.
+pub(super) fn to_http1(headers: &mut HeaderMap, authority: Option<&Authority>) -> Result<(), Refusal> {
+    if headers.get_all(CONTENT_LENGTH).iter().count() > 1 {
+        return Err(Rejection::RequestMalformed.into());
+    }
+    let host = authority.and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
+    headers.insert(HOST, host.ok_or(Rejection::RequestMalformed)?);
+    let cookies: Vec<_> = headers
+        .get_all(COOKIE)
+        .iter()
+        .map(HeaderValue::as_bytes)
+        .collect();
+    if cookies.len() > 1 {
+        let one = HeaderValue::from_bytes(&cookies.join(&b"; "[..]));
+        headers.insert(COOKIE, one.map_err(|_impossible| Failure::Internal)?);
+    }
+    Ok(())
 }
 
 /// The names in `Connection`; nothing in the place of what is no name.

@@ -10,7 +10,7 @@ use countersign_verifier::identity::IdentityHeaders;
 use countersign_verifier::renewal::{Renewals, Stream, StreamId};
 use countersign_verifier::watch::TokenWatch;
 use countersign_wire::status::{Disclosure, Failure};
-use http::header::{AUTHORIZATION, CONNECTION, TE};
+use http::header::{AUTHORIZATION, CONNECTION, HOST, TE};
 use http::request::Parts;
 use http::uri::Scheme;
 use http::{HeaderMap, HeaderValue, Request, Response, Uri, Version};
@@ -20,15 +20,14 @@ use tonic::Code;
 use tracing::{Instrument as _, Span};
 
 use super::answer::{Answer, Told};
-use super::apps::{Apps, Ways};
-use super::body::{RequestBody, ResponseBody};
+use super::apps::{Apps, Way, Ways};
+use super::body::{Counted, RequestBody, ResponseBody};
 use super::headers::{self, TokenForwarding};
 use super::hop;
 use super::lifetime::{Lifetime, Outliving, Over};
 use super::request::{self, Face, Form};
 use super::respond::{Refusal, code_name};
 use super::stream_tokens::PRESENT;
-use super::upstream::{Lane, Upstream};
 use crate::metrics::{ActiveCall, MethodLabel, ProxyMetrics};
 use crate::observations::{Observations, Origin};
 use crate::refusal_log::{RefusalLog, Refused};
@@ -129,20 +128,19 @@ impl Serve for ProxyService {
         };
         let http_method = parts.method.clone();
         let target = request::target(&parts);
-        let form = target.as_ref().map_err(Refusal::clone);
-        let form = form.and_then(|uri| read(told.face, &parts, uri));
-        let asked = form.map(|form| Asked {
-            form,
-            rule: proxy.verifier.rule(form.method),
-        });
+        let asked = target.as_ref().map_err(Refusal::clone);
+        let asked = asked.and_then(|uri| proxy.read(told.face, &parts, uri));
         let pattern = asked.as_ref().ok();
         let pattern = pattern.and_then(|asked| asked.rule.pattern.clone());
         let label = MethodLabel(pattern);
         let mut call = proxy.metrics.begin(label, record);
+        let body = Counted::new(body, call.received());
         let answering = async {
             match asked {
                 Ok(asked) if told.face == Face::Grpc && asked.form.method.as_str() == PRESENT => {
-                    let answer = proxy.present(parts, body, asked.form.method, &peer).await?;
+                    let answer = proxy
+                        .present(parts, body.incoming, asked.form.method, &peer)
+                        .await?;
                     Ok(Answered::Here(answer))
                 }
                 Ok(asked) => {
@@ -150,7 +148,7 @@ impl Serve for ProxyService {
                     let passed = proxy.judge(&parts, asked, uri, &peer, &mut call).await?;
                     let way = self.ways.lead(uri.authority(), asked.form.method);
                     let way = way.ok_or(Failure::RouteUnknown)?;
-                    call.goes_to(way.0.name());
+                    call.goes_to(way.upstream.name());
                     let answer = passed.forward(proxy, way, told.face, parts, body).await?;
                     Ok(Answered::ByService(answer))
                 }
@@ -173,17 +171,6 @@ impl Serve for ProxyService {
             }
         }
     }
-}
-
-/// Reads the form that a request of this face must have.
-fn read<'a>(face: Face, parts: &Parts, uri: &'a Uri) -> Result<Form<'a>, Refusal> {
-    if face == Face::Grpc {
-        return request::read(parts, uri);
-    }
-    if parts.version == Version::HTTP_11 {
-        hop::check(&parts.headers)?;
-    }
-    request::read_plain(parts, uri)
 }
 
 /// What is asked, by a request of the right form.
@@ -212,6 +199,21 @@ enum Answered {
 }
 
 impl Proxy {
+    /// Reads the form that a request of this face must have.
+    fn read<'a>(&'a self, face: Face, parts: &Parts, uri: &'a Uri) -> Result<Asked<'a>, Refusal> {
+        if face != Face::Grpc && parts.version == Version::HTTP_11 {
+            hop::check(&parts.headers)?;
+        }
+        let form = match face {
+            Face::Grpc => request::read(parts, uri)?,
+            Face::GrpcWeb | Face::Http => request::read_plain(parts, uri)?,
+        };
+        Ok(Asked {
+            form,
+            rule: self.verifier.rule(form.method),
+        })
+    }
+
     async fn judge(
         &self,
         parts: &Parts,
@@ -347,25 +349,34 @@ impl Passed {
     async fn forward(
         self,
         proxy: &Proxy,
-        (app, lane): (&Upstream, Lane),
+        way: Way<'_>,
         face: Face,
         parts: Parts,
-        incoming: Incoming,
+        body: Counted,
     ) -> Result<Answer, Refusal> {
+        let goes = way.speaks.to_it(parts.version);
+        let (came_as_http1, goes_as_http1) = (parts.version == Version::HTTP_11, goes == Version::HTTP_11);
+        if face == Face::Grpc && goes_as_http1 {
+            return Err(Failure::GrpcUnsupported.into());
+        }
         let mut headers = parts.headers;
         let identity = match &self.admission {
             Admission::Open => None,
             Admission::Token(admitted) => Some(admitted.identity()),
         };
-        let is_http1 = parts.version == Version::HTTP_11;
-        if is_http1 {
+        if came_as_http1 || goes_as_http1 {
             hop::strip(&mut headers);
+        }
+        match (came_as_http1, goes_as_http1) {
+            (false, true) => hop::to_http1(&mut headers, self.uri.authority())?,
+            (true, false) => drop(headers.remove(HOST)),
+            (true, true) | (false, false) => {}
         }
         let names = &proxy.settings.identity_headers;
         headers::prepare(&mut headers, names, identity, proxy.settings.tokens);
         match face {
             Face::Grpc => headers::take_trailers(&mut headers),
-            Face::GrpcWeb | Face::Http if is_http1 => name_hops(&mut headers),
+            Face::GrpcWeb | Face::Http if goes_as_http1 => name_hops(&mut headers),
             Face::GrpcWeb | Face::Http => {}
         }
         if let Some(clamped) = self.timeout {
@@ -376,20 +387,20 @@ impl Passed {
         }
         let over = self.over;
         let mut request = Request::new(RequestBody {
-            incoming,
+            body,
             over: over.clone(),
             identity_headers: Arc::clone(names),
         });
         *request.method_mut() = parts.method;
-        *request.uri_mut() = if is_http1 {
+        *request.uri_mut() = if goes_as_http1 {
             origin(self.uri)?
         } else {
-            with_scheme(self.uri, app.scheme())?
+            with_scheme(self.uri, way.upstream.scheme())?
         };
-        *request.version_mut() = parts.version;
+        *request.version_mut() = goes;
         *request.headers_mut() = headers;
         let until = (over, self.deadline);
-        Answer::to(request, app, lane, until, &proxy.metrics).await
+        Answer::to(request, way.upstream, way.lane, until, &proxy.metrics).await
     }
 }
 

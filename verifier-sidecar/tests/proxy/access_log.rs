@@ -43,7 +43,10 @@ fn field<'v>(line: &'v Value, name: &str) -> &'v str {
 async fn every_call_has_a_line_with_its_decision_and_its_end() {
     let (sidecar, folder) = telling("1", None).await;
     let token = sidecar.token();
-    let good = with_token(EchoRequest::default(), &token);
+    let hello = EchoRequest {
+        message: "hello".to_owned(),
+    };
+    let good = with_token(hello, &token);
     sidecar.tls_client("orders").echo(good).await.expect("good");
     let refused = sidecar.client().echo(EchoRequest::default()).await;
     assert_eq!(refused.expect_err("no token").code(), Code::Unauthenticated);
@@ -107,6 +110,11 @@ async fn every_call_has_a_line_with_its_decision_and_its_end() {
         "{good}"
     );
     assert!(field(good, "start_time").ends_with('Z'), "{good}");
+    // A message of seven bytes in its envelope; of what is refused nothing is read.
+    assert_eq!(
+        [good, refused].map(|line| line["bytes_received"].as_u64()),
+        [Some(12), Some(0)]
+    );
     assert!(good["bytes_sent"].as_u64() > Some(0), "{good}");
     assert!(
         good["duration_us"].as_u64() >= good["decision_us"].as_u64(),

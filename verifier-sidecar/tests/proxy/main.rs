@@ -27,6 +27,7 @@ mod plain;
 mod plain_apps;
 mod renewing;
 mod smuggling;
+mod speaking;
 mod staleness;
 mod stopping;
 mod support;

@@ -1,6 +1,7 @@
 //! The apps behind the sidecar: where they are, and which calls reach which.
 
 use super::*;
+use crate::proxy::Speaks;
 
 #[test]
 fn the_service_is_on_this_machine() {
@@ -122,7 +123,7 @@ fn a_service_elsewhere_has_to_show_who_it_is() {
         ", trust_roots = \"service-ca.crt\", server_name = \"orders\"",
     ] {
         let config = parse(&with(pinned)).unwrap_or_else(|complaints| panic!("{pinned}: {complaints}"));
-        let Some(ServiceConfig::Tls(service)) = config.apps.default else {
+        let Some(ServiceConfig::Tls(service)) = config.apps.default.clone().map(|app| app.service) else {
             panic!("{:?}", config.apps)
         };
         assert_eq!(service.uri.host(), Some("service.example.com"));
@@ -311,6 +312,45 @@ fn certificates_of_callers_are_required_unless_it_is_said_otherwise() {
     );
     assert!(
         complaints.contains("`listener.0.client_certificates`: is for `tls`"),
+        "{complaints}"
+    );
+}
+
+/// An app may speak one HTTP alone. gRPC needs HTTP/2, so before one of HTTP/1.1 there is a listener that takes more than gRPC.
+#[test]
+fn an_app_may_speak_one_http_alone() {
+    let speaking = |protocol: &str| {
+        LEAST.replace(
+            "upstream = \"http://127.0.0.1:50051\"",
+            &format!("upstream = {{ uri = \"http://127.0.0.1:50051\"{protocol} }}"),
+        )
+    };
+    for (protocol, expected) in [
+        ("", Speaks::Both),
+        (", protocol = \"http1\"", Speaks::Http1),
+        (", protocol = \"http2\"", Speaks::Http2),
+    ] {
+        let config = parse(&speaking(protocol)).expect("valid");
+        assert_eq!(
+            config.apps.default.map(|app| app.speaks),
+            Some(expected),
+            "{protocol}"
+        );
+    }
+    let complaints = parse(&speaking(", protocol = \"http3\"")).expect_err("unknown");
+    assert!(complaints.contains("http3"), "{complaints}");
+
+    let http1 = ", protocol = \"http1\"";
+    let grpc_only = speaking(http1).replacen("[[listener]]\n", "[[listener]]\ngrpc_only = true\n", 1);
+    assert!(grpc_only.contains("grpc_only"), "{grpc_only}");
+    let complaints = parse(&grpc_only).expect_err("no gRPC there");
+    assert!(complaints.contains("`upstream`: gets no call"), "{complaints}");
+    let another = "[[listener]]\naddress = \"127.0.0.1:8081\"\nplaintext = true\n";
+    assert_eq!(parse(&format!("{grpc_only}{another}")).err(), None);
+    let own = "grpc_only = true\nupstream = { uri = \"http://127.0.0.1:7\", protocol = \"http1\" }\n";
+    let complaints = parse(&format!("{}{another}{own}", speaking(""))).expect_err("no gRPC there");
+    assert!(
+        complaints.contains("`listener.1.upstream`: gets no call"),
         "{complaints}"
     );
 }
