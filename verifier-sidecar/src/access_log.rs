@@ -10,6 +10,7 @@
 //! `tracing-appender` does the same but for what matters here: it has one queue without precedence, does not say when writing
 //! fails, and keeps the file open that was moved away.
 
+pub(crate) mod decided;
 mod entry;
 mod file;
 mod lines;

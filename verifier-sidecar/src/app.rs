@@ -256,6 +256,7 @@ fn services(
 ) -> Result<Services, StartError> {
     let log = Arc::new(RefusalLog::default());
     let observations = Arc::new(Observations::default());
+    let told = access_log.clone();
     let proxy = Proxy {
         verifier: Arc::clone(verifier),
         settings: ProxySettings {
@@ -269,7 +270,7 @@ fn services(
         observations: Arc::clone(&observations),
         renewals: Arc::default(),
     };
-    let ext_authz = ext_authz::service(config, verifier, &log, &observations, registry)?;
+    let ext_authz = ext_authz::service(config, verifier, &log, &observations, told.as_ref(), registry)?;
     let (ext_authz, of_ext_authz) = ext_authz.unzip();
     let (api, of_api) = ApiService::new(VerifyApi {
         verifier: Arc::clone(verifier),

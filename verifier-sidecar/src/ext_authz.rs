@@ -12,10 +12,10 @@ mod answer;
 mod certificate;
 mod request;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use countersign_core::spiffe::SpiffeId;
 use countersign_core::trust::Epoch;
 use countersign_core::{Rejection, bearer};
 use countersign_mtls::PeerIdentity;
@@ -35,6 +35,8 @@ use tonic::server::NamedService as _;
 use tonic::service::Routes;
 use tower::ServiceExt as _;
 
+use crate::access_log::AccessLog;
+use crate::access_log::decided::{Request as Told, Verdict};
 use crate::api::Health;
 use crate::metrics::{CheckMetrics, MethodLabel};
 use crate::observations::{Observations, Origin};
@@ -81,6 +83,8 @@ pub(crate) struct Checks {
     pub(crate) metrics: CheckMetrics,
     pub(crate) log: Arc<RefusalLog>,
     pub(crate) observations: Arc<Observations>,
+    /// Tells of decisions, if anything does.
+    pub(crate) access_log: Option<Arc<AccessLog>>,
 }
 
 /// The authorization service as one listener serves it.
@@ -159,7 +163,7 @@ impl Checks {
     async fn answer(&self, asked: &Asked, patience: Duration) -> CheckResponse {
         let method = match asked.method() {
             Ok(method) => method,
-            Err(refusal) => return self.refuse_form(&refusal, asked.kind, asked.remote),
+            Err(refusal) => return self.refuse_form(&refusal, asked.kind, Some(asked)),
         };
         let fields = asked.headers().get_all(AUTHORIZATION);
         let peer = self.peer(asked);
@@ -177,15 +181,20 @@ impl Checks {
             epoch: decision.epoch,
         };
         let pattern = self.verifier.rule(method).pattern.clone();
+        let identity = peer.as_ref().and_then(|peer| peer.spiffe_id.as_ref());
         if let Some(observed) = &decision.observed {
             self.log.tell_observed(&refused(&observed.denied));
             let origin = Origin {
-                peer: peer.as_ref().and_then(|peer| peer.spiffe_id.as_ref()),
+                peer: identity,
                 remote: asked.remote,
             };
             let now = self.verifier.trust().clock().now();
             self.observations.note(pattern.clone(), observed, origin, now);
         }
+        self.tell_decided(
+            Some((asked, identity, pattern.as_deref())),
+            &Verdict::from(&decision),
+        );
         match &decision.verdict {
             Ok(admission) => {
                 self.metrics.answered(MethodLabel(pattern), code_name(Code::Ok));
@@ -220,18 +229,36 @@ impl Checks {
     }
 
     /// Denies a request for its form, which comes before the token.
-    fn refuse_form(&self, refusal: &Refusal, kind: Kind, remote: Option<SocketAddr>) -> CheckResponse {
+    fn refuse_form(&self, refusal: &Refusal, kind: Kind, asked: Option<&Asked>) -> CheckResponse {
         let epoch = self.verifier.trust().epoch();
+        let verdict = Verdict::refused(refusal.reason(), epoch);
+        self.tell_decided(asked.map(|asked| (asked, None, None)), &verdict);
         if let Refusal::Rejected(denied) = refusal {
             self.verifier.count_refused(denied.rejection);
             self.log.tell(&Refused {
                 denied,
                 method: None,
-                remote,
+                remote: asked.and_then(|asked| asked.remote),
                 epoch,
             });
         }
         self.deny(refusal, kind, MethodLabel(None), epoch)
+    }
+
+    /// Tells of a decision about what is asked, by whom, of a method that was found by that pattern.
+    fn tell_decided(&self, asked: Option<(&Asked, Option<&SpiffeId>, Option<&str>)>, verdict: &Verdict<'_>) {
+        let Some(log) = &self.access_log else {
+            return;
+        };
+        let request = asked.map(|(asked, peer, route)| Told {
+            method: asked.http_method(),
+            uri: asked.uri(),
+            headers: asked.headers(),
+            remote: asked.remote,
+            peer,
+            route,
+        });
+        log.tell_decided("ext_authz", request.as_ref(), verdict);
     }
 
     fn deny(&self, refusal: &Refusal, kind: Kind, label: MethodLabel, epoch: Epoch) -> CheckResponse {

@@ -209,9 +209,19 @@ const REFUSED: &str = "refused";
 
 /// What was decided about a call, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Judged {
-    decision: &'static str,
-    reason: &'static str,
+pub(crate) struct Judged {
+    pub(crate) decision: &'static str,
+    pub(crate) reason: &'static str,
+}
+
+impl Judged {
+    /// It is not let in.
+    pub(crate) const fn refused(reason: &'static str) -> Self {
+        Self {
+            decision: REFUSED,
+            reason,
+        }
+    }
 }
 
 impl From<&Decision> for Judged {
@@ -310,10 +320,7 @@ impl ActiveCall {
             (Requests::Inbound { .. }, judged) => judged.is_some_and(|judged| judged.decision != REFUSED),
         };
         if !was_let_in {
-            self.judged.get_or_insert(Judged {
-                decision: REFUSED,
-                reason,
-            });
+            self.judged.get_or_insert(Judged::refused(reason));
         } else if let Some(record) = &mut self.record {
             record.ended_for(reason);
         }

@@ -220,17 +220,17 @@ fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
-fn millis(duration: Duration) -> u64 {
+pub(super) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// The trace that a caller says its call belongs to (W3C Trace Context, section 3.2.2.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct TraceId(u128);
+pub(super) struct TraceId(u128);
 
 impl TraceId {
     /// Nothing where the header is absent, repeated or malformed.
-    fn of(headers: &HeaderMap) -> Option<Self> {
+    pub(super) fn of(headers: &HeaderMap) -> Option<Self> {
         let mut parents = headers.get_all("traceparent").iter();
         let (parent, None) = (parents.next()?.to_str().ok()?, parents.next()) else {
             return None;
@@ -243,7 +243,7 @@ impl TraceId {
         (id != 0).then_some(Self(id))
     }
 
-    fn text(self) -> String {
+    pub(super) fn text(self) -> String {
         format!("{:032x}", self.0)
     }
 }

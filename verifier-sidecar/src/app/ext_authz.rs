@@ -6,6 +6,7 @@ use countersign_verifier::verifier::Verifier;
 use countersign_wire::reflection;
 use prometheus_client::registry::Registry;
 
+use crate::access_log::AccessLog;
 use crate::api::Health;
 use crate::config::Config;
 use crate::ext_authz::{CheckSettings, Checks, ExtAuthzService};
@@ -19,6 +20,7 @@ pub(super) fn service(
     verifier: &Arc<Verifier>,
     log: &Arc<RefusalLog>,
     observations: &Arc<Observations>,
+    access_log: Option<&Arc<AccessLog>>,
     registry: &mut Registry,
 ) -> Result<Option<(ExtAuthzService, Health)>, reflection::Error> {
     let Some(ext_authz) = &config.ext_authz else {
@@ -35,6 +37,7 @@ pub(super) fn service(
         metrics: CheckMetrics::register(registry),
         log: Arc::clone(log),
         observations: Arc::clone(observations),
+        access_log: access_log.cloned(),
     };
     ExtAuthzService::new(Arc::new(checks)).map(Some)
 }

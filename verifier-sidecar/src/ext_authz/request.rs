@@ -83,6 +83,16 @@ impl Asked {
         }
     }
 
+    /// HTTP's method.
+    pub(super) const fn http_method(&self) -> &Method {
+        &self.parts.method
+    }
+
+    /// Its target.
+    pub(super) const fn uri(&self) -> &Uri {
+        &self.uri
+    }
+
     /// Its headers.
     pub(super) const fn headers(&self) -> &HeaderMap {
         &self.parts.headers

@@ -63,6 +63,7 @@ impl Asking {
             metrics: CheckMetrics::register(&mut Registry::default()),
             log: Arc::default(),
             observations: Arc::default(),
+            access_log: None,
         };
         Self {
             clock,

@@ -8,6 +8,7 @@ use tempfile::TempDir;
 use tonic::Code;
 
 use crate::admin::get;
+use crate::support::envoy;
 use crate::support::raw::{call, envelope, send};
 use crate::support::{ECHO, METHODS, Setup, Sidecar, eventually, with_token};
 
@@ -163,6 +164,70 @@ async fn a_service_that_is_away_is_told_of_as_such() {
             "orders"
         ]
     );
+}
+
+/// Decisions for Envoy: denials always, and of the others the sample, which here is none and then all.
+#[tokio::test]
+async fn decisions_for_envoy_are_told_of() {
+    for (sample, expected) in [
+        ("0", &["refused", "refused"][..]),
+        ("1", &["allowed", "refused", "refused"]),
+    ] {
+        let (sidecar, folder) = telling(sample, None).await;
+        let token = sidecar.token();
+        let asked = |path: &str| {
+            http::Request::get(format!("http://orders:80{path}")).header(
+                "traceparent",
+                "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+            )
+        };
+        let good = asked("/v1/x?access_token=canary");
+        let good = good.header("authorization", format!("Bearer {token}"));
+        assert!(envoy::denial(&sidecar, good).await.is_none());
+        assert!(envoy::denial(&sidecar, asked("/test.Admin/Do")).await.is_some());
+        // G02: a path with two readings is refused for its form.
+        assert!(envoy::denial(&sidecar, asked("/v1//x")).await.is_some());
+        let lines = lines(sidecar, &folder).await;
+        let decisions: Vec<&str> = lines.iter().map(|line| field(line, "decision")).collect();
+        assert_eq!(decisions, expected);
+        let told = [
+            "listener",
+            "reason",
+            "route_name",
+            "path",
+            "client",
+            "token_id",
+            "trace_id",
+        ];
+        let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+        let by_end = |from_end: usize| told.map(|name| field(&lines[lines.len() - from_end], name));
+        assert_eq!(
+            by_end(2),
+            [
+                "ext_authz",
+                "token_missing",
+                "/test.Admin/*",
+                "/test.Admin/Do",
+                "",
+                "",
+                trace
+            ]
+        );
+        assert_eq!(
+            by_end(1),
+            ["ext_authz", "request_malformed", "", "/v1//x", "", "", trace]
+        );
+        if sample == "1" {
+            let good = ["ext_authz", "token_verified", "", "/v1/x", "orders", "1.1", trace];
+            assert_eq!(by_end(3), good);
+            assert_eq!(
+                (&lines[0]["method"], &lines[0]["authority"]),
+                (&"GET".into(), &"orders:80".into())
+            );
+        }
+        let text = text(folder.path());
+        assert!(!text.contains("canary") && !text.contains(&token), "{text}");
+    }
 }
 
 /// A log that cannot be written any more costs lines, which are counted, and no call.
