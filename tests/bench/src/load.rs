@@ -231,7 +231,10 @@ pub(crate) fn request(
 }
 
 /// One call. Anything but OK is a failure: a bench of refusals would be fast and worthless.
-async fn call(requests: &mut SendRequest<Full<Bytes>>, request: Request<Full<Bytes>>) -> Result<(), Failure> {
+pub(crate) async fn call(
+    requests: &mut SendRequest<Full<Bytes>>,
+    request: Request<Full<Bytes>>,
+) -> Result<(), Failure> {
     requests.ready().await?;
     let response = requests.send_request(request).await?;
     let status = response.status();

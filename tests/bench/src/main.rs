@@ -29,6 +29,7 @@ mod proxy;
 mod report;
 mod rotation;
 mod sidecar;
+mod stream_tokens;
 mod verify_cold;
 mod verify_repeat;
 
@@ -69,6 +70,8 @@ enum What {
     Issue,
     /// Calls through the sidecar, against a proxy that decides nothing.
     Proxy,
+    /// A newer token for an open stream, against opening the stream anew.
+    StreamTokens,
     /// Verification while a million revocations come into force, against the same while nothing does.
     ApplyUpdate,
     /// The verdict about tokens that are made to take long, against the one about a good token.
@@ -167,6 +170,7 @@ fn measure(what: &What, scale: Scale) -> Result<Vec<Comparison>, Failure> {
         What::VerifyRepeat => Ok(vec![verify_repeat::repeat(scale)?]),
         What::Issue => Ok(vec![issue::issue(scale)?]),
         What::Proxy => proxy::proxy(scale),
+        What::StreamTokens => Ok(vec![stream_tokens::stream_tokens(scale)?]),
         What::ApplyUpdate => Ok(vec![apply_update::apply_update(scale)?]),
         What::HostileClaims => Ok(vec![hostile_claims::hostile_claims(scale)?]),
         What::Propagation(options) => propagation::propagation(options),
@@ -180,6 +184,7 @@ fn measure(what: &What, scale: Scale) -> Result<Vec<Comparison>, Failure> {
                 What::VerifyRepeat,
                 What::Issue,
                 What::Proxy,
+                What::StreamTokens,
                 What::ApplyUpdate,
                 What::HostileClaims,
                 What::MillionRevocations,

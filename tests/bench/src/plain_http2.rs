@@ -41,6 +41,9 @@ pub(crate) const MESSAGES: HeaderName = HeaderName::from_static("bench-messages"
 /// What each of them has on the wire: 100 bytes, and gRPC's prefix.
 pub(crate) const MESSAGE_BYTES: usize = 105;
 
+/// The method whose answer begins and never ends.
+pub(crate) const HELD_PATH: &str = "/bench.v1.Orders/Hold";
+
 /// One of them.
 static MESSAGE: [u8; MESSAGE_BYTES] = {
     let mut message = [b'x'; MESSAGE_BYTES];
@@ -48,7 +51,7 @@ static MESSAGE: [u8; MESSAGE_BYTES] = {
     message
 };
 
-/// A gRPC service which counts calls. Its methods answer OK with an empty message, but for `STREAM_PATH`.
+/// A gRPC service which counts calls. Its methods answer OK with an empty message, but for `STREAM_PATH` and `HELD_PATH`.
 pub(crate) async fn serve_nothing(listener: TcpListener, calls: Arc<AtomicU64>) {
     accept(listener, |stream| {
         let calls = Arc::clone(&calls);
@@ -78,11 +81,12 @@ fn answer(messages: Messages) -> Response<Messages> {
     response
 }
 
-/// An answer: the same message so many times, each in a frame of its own, and OK.
+/// An answer: the same message so many times, each in a frame of its own, and OK, unless it is held open.
 #[derive(Debug)]
 struct Messages {
     message: &'static [u8],
     left: u64,
+    held: bool,
     ended: bool,
 }
 
@@ -90,17 +94,16 @@ impl Messages {
     fn asked_for<B>(request: &Request<B>) -> Self {
         let count = request.headers().get(MESSAGES);
         let count = count.and_then(|count| count.to_str().ok()?.parse().ok());
-        match count {
-            Some(left) if request.uri().path() == STREAM_PATH => Self {
-                message: &MESSAGE,
-                left,
-                ended: false,
-            },
-            _ => Self {
-                message: EMPTY_MESSAGE,
-                left: 1,
-                ended: false,
-            },
+        let (message, left) = match (request.uri().path(), count) {
+            (STREAM_PATH, Some(count)) => (MESSAGE.as_slice(), count),
+            (HELD_PATH, _) => (EMPTY_MESSAGE, 0),
+            _ => (EMPTY_MESSAGE, 1),
+        };
+        Self {
+            message,
+            left,
+            held: request.uri().path() == HELD_PATH,
+            ended: false,
         }
     }
 }
@@ -116,6 +119,9 @@ impl Body for Messages {
         if let Some(left) = self.left.checked_sub(1) {
             self.left = left;
             return Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(self.message)))));
+        }
+        if self.held {
+            return Poll::Pending;
         }
         if mem::replace(&mut self.ended, true) {
             return Poll::Ready(None);
