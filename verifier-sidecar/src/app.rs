@@ -1,7 +1,8 @@
 //! The composition root: the one place that names concrete parts, builds them from the configuration and runs them.
 //!
-//! Two runtimes can be given: calls are served on one of their own, so that a large update of the trust, which is
-//! verified and applied on the other, does not make them wait.
+//! Calls can be served on runtimes of their own, so that a large update of the trust, which is verified and applied on the one that the
+//! sidecar is built on, does not make them wait. Each of several has connections of its own, to callers and to services, and no call
+//! goes from one to another; what decides is shared by all.
 
 mod addresses;
 mod agent;
@@ -93,7 +94,6 @@ pub struct App {
     registry: Arc<Registry>,
     addresses: Addresses,
     drain: Duration,
-    calls: Handle,
     last_lines: Option<LastLines>,
 }
 
@@ -106,13 +106,13 @@ impl std::fmt::Debug for App {
 }
 
 impl App {
-    /// Builds a sidecar from `config` with the time of `clock`. Calls will be served on `calls`, everything else on the
-    /// runtime that this is awaited on. Trust that was kept on disk is in force when this returns. A state directory and
+    /// Builds a sidecar from `config` with the time of `clock`. Calls will be served on `calls`, of which there is at least one, everything
+    /// else on the runtime that this is awaited on. Trust that was kept on disk is in force when this returns. A state directory and
     /// addresses that a predecessor still holds are waited for ([`countersign_runtime::busy`]).
     ///
     /// # Errors
     /// [`StartError`]. That the authority is away is none.
-    pub async fn build(config: Config, clock: Arc<dyn Clock>, calls: Handle) -> Result<Self, StartError> {
+    pub async fn build(config: Config, clock: Arc<dyn Clock>, calls: &[Handle]) -> Result<Self, StartError> {
         let program = ("countersign-sidecar", env!("CARGO_PKG_VERSION"));
         let mut registry = countersign_runtime::metrics::registry(program.0, program.1);
         let source = TrustSource::open(&config.trust, &clock, &mut registry).await?;
@@ -126,9 +126,16 @@ impl App {
         let source = source.telling_of(Arc::clone(verifier.key_uses()));
         let (access_log, last_lines) = access_log(&config, source.trust(), &mut registry)?;
         let sync = source.metrics().clone();
-        let mut services = services(&config, &verifier, sync, access_log, &mut registry)?;
-        let outgoing = Outgoing::new(&config, &source, &clock, &mut registry, &mut services)?;
-        let listeners = Listeners::bind(&config, clock, &calls).await?;
+        let mut services = services(&config, &verifier, sync, access_log, &mut registry, calls.len())?;
+        let outgoing = Outgoing::new(
+            &config,
+            &source,
+            &clock,
+            &mut registry,
+            &mut services,
+            calls.len(),
+        )?;
+        let listeners = Listeners::bind(&config, clock, calls).await?;
         let (admin, admin_address) = bind_admin(config.admin).await?;
         let tls = listeners.tls_parts(Arc::clone(source.authority()));
         metrics::register_tls(&mut registry, tls);
@@ -152,7 +159,6 @@ impl App {
             admin,
             registry: Arc::new(registry),
             drain: config.limits.drain,
-            calls,
             last_lines,
         })
     }
@@ -191,7 +197,7 @@ impl App {
         background.spawn(async move { ended.run_until_cancelled(health).await.unwrap_or_default() });
         tracing::info!(addresses = %self.addresses, epoch = trust.epoch(), "the sidecar serves");
 
-        let serving = self.listeners.serve(self.services, &self.calls, &shutdown);
+        let serving = self.listeners.serve(self.services, &shutdown);
         // Connections are cut when their time is over; a second more is for those who have to notice.
         let grace = self.drain.saturating_add(Duration::from_secs(1));
         if let Err(exceeded) = shutdown.drain(grace, serving).await {
@@ -253,6 +259,7 @@ fn services(
     sync: SyncMetrics,
     access_log: Option<Arc<AccessLog>>,
     registry: &mut Registry,
+    workers: usize,
 ) -> Result<Services, StartError> {
     let log = Arc::new(RefusalLog::default());
     let observations = Arc::new(Observations::default());
@@ -280,7 +287,7 @@ fn services(
     })?;
     Ok(Services {
         proxy: Arc::new(proxy),
-        behind: Behind::new(config, verifier.trust().clock())?,
+        behind: Behind::new(config, verifier.trust().clock(), workers)?,
         api,
         agent: None,
         ways_out: Vec::new(),

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use clap::Parser;
 use countersign_core::ports::Clock;
-use countersign_runtime::{ErrorChain, Shutdown, SystemClock, exit, panics, telemetry};
+use countersign_runtime::{ErrorChain, Shutdown, SystemClock, Workers, exit, panics, telemetry};
 
 use crate::app::{self, App, StartError};
 use crate::config::Config;
@@ -105,20 +105,12 @@ fn serve(config: Config) -> Result<(), Failure> {
     for sentence in config.implied().to_string().lines() {
         tracing::info!("{sentence}");
     }
-    let calls = countersign_runtime::build(config.workers)?;
+    let calls = Workers::start("countersign-calls", config.workers)?;
     let control = countersign_runtime::build(1)?;
-    let handle = calls.handle().clone();
-    // A runtime of one thread works only while somebody waits on it.
-    let (ended, wait) = tokio::sync::oneshot::channel::<()>();
-    let thread = std::thread::Builder::new()
-        .name("countersign-calls".to_owned())
-        .spawn(move || {
-            // Ends with the sender, which says nothing.
-            let _ended = calls.block_on(wait);
-        })?;
+    let runtimes = calls.runtimes();
     let outcome = control.block_on(async {
         let shutdown = Shutdown::on_signals()?;
-        let building = Box::pin(App::build(config, Arc::new(SystemClock), handle));
+        let building = Box::pin(App::build(config, Arc::new(SystemClock), &runtimes));
         // A start may wait for a predecessor or for the disk, and nobody has to wait with it.
         if let Some(app) = shutdown.token().run_until_cancelled(building).await {
             app?.run_until(shutdown).await;
@@ -126,9 +118,8 @@ fn serve(config: Config) -> Result<(), Failure> {
         Ok::<_, Failure>(())
     });
     control.shutdown_background();
-    drop(ended);
-    let joined = thread.join();
+    let stopped = calls.stop();
     drop(guard);
     outcome?;
-    joined.map_err(|_panic| StartError::Stopped.into())
+    Ok(stopped?)
 }

@@ -74,7 +74,7 @@ pub(crate) trait Serve: Clone + Send + Sync + 'static {
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// On which terms a listener serves.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Terms {
     /// What it grants.
     pub(crate) limits: Limits,

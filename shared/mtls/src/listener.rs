@@ -7,6 +7,7 @@
 
 mod accept;
 mod log_budget;
+mod workers;
 
 use std::fmt;
 use std::io;
@@ -17,6 +18,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::net::TcpStream;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio_stream::Stream;
 
@@ -24,6 +26,7 @@ use crate::server::ServerTls;
 use crate::stats::ListenerStats;
 use crate::stream::{Accepted, Peer};
 use accept::{AcceptLoop, Handshake, NoHandshake, TlsHandshake};
+pub use workers::{Moving, Seat, Socket, Spread, Way, Worker};
 
 /// Finished connections that wait for the server. It takes them at once unless the process is starved.
 const QUEUE: usize = 64;
@@ -52,7 +55,8 @@ impl Default for Limits {
     }
 }
 
-/// Finished connections of one listening socket. The socket is closed when this is dropped.
+/// Finished connections of one listening socket: all of them, or those of one worker. The socket is closed when the last of its listeners
+/// is dropped.
 pub struct Listener<S> {
     finished: mpsc::Receiver<Accepted<S>>,
     local_addr: SocketAddr,
@@ -81,6 +85,20 @@ impl TlsListener {
     pub fn over(socket: tokio::net::TcpListener, tls: Arc<ServerTls>, limits: Limits) -> io::Result<Self> {
         Self::start(socket, TlsHandshake(tls), limits)
     }
+
+    /// Listens on `address` for all of `workers`: one listener for each, in their order. The limits are for all of them together.
+    ///
+    /// # Errors
+    /// When the address cannot be listened on.
+    pub async fn bind_for(
+        workers: &[Worker],
+        address: SocketAddr,
+        tls: Arc<ServerTls>,
+        limits: Limits,
+    ) -> io::Result<Vec<Self>> {
+        let socket = tokio::net::TcpListener::bind(address).await?;
+        Self::start_for(workers, socket, TlsHandshake(tls), limits)
+    }
 }
 
 impl PlainListener {
@@ -91,6 +109,19 @@ impl PlainListener {
     pub async fn bind_plain(address: SocketAddr, limits: Limits) -> io::Result<Self> {
         Self::start(tokio::net::TcpListener::bind(address).await?, NoHandshake, limits)
     }
+
+    /// Listens on `address` for all of `workers`: one listener for each, in their order. The limits are for all of them together.
+    ///
+    /// # Errors
+    /// When the address cannot be listened on.
+    pub async fn bind_plain_for(
+        workers: &[Worker],
+        address: SocketAddr,
+        limits: Limits,
+    ) -> io::Result<Vec<Self>> {
+        let socket = tokio::net::TcpListener::bind(address).await?;
+        Self::start_for(workers, socket, NoHandshake, limits)
+    }
 }
 
 impl<S: Send + 'static> Listener<S> {
@@ -99,16 +130,28 @@ impl<S: Send + 'static> Listener<S> {
         handshake: impl Handshake<Io = S>,
         limits: Limits,
     ) -> io::Result<Self> {
+        let here = Worker::new(Handle::current());
+        let mut listeners = Self::start_for(&[here], socket, handshake, limits)?;
+        listeners.pop().ok_or_else(closed)
+    }
+
+    fn start_for(
+        workers: &[Worker],
+        socket: tokio::net::TcpListener,
+        handshake: impl Handshake<Io = S>,
+        limits: Limits,
+    ) -> io::Result<Vec<Self>> {
         let local_addr = socket.local_addr()?;
         let stats = Arc::new(ListenerStats::default());
-        let (sender, finished) = mpsc::channel(QUEUE);
-        let accepting = AcceptLoop::new(socket, handshake, limits, Arc::clone(&stats), sender);
+        let (workers, ends) = Spread::over(workers, QUEUE);
+        let accepting = AcceptLoop::new(socket, handshake, limits, Arc::clone(&stats), workers);
         tokio::spawn(accepting.run());
-        Ok(Self {
+        let listener = |finished| Self {
             finished,
             local_addr,
-            stats,
-        })
+            stats: Arc::clone(&stats),
+        };
+        Ok(ends.into_iter().map(listener).collect())
     }
 }
 

@@ -17,6 +17,7 @@ use tokio::time::{Instant, Sleep};
 use tonic::transport::server::Connected;
 
 use crate::identity::PeerIdentity;
+use crate::listener::Seat;
 use crate::provider::ALPN;
 
 /// How often a connection looks whether its peer's certificate has expired. With the tolerance of no second, a
@@ -56,8 +57,11 @@ pub struct Accepted<S> {
     io: S,
     peer: Peer,
     guard: Guard,
-    _place: OwnedSemaphorePermit,
+    _place: Place,
 }
+
+/// The place of a connection among all that are allowed, and among those of its worker.
+pub(crate) type Place = (OwnedSemaphorePermit, Seat);
 
 impl<S> Accepted<S> {
     /// `silence` is how long the peer may say nothing at first.
@@ -66,7 +70,7 @@ impl<S> Accepted<S> {
         peer: Peer,
         clock: Option<Arc<dyn Clock>>,
         silence: Duration,
-        place: OwnedSemaphorePermit,
+        place: Place,
     ) -> Self {
         let not_after = peer.identity.as_ref().map(|identity| identity.not_after);
         let guard = Guard {

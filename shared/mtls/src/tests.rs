@@ -6,3 +6,4 @@ mod limits;
 pub(crate) mod pki;
 mod reload;
 pub(crate) mod rig;
+mod workers;

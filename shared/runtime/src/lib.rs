@@ -16,6 +16,7 @@ pub mod panics;
 mod shutdown;
 pub mod telemetry;
 pub mod trace_context;
+mod workers;
 
 pub use clock::SystemClock;
 #[cfg(any(test, feature = "test-util"))]
@@ -23,3 +24,4 @@ pub use clock::TimerClock;
 pub use error_chain::ErrorChain;
 pub use executor::build;
 pub use shutdown::{GraceExceeded, Shutdown};
+pub use workers::{WorkerPanicked, Workers};

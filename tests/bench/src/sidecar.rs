@@ -13,7 +13,7 @@ use countersign_core::jwk::write_set;
 use countersign_core::ports::Clock as _;
 use countersign_core::spiffe::SpiffeId;
 use countersign_crypto::SigningKey;
-use countersign_runtime::{Shutdown, SystemClock};
+use countersign_runtime::{Shutdown, SystemClock, Workers};
 use countersign_sidecar::app::App;
 use countersign_sidecar::config::Config;
 
@@ -42,12 +42,9 @@ pub(crate) fn serve(upstream: SocketAddr) -> Result<(), Failure> {
     let fixture = Fixture::new(SystemClock.now())?;
     let token = fixture.token(1, SystemClock.now())?;
 
-    let calls = countersign_runtime::build(config.workers)?;
+    let calls = Workers::start("countersign-calls", config.workers)?;
     let control = countersign_runtime::build(1)?;
-    let handle = calls.handle().clone();
-    // A runtime of one thread works only while somebody waits on it.
-    std::thread::spawn(move || calls.block_on(std::future::pending::<()>()));
-    let app = control.block_on(App::build(config, Arc::new(SystemClock), handle))?;
+    let app = control.block_on(App::build(config, Arc::new(SystemClock), &calls.runtimes()))?;
     app.trust()
         .install_cached(fixture.state.clone(), Some(Duration::ZERO.into()))?;
     let address = app

@@ -75,7 +75,7 @@ impl RunningSidecar {
         fs::write(&path, text).expect("the configuration is written");
         let config = Config::load(&path).expect("the configuration is good");
 
-        let app = App::build(config, Arc::new(SystemClock), Handle::current())
+        let app = App::build(config, Arc::new(SystemClock), &[Handle::current()])
             .await
             .expect("the sidecar starts");
         let (addresses, trust) = (app.addresses().clone(), Arc::clone(app.trust()));

@@ -24,13 +24,15 @@ pub(super) struct Outgoing {
 }
 
 impl Outgoing {
-    /// Adds what `config` asks for to `services`. Tokens come from where the trust comes from, with the same certificate.
+    /// Adds what `config` asks for to `services`, for so many workers. Tokens come from where the trust comes from, with the same
+    /// certificate.
     pub(super) fn new(
         config: &Config,
         source: &TrustSource,
         clock: &Arc<dyn Clock>,
         registry: &mut Registry,
         services: &mut Services,
+        workers: usize,
     ) -> Result<Self, StartError> {
         if !config.agent.is_served() && config.outbound.is_empty() {
             return Ok(Self::default());
@@ -45,7 +47,7 @@ impl Outgoing {
         );
         register_agent(registry, agent.clone());
         let access_log = services.proxy.metrics.access_log().cloned();
-        let out = WaysOut::new(config, &agent, clock, access_log, registry)?;
+        let out = WaysOut::new(config, &agent, clock, access_log, registry, workers)?;
         services.agent = Some(AgentService::new(agent.clone())?);
         services.ways_out = out.ways;
         Ok(Self {

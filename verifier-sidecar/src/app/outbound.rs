@@ -1,5 +1,6 @@
 //! The ways out, put together.
 
+use std::iter;
 use std::sync::Arc;
 
 use countersign_core::ports::Clock;
@@ -16,18 +17,20 @@ use crate::outbound::{Neighbour, Outbound, OutboundSettings};
 /// The ways out of a sidecar, and the TLS of those that have it.
 #[derive(Default)]
 pub(super) struct WaysOut {
-    pub(super) ways: Vec<Arc<Outbound>>,
+    /// In the order of the configuration, for each worker: what goes to a neighbour stays on its thread.
+    pub(super) ways: Vec<Vec<Arc<Outbound>>>,
     pub(super) tls: Vec<Arc<ClientTls>>,
 }
 
 impl WaysOut {
-    /// Those that `config` names. Their tokens come from `agent`.
+    /// Those that `config` names, for so many workers. Their tokens come from `agent`.
     pub(super) fn new(
         config: &Config,
         agent: &Agent,
         clock: &Arc<dyn Clock>,
         access_log: Option<Arc<AccessLog>>,
         registry: &mut Registry,
+        workers: usize,
     ) -> Result<Self, TlsError> {
         let mut out = Self::default();
         if config.outbound.is_empty() {
@@ -49,14 +52,18 @@ impl WaysOut {
                 longest_timeout: config.longest_timeout,
                 traced: config.traced,
             };
-            let outbound = Outbound::new(
-                neighbour,
-                &way.routes,
-                agent.clone(),
-                settings,
-                Arc::clone(&metrics),
-            );
-            out.ways.push(Arc::new(outbound));
+            let outbound = || {
+                let neighbour = neighbour.over_others();
+                let metrics = Arc::clone(&metrics);
+                Arc::new(Outbound::new(
+                    neighbour,
+                    &way.routes,
+                    agent.clone(),
+                    settings,
+                    metrics,
+                ))
+            };
+            out.ways.push(iter::repeat_with(outbound).take(workers).collect());
         }
         Ok(out)
     }

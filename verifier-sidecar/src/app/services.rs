@@ -29,33 +29,32 @@ pub(super) fn tls(
 
 /// Where the calls of each listener go.
 pub(super) struct Behind {
-    /// In the order of the configuration.
-    pub(super) apps: Vec<Arc<Apps>>,
+    /// Of each listener, in the order of the configuration, for each worker: what goes to an app stays on its thread.
+    pub(super) apps: Vec<Vec<Arc<Apps>>>,
     /// The TLS to those that have it.
     pub(super) tls: Vec<Arc<ClientTls>>,
 }
 
 impl Behind {
-    /// The apps that `config` names, each once however often it is named.
-    pub(super) fn new(config: &Config, clock: &Arc<dyn Clock>) -> Result<Self, TlsError> {
-        let mut building = Building {
+    /// The apps that `config` names, each once for each of so many workers, however often it is named.
+    pub(super) fn new(config: &Config, clock: &Arc<dyn Clock>, workers: usize) -> Result<Self, TlsError> {
+        let mut dials = Dials {
             config,
             clock,
             known: Vec::new(),
             tls: Vec::new(),
         };
-        let shared = building.shared()?;
-        let mut apps = Vec::with_capacity(config.listeners.len());
-        for listener in &config.listeners {
-            apps.push(match &listener.app {
-                Some(own) => Arc::new(Apps::new([(Calls::ALL, building.app(own)?)])),
-                None => Arc::clone(&shared),
-            });
+        let mut apps = vec![Vec::with_capacity(workers); config.listeners.len()];
+        for _ in 0..workers {
+            let of_worker = Building {
+                dials: &mut dials,
+                known: Vec::new(),
+            };
+            for (of_listener, apps) in apps.iter_mut().zip(of_worker.apps()?) {
+                of_listener.push(apps);
+            }
         }
-        Ok(Self {
-            apps,
-            tls: building.tls,
-        })
+        Ok(Self { apps, tls: dials.tls })
     }
 
     /// Follows the TLS files until `stop`.
@@ -66,17 +65,60 @@ impl Behind {
     }
 }
 
-struct Building<'a> {
+/// How apps are connected to. Files are read once.
+struct Dials<'a> {
     config: &'a Config,
     clock: &'a Arc<dyn Clock>,
-    known: Vec<(&'a ServiceConfig, Arc<Upstream>)>,
+    known: Vec<(&'a ServiceConfig, Dial)>,
     tls: Vec<Arc<ClientTls>>,
 }
 
-impl<'a> Building<'a> {
+impl<'a> Dials<'a> {
+    fn dial(&mut self, service: &'a ServiceConfig) -> Result<Dial, TlsError> {
+        if let Some((_, dial)) = self.known.iter().find(|(known, _)| *known == service) {
+            return Ok(dial.clone());
+        }
+        let dial = match service {
+            ServiceConfig::Plaintext(address) => Dial::Plaintext(address.clone()),
+            ServiceConfig::Tls(service) => {
+                let tls = tls(self.config, service, self.clock)?;
+                self.tls.push(Arc::clone(&tls));
+                Dial::Tls {
+                    uri: service.uri.to_string(),
+                    tls,
+                    keepalive: self.config.limits.keepalive,
+                }
+            }
+        };
+        self.known.push((service, dial.clone()));
+        Ok(dial)
+    }
+}
+
+/// The apps of one worker.
+struct Building<'a, 'b> {
+    dials: &'b mut Dials<'a>,
+    known: Vec<(&'a ServiceConfig, Arc<Upstream>)>,
+}
+
+impl<'a> Building<'a, '_> {
+    /// Where calls go at each listener.
+    fn apps(mut self) -> Result<Vec<Arc<Apps>>, TlsError> {
+        let shared = self.shared()?;
+        let listeners = &self.dials.config.listeners;
+        let mut apps = Vec::with_capacity(listeners.len());
+        for listener in listeners {
+            apps.push(match &listener.app {
+                Some(own) => Arc::new(Apps::new([(Calls::ALL, self.app(own)?)])),
+                None => Arc::clone(&shared),
+            });
+        }
+        Ok(apps)
+    }
+
     /// Where calls go at listeners without an app of their own.
     fn shared(&mut self) -> Result<Arc<Apps>, TlsError> {
-        let apps = &self.config.apps;
+        let apps = &self.dials.config.apps;
         let mut routes = Vec::with_capacity(apps.routes.len() + 1);
         for route in &apps.routes {
             routes.push((route.calls.clone(), self.app(&route.app)?));
@@ -98,19 +140,9 @@ impl<'a> Building<'a> {
         if let Some((_, upstream)) = self.known.iter().find(|(known, _)| *known == service) {
             return Ok(Arc::clone(upstream));
         }
-        let dial = match service {
-            ServiceConfig::Plaintext(address) => Dial::Plaintext(address.clone()),
-            ServiceConfig::Tls(service) => {
-                let tls = tls(self.config, service, self.clock)?;
-                self.tls.push(Arc::clone(&tls));
-                Dial::Tls {
-                    uri: service.uri.to_string(),
-                    tls,
-                    keepalive: self.config.limits.keepalive,
-                }
-            }
-        };
-        let upstream = Arc::new(Upstream::dialling(dial, self.config.upstream_connections));
+        let dial = self.dials.dial(service)?;
+        let connections = self.dials.config.upstream_connections;
+        let upstream = Arc::new(Upstream::dialling(dial, connections));
         self.known.push((service, Arc::clone(&upstream)));
         Ok(upstream)
     }

@@ -10,14 +10,15 @@ use std::task::{Context, Poll};
 use countersign_core::Timestamp;
 use countersign_core::binding::PeerCertificate;
 use countersign_mtls::{
-    ListenerStats, PeerIdentity, PlainListener, PlainStream, ServerTls, TlsListener, TlsStream,
+    ListenerStats, Moving, PeerIdentity, PlainListener, PlainStream, Seat, ServerTls, Spread, TlsListener,
+    TlsStream, Way, Worker,
 };
 use countersign_wire::status::Disclosure;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-use super::Limits;
+use super::{ACCEPT_PAUSE, Limits};
 
 /// The kind of unix sockets.
 const UNIX: &str = "unix";
@@ -78,7 +79,10 @@ impl Disclosures {
     }
 }
 
-/// A bound listener.
+/// Accepted connections that wait for their worker. It takes them at once unless it is starved.
+const QUEUE: usize = 64;
+
+/// What one worker has of a bound listener.
 #[derive(Debug)]
 pub(crate) enum Listener {
     /// TLS. Whether the peer had to show a certificate is the configuration's.
@@ -90,21 +94,31 @@ pub(crate) enum Listener {
 }
 
 impl Listener {
-    /// Listens with TLS on `address`.
-    pub(crate) async fn tls(address: SocketAddr, tls: Arc<ServerTls>, limits: Limits) -> io::Result<Self> {
-        let listener = TlsListener::bind(address, tls, accepting(limits)).await?;
-        Ok(Self::Tls(listener))
+    /// Listens with TLS on `address`, for each of `workers`.
+    pub(crate) async fn tls(
+        workers: &[Worker],
+        address: SocketAddr,
+        tls: Arc<ServerTls>,
+        limits: Limits,
+    ) -> io::Result<Vec<Self>> {
+        let listeners = TlsListener::bind_for(workers, address, tls, accepting(limits)).await?;
+        Ok(listeners.into_iter().map(Self::Tls).collect())
     }
 
-    /// Listens without TLS on `address`.
-    pub(crate) async fn plaintext(address: SocketAddr, limits: Limits) -> io::Result<Self> {
-        let listener = PlainListener::bind_plain(address, accepting(limits)).await?;
-        Ok(Self::Plaintext(listener))
+    /// Listens without TLS on `address`, for each of `workers`.
+    pub(crate) async fn plaintext(
+        workers: &[Worker],
+        address: SocketAddr,
+        limits: Limits,
+    ) -> io::Result<Vec<Self>> {
+        let listeners = PlainListener::bind_plain_for(workers, address, accepting(limits)).await?;
+        Ok(listeners.into_iter().map(Self::Plaintext).collect())
     }
 
-    /// Listens on a unix socket that only this user can reach.
-    pub(crate) fn unix(path: &Path, limits: Limits) -> io::Result<Self> {
-        UnixSocket::bind(path, limits.connections).map(Self::Unix)
+    /// Listens on a unix socket that only this user can reach, for each of `workers`.
+    pub(crate) fn unix(workers: &[Worker], path: &Path, limits: Limits) -> io::Result<Vec<Self>> {
+        let sockets = UnixSocket::bind(workers, path, limits.connections)?;
+        Ok(sockets.into_iter().map(Self::Unix).collect())
     }
 
     /// The address with the port that the system chose; none for unix sockets.
@@ -165,17 +179,22 @@ fn accepting(limits: Limits) -> countersign_mtls::Limits {
     }
 }
 
-/// A unix socket that is listened on. Its file is removed with it.
+/// What one worker has of a unix socket that is listened on. The socket's file is removed with the last of them.
 #[derive(Debug)]
 pub(crate) struct UnixSocket {
-    listener: UnixListener,
-    path: PathBuf,
-    places: Arc<Semaphore>,
+    arrivals: mpsc::Receiver<Arrival>,
+    _file: Arc<SocketFile>,
 }
+
+/// A connection that was accepted, and its place under the cap.
+type Arrival = (Moving<UnixStream>, Place);
+
+/// The place of a connection among all that are allowed, and among those of its worker.
+type Place = (OwnedSemaphorePermit, Seat);
 
 impl UnixSocket {
     /// Listens at `path` with mode 0600 (G49). A socket that a dead process left there is replaced.
-    fn bind(path: &Path, connections: usize) -> io::Result<Self> {
+    fn bind(workers: &[Worker], path: &Path, connections: usize) -> io::Result<Vec<Self>> {
         if std::os::unix::net::UnixStream::connect(path).is_ok() {
             return Err(io::ErrorKind::AddrInUse.into());
         }
@@ -190,17 +209,19 @@ impl UnixSocket {
             remove_socket(&new)?;
             return Err(error);
         }
-        Ok(Self {
-            listener,
-            path: path.to_owned(),
-            places: Arc::new(Semaphore::new(connections)),
-        })
+        let file = Arc::new(SocketFile(path.to_owned()));
+        let (workers, ends) = Spread::over(workers, QUEUE);
+        tokio::spawn(accept_for(workers, listener, connections));
+        let socket = |arrivals| Self {
+            arrivals,
+            _file: Arc::clone(&file),
+        };
+        Ok(ends.into_iter().map(socket).collect())
     }
 
-    async fn accept(&self) -> io::Result<(Stream, Peer)> {
-        let place = Arc::clone(&self.places).acquire_owned().await;
-        let place = place.map_err(|_closed| io::Error::from(io::ErrorKind::BrokenPipe))?;
-        let (stream, _unnamed) = self.listener.accept().await?;
+    async fn accept(&mut self) -> io::Result<(Stream, Peer)> {
+        let arrival = self.arrivals.recv().await;
+        let (stream, place) = arrival.ok_or(io::ErrorKind::BrokenPipe)?;
         let peer = Peer {
             listener: UNIX,
             remote: None,
@@ -208,7 +229,7 @@ impl UnixSocket {
         };
         Ok((
             Stream::Unix {
-                stream,
+                stream: stream.arrive()?,
                 _place: place,
             },
             peer,
@@ -216,10 +237,42 @@ impl UnixSocket {
     }
 }
 
-impl Drop for UnixSocket {
+/// Accepts from `listener` until no worker takes more. At the cap none is accepted.
+async fn accept_for(workers: Spread<Arrival>, listener: UnixListener, connections: usize) {
+    let places = Arc::new(Semaphore::new(connections));
+    let accepting = async {
+        // Nobody closes the places.
+        while let Ok(place) = Arc::clone(&places).acquire_owned().await {
+            let stream = match listener.accept().await {
+                Ok((stream, _unnamed)) => stream,
+                Err(error) => {
+                    tracing::warn!(listener = UNIX, %error, "cannot accept a connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            let Some(Way { worker, queue }) = workers.fewest() else {
+                return;
+            };
+            let arrival = (Moving::to(worker, stream), (place, worker.seat()));
+            // An error means that the worker has stopped meanwhile, and the connection with it.
+            let _stopped = queue.send(arrival).await;
+        }
+    };
+    tokio::select! {
+        () = workers.closed() => {}
+        () = accepting => {}
+    }
+}
+
+/// The file of a unix socket, until it is dropped.
+#[derive(Debug)]
+struct SocketFile(PathBuf);
+
+impl Drop for SocketFile {
     fn drop(&mut self) {
-        if let Err(error) = remove_socket(&self.path) {
-            tracing::warn!(path = %self.path.display(), %error, "cannot remove the socket");
+        if let Err(error) = remove_socket(&self.0) {
+            tracing::warn!(path = %self.0.display(), %error, "cannot remove the socket");
         }
     }
 }
@@ -240,10 +293,7 @@ fn remove_socket(path: &Path) -> io::Result<()> {
 pub(crate) enum Stream {
     Tls(Box<TlsStream>),
     Tcp(PlainStream),
-    Unix {
-        stream: UnixStream,
-        _place: OwnedSemaphorePermit,
-    },
+    Unix { stream: UnixStream, _place: Place },
 }
 
 impl Stream {

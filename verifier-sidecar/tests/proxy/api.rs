@@ -23,7 +23,7 @@ fn tcp(sidecar: &Sidecar) -> VerifyServiceClient<Channel> {
     VerifyServiceClient::new(channel(sidecar.addresses.verify_grpc.expect("an address")))
 }
 
-fn unix(sidecar: &Sidecar) -> VerifyServiceClient<Channel> {
+pub(crate) fn unix(sidecar: &Sidecar) -> VerifyServiceClient<Channel> {
     let path = sidecar.addresses.verify_unix.clone().expect("a path");
     let connector = tower::service_fn(move |_: http::Uri| {
         let path = path.clone();
@@ -32,7 +32,7 @@ fn unix(sidecar: &Sidecar) -> VerifyServiceClient<Channel> {
     VerifyServiceClient::new(Endpoint::from_static("http://localhost").connect_with_connector_lazy(connector))
 }
 
-fn request(token: &str, path: &str) -> VerifyRequest {
+pub(crate) fn request(token: &str, path: &str) -> VerifyRequest {
     VerifyRequest {
         token: token.to_owned(),
         path: path.to_owned(),

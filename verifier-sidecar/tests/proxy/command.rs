@@ -138,13 +138,29 @@ fn a_state_directory_that_others_can_change_is_told() {
 /// F71: SIGTERM is a request, and the answer is 0.
 #[tokio::test]
 async fn a_termination_signal_ends_it_well() {
-    let folder = folder(GOOD);
+    for workers in [1, 3] {
+        ends_well(workers).await;
+    }
+}
+
+/// The threads of a process that serve calls. The kernel keeps the beginning of their names.
+fn serving(process: u32) -> usize {
+    let tasks = std::fs::read_dir(format!("/proc/{process}/task")).expect("a process");
+    let names = tasks.map(|task| std::fs::read_to_string(task.expect("a thread").path().join("comm")));
+    names
+        .filter(|name| name.as_ref().is_ok_and(|name| name.trim() == "countersign-cal"))
+        .count()
+}
+
+async fn ends_well(workers: usize) {
+    let folder = folder(&format!("workers = {workers}\n{GOOD}"));
     let mut child = command(folder.path(), &[])
         .stderr(Stdio::null())
         .spawn()
         .expect("spawned");
     let socket = folder.path().join("verify.sock");
     eventually("the start", async || socket.exists()).await;
+    assert_eq!(serving(child.id()), workers);
     let pid = rustix::process::Pid::from_child(&child);
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("signalled");
     let mut code = None;

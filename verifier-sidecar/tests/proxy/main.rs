@@ -37,3 +37,4 @@ mod tracing;
 mod trusting;
 mod web;
 mod web_ends;
+mod workers;

@@ -19,11 +19,12 @@ use countersign_core::ports::Clock;
 use countersign_crypto::{SigningKey, publishing};
 use countersign_mtls::{ChannelOptions, ClientTls, ExpectedServer, TlsFiles};
 use countersign_proto::demo::v1::demo_service_client::DemoServiceClient;
-use countersign_runtime::Shutdown;
+use countersign_runtime::{Shutdown, Workers};
 use countersign_sidecar::app::{Addresses, App};
 use countersign_sidecar::config::Config;
 use countersign_verifier::test_util::{self, SetClock, TestIssuer};
 use countersign_verifier::trust::TrustStore;
+use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tonic::metadata::MetadataValue;
 use tonic::transport::{Channel, Endpoint};
@@ -64,6 +65,8 @@ pub(crate) struct Setup {
     pub(crate) clock: Option<Arc<dyn Clock>>,
     /// Whether listeners take nothing but gRPC.
     pub(crate) grpc_only: bool,
+    /// Threads that serve calls. None: that of the test.
+    pub(crate) workers: usize,
 }
 
 impl Default for Setup {
@@ -75,6 +78,7 @@ impl Default for Setup {
             pki: None,
             clock: None,
             grpc_only: false,
+            workers: 0,
         }
     }
 }
@@ -89,6 +93,7 @@ pub(crate) struct Sidecar {
     pub(crate) pki: Pki,
     pub(crate) shutdown: Shutdown,
     pub(crate) running: JoinHandle<()>,
+    workers: Option<Workers>,
 }
 
 impl Sidecar {
@@ -120,9 +125,9 @@ impl Sidecar {
         let config = config.unwrap_or_else(|complaints| panic!("{complaints}"));
         let set_clock = SetClock::new();
         let clock = setup.clock.unwrap_or_else(|| Arc::<SetClock>::clone(&set_clock));
-        let app = App::build(config, clock, tokio::runtime::Handle::current())
-            .await
-            .expect("built");
+        let workers = (setup.workers > 0).then(|| Workers::start("calls", setup.workers).expect("started"));
+        let calls = runtimes(workers.as_ref());
+        let app = App::build(config, clock, &calls).await.expect("built");
         let shutdown = Shutdown::new();
         Self {
             addresses: app.addresses().clone(),
@@ -133,7 +138,13 @@ impl Sidecar {
             pki,
             running: tokio::spawn(app.run_until(shutdown.clone())),
             shutdown,
+            workers,
         }
+    }
+
+    /// What serves calls.
+    pub(crate) fn runtimes(&self) -> Vec<Handle> {
+        runtimes(self.workers.as_ref())
     }
 
     /// The listener that wants client certificates.
@@ -194,6 +205,10 @@ impl Sidecar {
         self.shutdown.request();
         within("the end", self.running).await.expect("no panic");
     }
+}
+
+fn runtimes(workers: Option<&Workers>) -> Vec<Handle> {
+    workers.map_or_else(|| vec![Handle::current()], Workers::runtimes)
 }
 
 fn configuration(top: &str, upstream: &str, more: &str) -> String {

@@ -90,7 +90,7 @@ fn config(folder: &Path, held: &Held) -> Config {
 }
 
 async fn build(config: Config) -> Result<App, StartError> {
-    App::build(config, SetClock::new(), tokio::runtime::Handle::current()).await
+    App::build(config, SetClock::new(), &[tokio::runtime::Handle::current()]).await
 }
 
 fn told(error: &StartError) -> String {

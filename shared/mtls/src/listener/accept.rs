@@ -13,10 +13,11 @@ use tokio_rustls::server::TlsStream;
 
 use super::Limits;
 use super::log_budget::LogBudget;
+use super::workers::{Moving, Spread, Way};
 use crate::identity::PeerIdentity;
 use crate::server::ServerTls;
 use crate::stats::{HandshakeFailure, ListenerStats};
-use crate::stream::{Accepted, Peer};
+use crate::stream::{Accepted, Peer, Place};
 
 /// How long to wait after the socket itself failed. Descriptors come back when connections end, not sooner by asking.
 const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(100);
@@ -32,11 +33,24 @@ pub(super) trait Handshake: Send + Sync + 'static {
 }
 
 /// A connection that was accepted and nothing more.
-pub(super) struct Arrival {
-    tcp: TcpStream,
+pub(super) struct Arrival<T = TcpStream> {
+    tcp: T,
     remote: SocketAddr,
     limits: Limits,
-    place: OwnedSemaphorePermit,
+    place: Place,
+}
+
+impl Arrival<Moving<TcpStream>> {
+    /// The same, on its worker's runtime.
+    fn arrive(self) -> Result<Arrival, HandshakeFailure> {
+        let tcp = self.tcp.arrive();
+        Ok(Arrival {
+            tcp: tcp.map_err(|error| HandshakeFailure::of(&error))?,
+            remote: self.remote,
+            limits: self.limits,
+            place: self.place,
+        })
+    }
 }
 
 pub(super) struct TlsHandshake(pub(super) Arc<ServerTls>);
@@ -101,6 +115,7 @@ pub(super) struct AcceptLoop<H: Handshake> {
     connections: Arc<Semaphore>,
     handshakes: Arc<Semaphore>,
     shaking: Arc<Shaking<H>>,
+    workers: Spread<Accepted<H::Io>>,
 }
 
 /// What all handshake tasks share.
@@ -108,7 +123,6 @@ struct Shaking<H: Handshake> {
     handshake: H,
     stats: Arc<ListenerStats>,
     log: LogBudget,
-    finished: mpsc::Sender<Accepted<H::Io>>,
 }
 
 impl<H: Handshake> AcceptLoop<H> {
@@ -117,7 +131,7 @@ impl<H: Handshake> AcceptLoop<H> {
         handshake: H,
         limits: Limits,
         stats: Arc<ListenerStats>,
-        finished: mpsc::Sender<Accepted<H::Io>>,
+        workers: Spread<Accepted<H::Io>>,
     ) -> Self {
         Self {
             socket,
@@ -128,12 +142,12 @@ impl<H: Handshake> AcceptLoop<H> {
                 handshake,
                 stats,
                 log: LogBudget::new(),
-                finished,
             }),
+            workers,
         }
     }
 
-    /// Accepts until the listener is dropped. Unfinished handshakes are then dropped too.
+    /// Accepts until no listener is left. Unfinished handshakes are then dropped too.
     pub(super) async fn run(self) {
         let mut tasks = JoinSet::new();
         let accepting = async {
@@ -141,18 +155,22 @@ impl<H: Handshake> AcceptLoop<H> {
                 let place = self.take(&self.connections).await;
                 let turn = self.take(&self.handshakes).await;
                 let (tcp, remote) = self.accept().await;
+                let Some(Way { worker, queue }) = self.workers.fewest() else {
+                    return;
+                };
                 let arrival = Arrival {
-                    tcp,
+                    tcp: Moving::to(worker, tcp),
                     remote,
                     limits: self.limits,
-                    place,
+                    place: (place, worker.seat()),
                 };
-                tasks.spawn(Arc::clone(&self.shaking).shake(arrival, turn));
+                let shaking = Arc::clone(&self.shaking).shake(arrival, queue.clone(), turn);
+                tasks.spawn_on(shaking, worker.runtime());
                 while tasks.try_join_next().is_some() {}
             }
         };
         tokio::select! {
-            () = self.shaking.finished.closed() => {}
+            () = self.workers.closed() => {}
             () = accepting => {}
         }
     }
@@ -199,13 +217,22 @@ impl<H: Handshake> AcceptLoop<H> {
 }
 
 impl<H: Handshake> Shaking<H> {
-    async fn shake(self: Arc<Self>, arrival: Arrival, _turn: OwnedSemaphorePermit) {
+    async fn shake(
+        self: Arc<Self>,
+        arrival: Arrival<Moving<TcpStream>>,
+        finished: mpsc::Sender<Accepted<H::Io>>,
+        _turn: OwnedSemaphorePermit,
+    ) {
         let remote = arrival.remote;
-        match self.handshake.shake(arrival).await {
+        let shaken = match arrival.arrive() {
+            Ok(arrival) => self.handshake.shake(arrival).await,
+            Err(failure) => Err(failure),
+        };
+        match shaken {
             Ok(stream) => {
                 self.stats.count_accepted();
                 // An error means that the listener was dropped meanwhile, and the connection with it.
-                let _dropped = self.finished.send(stream).await;
+                let _dropped = finished.send(stream).await;
             }
             Err(failure) => {
                 self.stats.count_refused(failure);

@@ -101,7 +101,7 @@ impl Sidecars {
         let file = folder.join(format!("{name}.toml"));
         fs::write(&file, sidecar::configuration(pki, &place)?)?;
         let config = Config::load(&file).map_err(|complaints| complaints.to_string())?;
-        let app = App::build(config, Arc::new(SystemClock), self.runtime.clone()).await?;
+        let app = App::build(config, Arc::new(SystemClock), std::slice::from_ref(&self.runtime)).await?;
         let verifier = Arc::clone(app.verifier());
         let watching = watch_verdict(Arc::clone(&verifier), self.asked.subscribe(), Arc::clone(board));
         self.tasks.spawn_on(watching, &self.runtime);

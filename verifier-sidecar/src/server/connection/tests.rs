@@ -1,8 +1,10 @@
+use countersign_mtls::Worker;
 use countersign_wire::status::{self, Failure};
 use http_body_util::{BodyExt as _, Full};
 use prometheus_client::registry::Registry;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
+use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tonic::body::Body as AnyBody;
@@ -85,9 +87,10 @@ const LIMITS: Limits = Limits {
 async fn connect(service: impl Serve, drain: &CancellationToken) -> UnixStream {
     let (ours, theirs) = UnixStream::pair().expect("a pair");
     let places = Arc::new(Semaphore::new(1));
+    let worker = Worker::new(Handle::current());
     let stream = Stream::Unix {
         stream: ours,
-        _place: places.acquire_owned().await.expect("open"),
+        _place: (places.acquire_owned().await.expect("open"), worker.seat()),
     };
     let connection = Connection {
         peer: Arc::new(Peer {
