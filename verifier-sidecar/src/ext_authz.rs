@@ -15,7 +15,6 @@ mod request;
 use std::sync::Arc;
 use std::time::Duration;
 
-use countersign_core::spiffe::SpiffeId;
 use countersign_core::trust::Epoch;
 use countersign_core::{Rejection, bearer};
 use countersign_mtls::PeerIdentity;
@@ -191,10 +190,8 @@ impl Checks {
             let now = self.verifier.trust().clock().now();
             self.observations.note(pattern.clone(), observed, origin, now);
         }
-        self.tell_decided(
-            Some((asked, identity, pattern.as_deref())),
-            &Verdict::from(&decision),
-        );
+        let told = asked.told(identity, pattern.as_deref());
+        self.tell_decided(Some(&told), &Verdict::from(&decision));
         match &decision.verdict {
             Ok(admission) => {
                 self.metrics.answered(MethodLabel(pattern), code_name(Code::Ok));
@@ -232,7 +229,8 @@ impl Checks {
     fn refuse_form(&self, refusal: &Refusal, kind: Kind, asked: Option<&Asked>) -> CheckResponse {
         let epoch = self.verifier.trust().epoch();
         let verdict = Verdict::refused(refusal.reason(), epoch);
-        self.tell_decided(asked.map(|asked| (asked, None, None)), &verdict);
+        let told = asked.map(|asked| asked.told(None, None));
+        self.tell_decided(told.as_ref(), &verdict);
         if let Refusal::Rejected(denied) = refusal {
             self.verifier.count_refused(denied.rejection);
             self.log.tell(&Refused {
@@ -245,20 +243,10 @@ impl Checks {
         self.deny(refusal, kind, MethodLabel(None), epoch)
     }
 
-    /// Tells of a decision about what is asked, by whom, of a method that was found by that pattern.
-    fn tell_decided(&self, asked: Option<(&Asked, Option<&SpiffeId>, Option<&str>)>, verdict: &Verdict<'_>) {
-        let Some(log) = &self.access_log else {
-            return;
-        };
-        let request = asked.map(|(asked, peer, route)| Told {
-            method: asked.http_method(),
-            uri: asked.uri(),
-            headers: asked.headers(),
-            remote: asked.remote,
-            peer,
-            route,
-        });
-        log.tell_decided("ext_authz", request.as_ref(), verdict);
+    fn tell_decided(&self, request: Option<&Told<'_>>, verdict: &Verdict<'_>) {
+        if let Some(log) = &self.access_log {
+            log.tell_decided("ext_authz", request, verdict);
+        }
     }
 
     fn deny(&self, refusal: &Refusal, kind: Kind, label: MethodLabel, epoch: Epoch) -> CheckResponse {

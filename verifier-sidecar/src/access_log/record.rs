@@ -1,5 +1,5 @@
-//! What is kept of a call while it goes on, should it be told of at its end. It costs counters of what is shared, and no memory of
-//! its own.
+//! What is kept of a call while it goes on, should it be told of at its end. It costs counters of what is shared, and one of its own: of
+//! the bytes that its request's body brings, which pass elsewhere than those of the answer.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};

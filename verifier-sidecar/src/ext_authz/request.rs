@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 
 use countersign_core::Rejection;
 use countersign_core::requirements::MethodPath;
+use countersign_core::spiffe::SpiffeId;
 use countersign_proto::envoy::config::core::v3::address::Address as Place;
 use countersign_proto::envoy::config::core::v3::socket_address::PortSpecifier;
 use countersign_proto::envoy::config::core::v3::{Address, HeaderValue as RawHeader};
@@ -19,6 +20,7 @@ use http::request::Parts;
 use http::uri::Scheme;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 
+use crate::access_log::decided::Request as Told;
 use crate::proxy::{Refusal, request};
 
 /// What Envoy asks about.
@@ -83,14 +85,16 @@ impl Asked {
         }
     }
 
-    /// HTTP's method.
-    pub(super) const fn http_method(&self) -> &Method {
-        &self.parts.method
-    }
-
-    /// Its target.
-    pub(super) const fn uri(&self) -> &Uri {
-        &self.uri
+    /// What the access log tells of it: with whose certificate it came, and the pattern by which its method was found.
+    pub(super) const fn told<'a>(&'a self, peer: Option<&'a SpiffeId>, route: Option<&'a str>) -> Told<'a> {
+        Told {
+            method: &self.parts.method,
+            uri: &self.uri,
+            headers: &self.parts.headers,
+            remote: self.remote,
+            peer,
+            route,
+        }
     }
 
     /// Its headers.
