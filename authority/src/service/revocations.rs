@@ -130,8 +130,10 @@ impl Revocations {
         let ledger = &self.desk.ledger;
         let ends = match &wanted {
             Wanted::Token(claims) => Some(LedgerPolicy::refused_from(claims.expires_at)),
-            // Whoever has the key signs new tokens.
-            Wanted::UnderCompromisedKey | Wanted::Key(_) => None,
+            // Whoever has the key signs new tokens; and who has the certificate presents those that the workload gets from now on.
+            Wanted::UnderCompromisedKey | Wanted::Key(_) | Wanted::AllOf(RevokedSubject::Certificate(_)) => {
+                None
+            }
             Wanted::TokenId(_) | Wanted::Client(_) | Wanted::AllOf(_) | Wanted::Everything(_) => {
                 Some(self.desk.tokens_end())
             }

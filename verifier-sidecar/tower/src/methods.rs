@@ -35,7 +35,7 @@ impl Requirement {
         self
     }
 
-    /// A token that is bound to the caller's certificate (RFC 8705).
+    /// A token that is bound to the caller's certificate (RFC 8705), or to the SPIFFE ID in it.
     #[must_use]
     pub const fn bound(mut self) -> Self {
         self.bound = true;

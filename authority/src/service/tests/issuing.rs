@@ -322,7 +322,7 @@ async fn an_expired_certificate_gets_nothing() {
     let stage = Stage::new().await;
     furnished(&stage).await;
     let channel = stage.connect_as(peer(Some(ORDERS), 1, START - 1)).await;
-    let mut tokens = countersign_proto::token::v1::token_service_client::TokenServiceClient::new(channel);
+    let mut tokens = TokenServiceClient::new(channel);
     let refused = refusal(tokens.issue_token(ask()).await);
     assert_eq!(refused, (Code::Unauthenticated, "NO_IDENTITY".to_owned()));
 }

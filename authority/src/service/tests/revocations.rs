@@ -201,8 +201,9 @@ async fn subjects_audiences_and_certificates_are_revoked_and_listed() {
 }
 
 /// I-08: whoever has a key signs new tokens under it, so that no token's end bounds how long verifiers that have not heard accept them.
+/// Whoever has a certificate presents tokens over it that are bound to its SPIFFE ID, the next ones too.
 #[tokio::test]
-async fn the_receipt_for_a_key_is_not_bounded_by_the_life_of_tokens() {
+async fn the_receipt_for_a_key_or_a_certificate_is_not_bounded_by_the_life_of_tokens() {
     let stage = Stage::new().await;
     let signing = || {
         let books = stage.opened.ledger.books();
@@ -219,6 +220,7 @@ async fn the_receipt_for_a_key_is_not_bounded_by_the_life_of_tokens() {
     let mut revocations = stage.revocations().await;
     for (subject, ends) in [
         (Subject::KeyId(signing()), false),
+        (Subject::CertificateThumbprint(vec![7; 32]), false),
         (Subject::Audience("billing".to_owned()), true),
     ] {
         let revoked = revocations.revoke(revoke(subject)).await.expect("revokes");
