@@ -5,9 +5,10 @@
 //! for every request, on the trust in force at that moment; so nothing has to be dropped when a token is revoked, expires
 //! or loses its key. Refusals are not remembered.
 //!
-//! It is remembered in two ways. Of as many tokens as there is room for, the whole token and what was read out of it: found by a
-//! hash that is seeded anew in every process, and compared byte for byte. Of ten times as many, a digest: such a token is read
-//! again, which takes a tenth of the time that its signature takes. Either way no crafted token can be taken for another (T90).
+//! It is remembered in two ways. At first by a digest of the token, which takes little room: such a token is read again, which takes a
+//! tenth of the time that its signature takes. Of those that have come again, as many as there is room for, the whole token is
+//! remembered and what was read out of it: found by a hash that is seeded anew in every process, and compared byte for byte. Either
+//! way no crafted token can be taken for another (T90).
 
 mod digests;
 
@@ -74,9 +75,13 @@ impl TokenCache {
         self.digests.contain(digest)
     }
 
-    /// Remembers `token`, which has this digest.
-    pub fn remember(&self, token: &[u8], digest: &Digest, known: Arc<KnownToken>) {
+    /// Remembers that the token of this digest is authentic.
+    pub fn note(&self, digest: &Digest) {
         self.digests.insert(digest);
+    }
+
+    /// Remembers all of `token`, which has come again. Tokens over the cap of [`BearerToken`] are not.
+    pub fn remember(&self, token: &[u8], known: Arc<KnownToken>) {
         if let (Some(cache), Ok(token)) = (&self.whole, BearerToken::new(token)) {
             cache.insert(Key(token), known);
         }

@@ -428,7 +428,11 @@ impl Verifier {
         });
         let admitted = self.judge(known, trust, presentation, look.now?)?;
         admitted.known.key_use.count();
-        self.tokens.remember(token, &digest, Arc::clone(&admitted.known));
+        if is_known {
+            self.tokens.remember(token, Arc::clone(&admitted.known));
+        } else {
+            self.tokens.note(&digest);
+        }
         Ok(admitted)
     }
 
