@@ -49,6 +49,8 @@ fn generate() -> BTreeMap<String, Vec<u8>> {
     tonic_prost_build::configure()
         // One signed update is sent on every stream: clones share it.
         .bytes(".countersign.trust.v1.Signed")
+        // Values of headers are kept as they came.
+        .bytes(".envoy.config.core.v3.HeaderValue")
         .out_dir(out.path())
         .compile_fds(with_comments)
         .expect("the code is generated");

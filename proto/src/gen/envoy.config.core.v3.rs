@@ -46,8 +46,8 @@ pub struct HeaderValue {
     #[prost(string, tag = "2")]
     pub value: ::prost::alloc::string::String,
     /// Its value, where that may be any bytes: instead of `value`.
-    #[prost(bytes = "vec", tag = "3")]
-    pub raw_value: ::prost::alloc::vec::Vec<u8>,
+    #[prost(bytes = "bytes", tag = "3")]
+    pub raw_value: ::prost::bytes::Bytes,
 }
 /// A header, and what becomes of one that is there.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -5,14 +5,16 @@
 //! what a stream costs does not depend on how large the message is, nor on how slowly its reader takes it.
 
 use std::convert::Infallible;
+use std::error::Error;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::{BufMut, Bytes, BytesMut};
-use futures_util::Stream;
+use bytes::{Buf as _, BufMut, Bytes, BytesMut};
+use futures_util::stream::{self, Stream};
 use http::Response;
 use http::header::CONTENT_TYPE;
 use http_body::Frame;
+use http_body_util::{BodyExt as _, Limited};
 use prost::Message;
 use tonic::Status;
 use tonic::body::Body;
@@ -25,20 +27,49 @@ use crate::{MAX_REQUEST_LENGTH, status};
 /// What one piece of a message has at most. A stream that is not read holds on to a few.
 const PIECE: usize = 64 * 1024;
 
+/// What one piece of an answer has at most. The HTTP/2 library writes what is longer by itself, in a system call for each, and shorter
+/// pieces of many answers together.
+const SHORT_PIECE: usize = 255;
+
 /// A flag and the length before each message.
-const PREFIX: usize = 5;
+pub(crate) const PREFIX: usize = 5;
 
 /// `message` as it stands in a stream.
 #[must_use]
 pub fn framed(message: &impl Message) -> Bytes {
     let length = message.encoded_len();
     let mut bytes = BytesMut::with_capacity(PREFIX + length);
-    bytes.put_u8(0);
-    // No message of ours comes near 4 GiB; one that did would be refused by its length.
-    bytes.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
+    put_prefix(length, &mut bytes);
     // A buffer that grows has room.
     let _has_room = message.encode(&mut bytes);
     bytes.freeze()
+}
+
+/// Writes what stands before a message of this length.
+pub(crate) fn put_prefix(length: usize, bytes: &mut impl BufMut) {
+    bytes.put_u8(0);
+    // No message of ours comes near 4 GiB; one that did would be refused by its length.
+    bytes.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
+}
+
+/// The message in the `body` of a request, if there is exactly one, not compressed and of `most` bytes at most.
+pub async fn message<M, B>(body: B, most: usize) -> Option<M>
+where
+    M: Message + Default,
+    B: http_body::Body<Error: Into<Box<dyn Error + Send + Sync>>>,
+{
+    let body = Limited::new(body, PREFIX + most).collect().await;
+    M::decode(unframed(body.ok()?.to_bytes())?).ok()
+}
+
+/// The message in `bytes`. Shares their memory.
+fn unframed(mut bytes: Bytes) -> Option<Bytes> {
+    let [0, length @ ..] = *bytes.first_chunk::<PREFIX>()? else {
+        return None;
+    };
+    bytes.advance(PREFIX);
+    let is_whole = usize::try_from(u32::from_be_bytes(length)) == Ok(bytes.len());
+    is_whole.then_some(bytes)
 }
 
 /// What is kept ready for the messages of a request: most are shorter, longer ones get more. A stream that is open for its
@@ -60,11 +91,30 @@ pub fn response<S>(messages: S) -> Response<Body>
 where
     S: Stream<Item = Result<Bytes, Status>> + Send + Unpin + 'static,
 {
-    let mut response = Response::new(Body::new(Sending {
+    sent(Sending {
         messages,
         rest: Bytes::new(),
+        piece: PIECE,
         ended: false,
-    }));
+    })
+}
+
+/// The response that sends one framed message, one of many answers that are short and leave together.
+#[must_use]
+pub fn answer(message: Bytes) -> Response<Body> {
+    sent(Sending {
+        messages: stream::empty(),
+        rest: message,
+        piece: SHORT_PIECE,
+        ended: false,
+    })
+}
+
+fn sent<S>(body: Sending<S>) -> Response<Body>
+where
+    S: Stream<Item = Result<Bytes, Status>> + Send + Unpin + 'static,
+{
+    let mut response = Response::new(Body::new(body));
     response.headers_mut().insert(CONTENT_TYPE, GRPC_CONTENT_TYPE);
     response
 }
@@ -74,6 +124,8 @@ struct Sending<S> {
     messages: S,
     /// What is left of the message that is being sent.
     rest: Bytes,
+    /// The most that is sent at once.
+    piece: usize,
     ended: bool,
 }
 
@@ -96,7 +148,7 @@ impl<S: Stream<Item = Result<Bytes, Status>> + Unpin> http_body::Body for Sendin
                 Err(status) => return self.end(&status),
             }
         }
-        let length = self.rest.len().min(PIECE);
+        let length = self.rest.len().min(self.piece);
         let piece = self.rest.split_to(length);
         Poll::Ready(Some(Ok(Frame::data(piece))))
     }
@@ -112,7 +164,7 @@ impl<S> Sending<S> {
 #[cfg(test)]
 mod tests {
     use countersign_proto::sync::v1::{Pong, SyncRequest, SyncResponse, sync_response};
-    use futures_util::{FutureExt as _, StreamExt as _, stream};
+    use futures_util::{FutureExt as _, StreamExt as _};
     use http_body::Body as _;
     use tonic::codec::Codec as _;
 
@@ -134,7 +186,11 @@ mod tests {
     }
 
     fn frames(messages: Vec<Result<Bytes, Status>>) -> Vec<Frame<Bytes>> {
-        let mut body = response(stream::iter(messages)).into_body();
+        frames_of(response(stream::iter(messages)))
+    }
+
+    fn frames_of(response: Response<Body>) -> Vec<Frame<Bytes>> {
+        let mut body = response.into_body();
         let next = || {
             let frame = std::future::poll_fn(|context| Pin::new(&mut body).poll_frame(context));
             frame
@@ -166,6 +222,30 @@ mod tests {
         assert_eq!(trailers["grpc-status"], "0");
     }
 
+    /// G16: nothing that is not one message is taken for one.
+    #[test]
+    fn one_message_alone_is_read_back() {
+        let framed = message(100);
+        let one = |bytes: &[u8]| unframed(Bytes::copy_from_slice(bytes));
+        assert_eq!(one(&framed).as_deref(), framed.get(PREFIX..));
+        assert_eq!(one(&[0; PREFIX]).as_deref(), Some(&[][..]));
+        let (short, more) = (&framed[..framed.len() - 1], [&framed[..], &[0]].concat());
+        let [compressed, unknown] = [1, 2].map(|flag| [&[flag][..], &framed[1..]].concat());
+        let twice = [&framed[..], &framed[..]].concat();
+        for bytes in [
+            &[][..],
+            &[0; PREFIX - 1],
+            &[0, 0xff, 0xff, 0xff, 0xff],
+            short,
+            &more,
+            &compressed,
+            &unknown,
+            &twice,
+        ] {
+            assert_eq!(one(bytes), None, "{} bytes", bytes.len());
+        }
+    }
+
     /// I-30: what many are sent is in memory once.
     #[test]
     fn streams_send_the_same_bytes() {
@@ -178,6 +258,20 @@ mod tests {
         let other = place(frames(vec![Ok(message.clone())]));
         assert_eq!((one.len(), &one), (4, &other));
         assert_eq!(one[0], message.as_ptr());
+    }
+
+    /// None is so long that the HTTP/2 library would write it by itself, and all of them are the message.
+    #[test]
+    fn an_answer_is_sent_in_short_pieces() {
+        let message = message(600);
+        let frames = frames_of(answer(message.clone()));
+        let pieces: Vec<_> = frames.iter().filter_map(Frame::data_ref).collect();
+        assert!(pieces.iter().all(|piece| (1..256).contains(&piece.len())));
+        assert_eq!((pieces.len(), pieces.len() + 1), (3, frames.len()));
+        let whole: Vec<u8> = pieces.into_iter().flatten().copied().collect();
+        assert_eq!(whole, message);
+        let trailers = frames.last().and_then(Frame::trailers_ref).expect("trailers");
+        assert_eq!(trailers["grpc-status"], "0");
     }
 
     #[test]

@@ -6,6 +6,7 @@
 pub mod admin;
 pub mod encoding;
 pub mod framing;
+pub mod protobuf;
 pub mod publishers;
 pub mod reflection;
 pub mod status;

@@ -5,8 +5,10 @@
 //! ([`MethodPath::of_http`]). Which of the two a request is changes how a refusal is written, and not what its path asks for: a
 //! call that is dressed up as something else meets the same rule.
 
+use std::mem;
 use std::net::SocketAddr;
 
+use bytes::Bytes;
 use countersign_core::Rejection;
 use countersign_core::requirements::MethodPath;
 use countersign_core::spiffe::SpiffeId;
@@ -54,14 +56,14 @@ impl Asked {
     pub(super) fn read(check: CheckRequest) -> Result<Self, (Rejection, Kind)> {
         let attributes = check.attributes.unwrap_or_default();
         let http = attributes.request.and_then(|request| request.http);
-        let http = http.unwrap_or_default();
+        let mut http = http.unwrap_or_default();
         let kind = Kind::of(&http);
         let source = attributes.source.unwrap_or_default();
-        let read = || {
+        let mut read = || {
             let uri = uri(&http)?;
             let (mut parts, ()) = http::Request::new(()).into_parts();
             parts.method = Method::from_bytes(http.method.as_bytes()).ok()?;
-            parts.headers = headers(&http)?;
+            parts.headers = headers(&mut http)?;
             Some((parts, uri))
         };
         let (parts, uri) = read().ok_or((Rejection::RequestMalformed, kind))?;
@@ -137,23 +139,30 @@ fn uri(http: &HttpRequest) -> Option<Uri> {
 }
 
 /// The headers, from whichever of the two forms Envoy was told to use. Pseudo-headers only say again what is said already.
-fn headers(http: &HttpRequest) -> Option<HeaderMap> {
-    let raw = raw_headers(http);
-    if !raw.is_empty() && !http.headers.is_empty() {
+fn headers(http: &mut HttpRequest) -> Option<HeaderMap> {
+    let raw = http.header_map.take().unwrap_or_default().headers;
+    let joined = mem::take(&mut http.headers);
+    if !raw.is_empty() && !joined.is_empty() {
         // Whichever of them is judged, the service may see the other.
         return None;
     }
-    let mut headers = HeaderMap::with_capacity(raw.len().max(http.headers.len()));
+    let mut headers = HeaderMap::with_capacity(raw.len().max(joined.len()));
     for header in raw {
-        match field(http, &header.key, raw_value(header)?)? {
+        raw_value(&header)?;
+        let value = if header.value.is_empty() {
+            header.raw_value
+        } else {
+            header.value.into()
+        };
+        match field(http, &header.key, value)? {
             Field::Pseudo => {}
             Field::Header(name, value) => {
                 headers.append(name, value);
             }
         }
     }
-    for entry in &http.headers {
-        match field(http, &entry.key, entry.value.as_bytes())? {
+    for entry in joined {
+        match field(http, &entry.key, entry.value.into())? {
             Field::Pseudo => {}
             // Envoy joins what comes twice, so whatever wrote this is not Envoy.
             Field::Header(name, _) if headers.contains_key(&name) => return None,
@@ -171,7 +180,7 @@ fn raw_headers(http: &HttpRequest) -> &[RawHeader] {
 
 /// The one value that a header has.
 fn raw_value(header: &RawHeader) -> Option<&[u8]> {
-    match (header.raw_value.as_slice(), header.value.as_bytes()) {
+    match (header.raw_value.as_ref(), header.value.as_bytes()) {
         (only, b"") | (b"", only) => Some(only),
         _ => None,
     }
@@ -184,7 +193,7 @@ enum Field {
     Header(HeaderName, HeaderValue),
 }
 
-fn field(http: &HttpRequest, name: &str, value: &[u8]) -> Option<Field> {
+fn field(http: &HttpRequest, name: &str, value: Bytes) -> Option<Field> {
     let agrees = match name {
         ":method" => http.method.as_bytes() == value,
         ":path" => http.path.as_bytes() == value,
@@ -196,7 +205,7 @@ fn field(http: &HttpRequest, name: &str, value: &[u8]) -> Option<Field> {
     }
     // A pseudo-header that does not agree is no name either.
     let name = HeaderName::from_bytes(name.as_bytes()).ok()?;
-    Some(Field::Header(name, HeaderValue::from_bytes(value).ok()?))
+    Some(Field::Header(name, HeaderValue::from_maybe_shared(value).ok()?))
 }
 
 fn socket_address(address: Address) -> Option<SocketAddr> {

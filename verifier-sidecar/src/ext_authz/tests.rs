@@ -11,13 +11,16 @@ use countersign_proto::envoy::config::core::v3::HeaderValue as RawHeader;
 use countersign_proto::envoy::service::auth::v3::attribute_context::http_request::HeadersEntry;
 use countersign_proto::envoy::service::auth::v3::attribute_context::{HttpRequest, Peer as Source, Request};
 use countersign_proto::envoy::service::auth::v3::check_response::HttpResponse;
-use countersign_proto::envoy::service::auth::v3::{AttributeContext, DeniedHttpResponse, OkHttpResponse};
+use countersign_proto::envoy::service::auth::v3::{
+    AttributeContext, CheckResponse, DeniedHttpResponse, OkHttpResponse,
+};
 use countersign_verifier::test_util::{
     self, SCOPE, SetClock, TestIssuer, claims, empty_store, revoke_token, trust,
 };
 use countersign_verifier::trust::TrustStore;
 use http::HeaderName;
 use prometheus_client::registry::Registry;
+use prost::Message as _;
 use prost_types::value::Kind as ValueKind;
 use prost_types::{ListValue, Value};
 
@@ -82,13 +85,12 @@ impl Asking {
     }
 
     async fn ask_within(&self, check: CheckRequest, timeout: Option<&'static str>) -> Told {
-        let mut request = tonic::Request::new(check);
+        let mut headers = HeaderMap::new();
         if let Some(timeout) = timeout {
-            let value = timeout.parse().expect("a timeout");
-            request.metadata_mut().insert("grpc-timeout", value);
+            headers.insert("grpc-timeout", HeaderValue::from_static(timeout));
         }
-        let answer = self.checks.check(request).await;
-        Told::of(answer.expect("always an answer").into_inner())
+        let framed = self.checks.check(Some(check), patience(&headers)).await;
+        Told::of(CheckResponse::decode(&framed[5..]).expect("an answer"))
     }
 }
 
@@ -140,7 +142,7 @@ fn question(method: &str, path: &str, headers: &[(&str, &[u8])]) -> CheckRequest
     let raw = |(name, value): &(&str, &[u8])| RawHeader {
         key: (*name).to_owned(),
         value: String::new(),
-        raw_value: value.to_vec(),
+        raw_value: value.to_vec().into(),
     };
     let http = HttpRequest {
         method: method.to_owned(),

@@ -16,7 +16,7 @@ pub const SCOPES: HeaderName = HeaderName::from_static("x-countersign-scopes");
 pub const TOKEN_ID: HeaderName = HeaderName::from_static("x-countersign-token-id");
 
 /// The usual names: of subject, client, scopes and token id. Everything about a caller is in this order.
-const USUAL: [HeaderName; 4] = [SUBJECT, CLIENT, SCOPES, TOKEN_ID];
+pub static USUAL: [HeaderName; 4] = [SUBJECT, CLIENT, SCOPES, TOKEN_ID];
 
 /// The caller, as header values that are cheap to copy.
 #[derive(Clone, Debug)]
@@ -42,14 +42,10 @@ impl Identity {
     /// Writes the caller over whatever is in `headers`, under the usual names.
     pub fn insert_into(&self, headers: &mut HeaderMap) {
         for (name, value) in USUAL.iter().zip(&self.0) {
-            insert(headers, name, value.as_ref());
+            if let Some(value) = value {
+                headers.insert(name, value.clone());
+            }
         }
-    }
-}
-
-fn insert(headers: &mut HeaderMap, name: &HeaderName, value: Option<&HeaderValue>) {
-    if let Some(value) = value {
-        headers.insert(name, value.clone());
     }
 }
 
@@ -122,7 +118,7 @@ pub fn header_name(text: &str) -> Result<HeaderName, InvalidHeaderName> {
 
 impl Default for IdentityHeaders {
     fn default() -> Self {
-        Self::named(USUAL.map(Some))
+        Self::named(USUAL.clone().map(Some))
     }
 }
 
@@ -142,12 +138,19 @@ impl IdentityHeaders {
         self.names.iter().flatten()
     }
 
+    /// The headers by which a service is told of `identity`.
+    pub fn told<'a>(
+        &'a self,
+        identity: &'a Identity,
+    ) -> impl Iterator<Item = (&'a HeaderName, &'a HeaderValue)> {
+        let named = self.names.iter().zip(&identity.0);
+        named.filter_map(|(name, value)| Some((name.as_ref()?, value.as_ref()?)))
+    }
+
     /// Writes `identity` over whatever is in `headers`.
     pub fn tell(&self, identity: &Identity, headers: &mut HeaderMap) {
-        for (name, value) in self.names.iter().zip(&identity.0) {
-            if let Some(name) = name {
-                insert(headers, name, value.as_ref());
-            }
+        for (name, value) in self.told(identity) {
+            headers.insert(name, value.clone());
         }
     }
 

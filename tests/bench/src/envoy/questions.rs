@@ -123,7 +123,7 @@ fn question(token: &str) -> CheckRequest {
     let headers = headers.map(|(name, value)| HeaderValue {
         key: name.to_owned(),
         value: String::new(),
-        raw_value: value.as_bytes().to_vec(),
+        raw_value: value.as_bytes().to_vec().into(),
     });
     let http = HttpRequest {
         method: "POST".to_owned(),

@@ -1,5 +1,7 @@
 //! What is no question, and what is no request (G01 to G12, G48).
 
+use bytes::Bytes;
+
 use super::*;
 
 const MALFORMED: (i32, Code, &str) = (400, Code::InvalidArgument, "request_malformed");
@@ -64,7 +66,7 @@ async fn what_is_no_question_is_denied() {
         }),
         ("a value that is none", |http| {
             let raw = http.header_map.as_mut().expect("headers");
-            raw.headers[6].raw_value = b"a\nb".to_vec();
+            raw.headers[6].raw_value = Bytes::from_static(b"a\nb");
         }),
     ];
     for (name, change_it) in changes {
@@ -150,7 +152,7 @@ async fn a_grpc_call_has_the_form_that_the_proxy_takes() {
         let told = changed(&asking, |http| {
             http.host = host.to_owned();
             let raw = http.header_map.as_mut().expect("headers");
-            raw.headers[0].raw_value = host.as_bytes().to_vec();
+            raw.headers[0].raw_value = host.as_bytes().to_vec().into();
         });
         assert_eq!(told.await.refusal(), MALFORMED, "{host}");
     }

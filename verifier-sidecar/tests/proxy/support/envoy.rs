@@ -63,7 +63,7 @@ fn fields(parts: &Parts, path: &str, host: &str) -> Vec<RawHeader> {
     let raw = |(name, value): (&str, &[u8])| RawHeader {
         key: name.to_owned(),
         value: String::new(),
-        raw_value: value.to_vec(),
+        raw_value: value.to_vec().into(),
     };
     pseudo.chain(headers).map(raw).collect()
 }
