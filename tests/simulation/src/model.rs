@@ -238,11 +238,12 @@ impl Model {
         facts.filter(|fact| !fact.void)
     }
 
-    /// Whether `token` is shown over a certificate that is revoked, and may be refused for it and for nothing else.
+    /// Whether `token` is shown over a certificate that is revoked, and may be refused for it and for nothing else: also by who has
+    /// heard of a revocation that its authority lost.
     pub(crate) fn is_over_revoked(&self, token: usize) -> bool {
         let token = &self.tokens[token];
         let over = |fact: &Fact| matches!(&fact.scope, Scope::Tokens(subject, _) if token.is_over(subject));
-        self.facts.iter().any(|fact| !fact.void && over(fact))
+        self.facts.iter().any(over)
     }
 
     /// The state after `before` with `revoked` added and what expired before `pruned` dropped, and what was dropped.

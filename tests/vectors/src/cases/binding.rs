@@ -80,7 +80,10 @@ fn add_spiffe_ids(table: &mut Table<'_>) {
     let with_more = ours.replacen('{', r#"{"jkt":"x","#, 1);
     for (name, cnf) in [
         ("another path", to_spiffe_id(&format!("{id}/more"))),
-        ("a path that it begins with", to_spiffe_id(&id[..id.len() - 1])),
+        (
+            "a path that it begins with",
+            to_spiffe_id(id.trim_end_matches('r')),
+        ),
         (
             "the path in capitals",
             to_spiffe_id(&id.replace("holder", "HOLDER")),
