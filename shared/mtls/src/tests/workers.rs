@@ -1,11 +1,17 @@
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::time::timeout;
 
 use super::rig::{Stranger, echo, eventually, server};
 use crate::{Limits, PlainListener, PlainStream, TlsListener, Worker};
+
+/// How long anything may take that has to happen.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Workers: this runtime, and two more.
 struct Several {
@@ -57,7 +63,9 @@ async fn connect(listener: &mut PlainListener) -> (TcpStream, PlainStream) {
     let theirs = TcpStream::connect(listener.local_addr())
         .await
         .expect("connected");
-    (theirs, listener.accept().await.expect("accepted").0)
+    let accepting = timeout(PATIENCE, listener.accept()).await;
+    let (ours, _) = accepting.expect("for this worker").expect("accepted");
+    (theirs, ours)
 }
 
 #[tokio::test]
@@ -145,7 +153,7 @@ async fn the_limit_is_that_of_all_workers_together() {
 async fn handshakes_are_made_by_the_worker() {
     let server = server().await;
     let several = Several::start();
-    let tls = std::sync::Arc::clone(&server.tls);
+    let tls = Arc::clone(&server.tls);
     let listeners = TlsListener::bind_for(&several.workers, any_port(), tls, Limits::default()).await;
     let mut listeners = listeners.expect("bound");
     let client = Stranger::new(&server.root, Some(&server.root.workload("orders")));
@@ -179,6 +187,5 @@ async fn the_socket_is_closed_with_the_last_listener() {
             tokio::task::yield_now().await;
         }
     };
-    let patience = std::time::Duration::from_secs(10);
-    tokio::time::timeout(patience, refused).await.expect("closed");
+    timeout(PATIENCE, refused).await.expect("closed");
 }
