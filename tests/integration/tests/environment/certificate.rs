@@ -9,7 +9,7 @@ use countersign_core::spiffe::SpiffeId;
 use countersign_harness::dev::{Dev, Through, told};
 use countersign_harness::eventually;
 use countersign_runtime::SystemClock;
-use serde_json::json;
+use serde_json::{Value, json};
 use tonic::Code;
 
 use crate::start;
@@ -109,8 +109,8 @@ impl Leaf {
 /// Gives `orders` another certificate with the SPIFFE ID that it has, as an issuer of workload certificates does every hour.
 fn renew(dev: &Dev) {
     let shown = dev.json(&["client", "show", "orders"]);
-    let identity = shown["spiffe_ids"][0].as_str().expect("an identity");
-    let identity = SpiffeId::parse(identity).expect("an identity");
+    let identity = shown.pointer("/spiffe_ids/0").and_then(Value::as_str);
+    let identity = SpiffeId::parse(identity.expect("an identity")).expect("an identity");
     let former = Leaf::in_use(dev);
     let before = thumbprint(&former.certificate).expect("a certificate");
     std::fs::remove_file(&former.certificate).expect("removed");
