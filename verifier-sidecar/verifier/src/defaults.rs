@@ -19,8 +19,8 @@ pub const MAX_REVOCATION_LIFE: Duration = Duration::from_secs(25 * 60 * 60);
 /// As many as an authority can have: up to 25 bytes of memory for each single token.
 pub const MAX_REVOCATIONS: usize = countersign_wire::MAX_REVOCATIONS;
 
-/// About 1,500 whole tokens, more than are valid for one service at most places, and digests of 20,000.
-pub const TOKEN_CACHE_BYTES: u64 = 4 * 1024 * 1024;
+/// About 750 whole tokens, more than are valid for one service at most places, and digests of 10,000.
+pub const TOKEN_CACHE_BYTES: u64 = 2 * 1024 * 1024;
 
 /// The rules by which trust of `issuer` is taken over.
 #[must_use]

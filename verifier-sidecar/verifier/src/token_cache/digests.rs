@@ -1,4 +1,4 @@
-//! SHA-256 digests of tokens that were found authentic: 32 bytes for each.
+//! SHA-256 digests of tokens that were found authentic: 32 bytes for each, and a tenth more to find and to keep their group.
 //!
 //! ```text
 //! digest --> part (one lock each) --> group of 8, the latest first --> there, or not
@@ -42,40 +42,40 @@ impl fmt::Debug for Digest {
 /// Digests among which one is looked for.
 const GROUP: usize = 8;
 
-/// Where no digest is, there are zeros: nobody can make a token that has this digest either. The memory of a place takes no
-/// room before it is written to.
+/// Where no digest is, there are zeros: nobody can make a token that has this digest either.
 type Group = [[u8; LENGTH]; GROUP];
+
+/// Groups by number. One takes no memory before it has a digest.
+type Groups = Vec<Option<Box<Group>>>;
 
 /// Locks: more than there usually are cores.
 const PARTS: usize = 16;
 
 /// A bounded set of digests.
-pub(super) struct Digests([Mutex<Vec<Group>>; PARTS]);
+pub(super) struct Digests([Mutex<Groups>; PARTS]);
 
 impl Digests {
-    /// A set that takes up to `bytes`.
+    /// A set of up to `bytes` of digests.
     pub(super) fn new(bytes: usize) -> Self {
         let groups = bytes / PARTS / size_of::<Group>();
-        Self(std::array::from_fn(|_| {
-            Mutex::new(vec![[[0; LENGTH]; GROUP]; groups])
-        }))
+        Self(std::array::from_fn(|_| Mutex::new(vec![None; groups])))
     }
 
     /// Whether `digest` is in it. If so, it stays for longer.
     pub(super) fn contain(&self, digest: &Digest) -> bool {
-        self.in_group(digest, |group| match place(group, digest) {
-            Some(place) => {
-                move_first(group, place);
-                true
-            }
-            None => false,
-        })
-        .unwrap_or(false)
+        let found = self.at_group(digest, |group| {
+            let group = group.as_deref_mut()?;
+            let place = place(group, digest)?;
+            move_first(group, place);
+            Some(())
+        });
+        found.flatten().is_some()
     }
 
     /// Puts `digest` in.
     pub(super) fn insert(&self, digest: &Digest) {
-        let _put = self.in_group(digest, |group| {
+        let _put = self.at_group(digest, |group| {
+            let group = group.get_or_insert_with(|| Box::new([[0; LENGTH]; GROUP]));
             move_first(group, place(group, digest).unwrap_or(GROUP - 1));
             if let Some(first) = group.first_mut() {
                 *first = digest.0;
@@ -84,7 +84,7 @@ impl Digests {
     }
 
     /// What `act` gives on the group of `digest`. Nothing where there is no room at all.
-    fn in_group<T>(&self, digest: &Digest, act: impl FnOnce(&mut Group) -> T) -> Option<T> {
+    fn at_group<T>(&self, digest: &Digest, act: impl FnOnce(&mut Option<Box<Group>>) -> T) -> Option<T> {
         let number = digest.number();
         let part = self.0.get(number % PARTS)?;
         let mut groups = part.lock().unwrap_or_else(PoisonError::into_inner);
@@ -130,7 +130,7 @@ mod tests {
         assert_eq!((held(&set, put), held(&set, others)), (1_000, 0));
     }
 
-    /// As docs/performance.md says of a quarter of 4 MiB.
+    /// Half of each is a quarter of what there is by default.
     #[test]
     fn a_mebibyte_is_enough_for_twenty_thousand() {
         let set = Digests::new(MEBIBYTE);
