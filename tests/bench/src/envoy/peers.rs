@@ -347,7 +347,7 @@ async fn start_ours(
     let service = Service {
         upstream,
         listener: free_address()?,
-        more: rules() + &more.unwrap_or_default(),
+        more: rules() + &access_log(installation, "one") + &more.unwrap_or_default(),
     };
     let sidecar = installation.sidecar_with("one", &service)?;
     let process = start_sidecar(options, &sidecar)?;
@@ -364,7 +364,11 @@ async fn start_answerer(
 ) -> Result<(Answerer, Program), Failure> {
     let ext_authz = free_address()?;
     let service = Service {
-        more: format!("[ext_authz]\ngrpc = \"{ext_authz}\"\n{}", rules()),
+        more: format!(
+            "[ext_authz]\ngrpc = \"{ext_authz}\"\n{}{}",
+            rules(),
+            access_log(installation, "two")
+        ),
         ..Service::default()
     };
     let sidecar = installation.sidecar_with("two", &service)?;
@@ -381,6 +385,12 @@ async fn start_answerer(
 fn start_sidecar(options: &Options, sidecar: &Sidecar) -> Result<Program, Failure> {
     let mut command = cores::on(cores::SERVER, options.sidecar()?);
     Program::start(command.arg("--config").arg(&sidecar.config), &sidecar.log)
+}
+
+/// An access log with one call of a hundred, which is a usual sample.
+fn access_log(installation: &Installation, name: &str) -> String {
+    let file = installation.path(&format!("{name}.access.log"));
+    format!("[access_log]\npath = \"{}\"\nsample = 0.01\n", file.display())
 }
 
 fn rules() -> String {
