@@ -146,7 +146,7 @@ fn headers(http: &mut HttpRequest) -> Option<HeaderMap> {
         // Whichever of them is judged, the service may see the other.
         return None;
     }
-    let mut headers = HeaderMap::with_capacity(raw.len().max(joined.len()));
+    let mut headers = HeaderMap::try_with_capacity(raw.len().max(joined.len())).ok()?;
     for header in raw {
         raw_value(&header)?;
         let value = if header.value.is_empty() {

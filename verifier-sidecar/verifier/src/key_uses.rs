@@ -1,6 +1,6 @@
 //! Which keys tokens come under here, and of whom: so that an operator who retires a key can see who still uses it.
 //!
-//! A token that is known already costs one addition to its key's counter; only a new one takes a lock.
+//! A token that is held whole costs one addition to its key's counter; one that is read, whether new or known by its digest, takes a lock.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};

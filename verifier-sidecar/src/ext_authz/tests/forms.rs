@@ -38,7 +38,7 @@ async fn what_is_no_question_is_denied() {
     for check in [CheckRequest::default(), no_request, no_http] {
         assert_eq!(asking.ask(check).await.refusal(), MALFORMED);
     }
-    let changes: [(&str, Change); 10] = [
+    let changes: [(&str, Change); 11] = [
         ("no path", |http| http.path.clear()),
         ("no method", |http| http.method.clear()),
         ("no host", |http| http.host.clear()),
@@ -53,6 +53,10 @@ async fn what_is_no_question_is_denied() {
         }),
         ("another host in the headers", |http| {
             http.host = "other".to_owned()
+        }),
+        ("more headers than can be held", |http| {
+            let raw = http.header_map.as_mut().expect("headers");
+            raw.headers.resize_with(24_577, Default::default);
         }),
         ("a header of two values", |http| {
             let raw = http.header_map.as_mut().expect("headers");
