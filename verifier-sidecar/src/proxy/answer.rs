@@ -1,6 +1,7 @@
 //! What a service answers, and how it is passed on: the same for calls in and for calls out.
 
 use countersign_wire::status::{Disclosure, Failure};
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{Request, Response, StatusCode, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
@@ -84,7 +85,11 @@ impl Answer {
             (Face::Grpc, Some(code)) => call.ended_with(code),
             (Face::Grpc | Face::GrpcWeb | Face::Http, _) => {}
         }
-        if parts.version != Version::HTTP_2 {
+        // Of two ways to tell a length, the chunks were followed (RFC 9112, section 6.3).
+        if parts.headers.contains_key(TRANSFER_ENCODING) {
+            parts.headers.remove(CONTENT_LENGTH);
+        }
+        if told.face != Face::Grpc || parts.version != Version::HTTP_2 {
             hop::strip(&mut parts.headers);
         }
         // Over HTTP/2 no version is said.

@@ -5,6 +5,8 @@ use http::{HeaderMap, HeaderValue};
 
 use countersign_verifier::identity::{Identity, IdentityHeaders};
 
+use super::hop;
+
 /// What becomes of the `authorization` of a judged request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TokenForwarding {
@@ -35,8 +37,11 @@ pub(crate) fn take_trailers(headers: &mut HeaderMap) {
     headers.insert(TE, HeaderValue::from_static("trailers"));
 }
 
-/// The same for the trailers of a request: they are no place for credentials (G29).
+/// The same for the trailers of a request: they are no place for credentials (G29), nor for what is for the neighbour alone, which HTTP/2 would
+/// not send.
 pub(crate) fn prepare_trailers(trailers: &mut HeaderMap, names: &IdentityHeaders) {
+    hop::strip(trailers);
+    trailers.remove(TE);
     names.strip(trailers);
     trailers.remove(AUTHORIZATION);
 }
@@ -54,6 +59,8 @@ mod tests {
         trailers.insert(AUTHORIZATION, HeaderValue::from_static("Bearer x"));
         trailers.insert("x-countersign-subject", HeaderValue::from_static("x"));
         trailers.insert("x-user", HeaderValue::from_static("x"));
+        trailers.insert("connection", HeaderValue::from_static("x-hop"));
+        trailers.insert("te", HeaderValue::from_static("trailers"));
         trailers.insert("checksum", HeaderValue::from_static("1"));
         let names = IdentityHeaders::named([Some(HeaderName::from_static("x-user")), None, None, None]);
         prepare_trailers(&mut trailers, &names);

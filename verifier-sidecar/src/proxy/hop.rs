@@ -7,12 +7,12 @@ use http::header::{
     PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
 };
 use http::uri::Authority;
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderValue, Method};
 
 use super::respond::Refusal;
 
 /// Headers that are for the neighbour whether or not `Connection` names them. `Expect` is among them because it is us who
-/// answer it; `TE` is not, of which something goes on.
+/// answer it, to callers of HTTP/1.1; `TE` is not, of which something goes on.
 const HOP_BY_HOP: [HeaderName; 8] = [
     CONNECTION,
     EXPECT,
@@ -82,6 +82,20 @@ pub(super) fn to_http1(headers: &mut HeaderMap, authority: Option<&Authority>) -
         headers.insert(COOKIE, one.map_err(|_impossible| Failure::Internal)?);
     }
     Ok(())
+}
+
+/// Says how the body of a request of HTTP/1.1 is framed, where nobody has: one of no stated length comes in chunks, whatever the method (RFC
+/// 9112, section 6.3), which the library would leave out of GET and HEAD; and where a method usually has one, there being none is said
+/// (RFC 9110, section 8.6).
+pub(super) fn frame(headers: &mut HeaderMap, method: &Method, is_empty: bool) {
+    if headers.contains_key(CONTENT_LENGTH) {
+        return;
+    }
+    if !is_empty {
+        headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    } else if [Method::POST, Method::PUT, Method::PATCH].contains(method) {
+        headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+    }
 }
 
 /// The names in `Connection`; nothing in the place of what is no name.

@@ -14,6 +14,7 @@ use http::header::{AUTHORIZATION, CONNECTION, HOST, TE};
 use http::request::Parts;
 use http::uri::Scheme;
 use http::{HeaderMap, HeaderValue, Request, Response, Uri, Version};
+use http_body::Body as _;
 use hyper::body::Incoming;
 use tokio::time::{Instant, timeout_at};
 use tonic::Code;
@@ -364,7 +365,7 @@ impl Passed {
             Admission::Open => None,
             Admission::Token(admitted) => Some(admitted.identity()),
         };
-        if came_as_http1 || goes_as_http1 {
+        if face != Face::Grpc {
             hop::strip(&mut headers);
         }
         match (came_as_http1, goes_as_http1) {
@@ -376,7 +377,10 @@ impl Passed {
         headers::prepare(&mut headers, names, identity, proxy.settings.tokens);
         match face {
             Face::Grpc => headers::take_trailers(&mut headers),
-            Face::GrpcWeb | Face::Http if goes_as_http1 => name_hops(&mut headers),
+            Face::GrpcWeb | Face::Http if goes_as_http1 => {
+                name_hops(&mut headers);
+                hop::frame(&mut headers, &parts.method, body.incoming.is_end_stream());
+            }
             Face::GrpcWeb | Face::Http => {}
         }
         if let Some(clamped) = self.timeout {

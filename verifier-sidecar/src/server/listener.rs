@@ -180,10 +180,13 @@ fn accepting(limits: Limits) -> countersign_mtls::Limits {
 }
 
 /// What one worker has of a unix socket that is listened on. The socket's file is removed with the last of them.
+///
+/// INVARIANT: the file goes before the socket is closed, or a successor that finds nobody there loses the one it has put in its place. The
+/// socket is closed when all arrivals are, so the file stands before them.
 #[derive(Debug)]
 pub(crate) struct UnixSocket {
-    arrivals: mpsc::Receiver<Arrival>,
     _file: Arc<SocketFile>,
+    arrivals: mpsc::Receiver<Arrival>,
 }
 
 /// A connection that was accepted, and its place under the cap.

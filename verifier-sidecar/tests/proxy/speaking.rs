@@ -158,6 +158,40 @@ async fn bodies_and_trailers_pass_from_http2_to_http1_and_back() {
     assert_eq!(answer.trailers.expect("trailers")["checksum"], "17");
 }
 
+/// RFC 9110, section 9.3.1: a GET may have a body. It is not left out because nobody said how long it is; and that there is none is said where one
+/// is usual.
+#[tokio::test]
+async fn a_body_passes_with_every_method() {
+    let service = PlainService::start().await;
+    let sidecar = before(&format!("http://{}", service.address), "http1", None).await;
+    for method in ["GET", "DELETE", "POST"] {
+        let asked = asking(&sidecar, method, plain::ECHO);
+        let answer = raw::send_streamed(listener(&sidecar), asked, "what I look for").await;
+        assert_eq!(answer, "what I look for", "{method}");
+        let seen = service.requests().pop().expect("seen");
+        assert_eq!(seen.headers["transfer-encoding"], "chunked", "{method}");
+    }
+    for (method, length) in [
+        ("GET", None),
+        ("POST", Some("0")),
+        ("PUT", Some("0")),
+        ("DELETE", None),
+    ] {
+        let asked = asking(&sidecar, method, plain::ECHO);
+        raw::send(listener(&sidecar), asked, Bytes::new())
+            .await
+            .expect("an answer");
+        let seen = service.requests().pop().expect("seen");
+        let said = seen.headers.get("content-length");
+        assert_eq!(
+            said.map(HeaderValue::as_bytes),
+            length.map(str::as_bytes),
+            "{method}"
+        );
+        assert!(!seen.headers.contains_key("transfer-encoding"), "{method}");
+    }
+}
+
 /// A length that is said twice could be read twice: nobody is asked.
 #[tokio::test]
 async fn a_length_that_is_said_twice_goes_nowhere() {

@@ -270,7 +270,10 @@ impl Verifier {
     pub async fn decide_patiently(&self, question: &Question<'_>) -> Decision {
         let first = self.decide_now(question);
         let decision = match &first.verdict {
-            Err(denied) if may_be_early(denied.rejection) => self.decide_later(question, first).await,
+            Err(denied) if may_be_early(denied.rejection) && self.mode(question) == Mode::Enforce => {
+                self.decide_later(question, first).await
+            }
+            // What is only observed makes nobody wait.
             Ok(_) | Err(_) => first,
         };
         let decision = self.observe(question, decision);
@@ -366,10 +369,7 @@ impl Verifier {
 
     /// Lets what is refused pass where the method is only observed.
     fn observe(&self, question: &Question<'_>, decision: Decision) -> Decision {
-        let mode = question
-            .method
-            .map_or(Mode::Enforce, |method| self.rule(method).mode);
-        match (decision.verdict, mode) {
+        match (decision.verdict, self.mode(question)) {
             (Err(denied), Mode::Observe) => Decision {
                 verdict: Ok(Admission::Open),
                 epoch: decision.epoch,
@@ -380,6 +380,13 @@ impl Verifier {
             },
             (verdict, Mode::Observe | Mode::Enforce) => Decision { verdict, ..decision },
         }
+    }
+
+    /// What becomes of a refusal.
+    fn mode(&self, question: &Question<'_>) -> Mode {
+        question
+            .method
+            .map_or(Mode::Enforce, |method| self.rule(method).mode)
     }
 
     /// Whose token this is, whatever it may be good for.

@@ -1,10 +1,13 @@
 //! Requests that no gRPC library sends: any method, any headers, and frames made by hand.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 
 use bytes::Bytes;
+use futures_util::stream;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt as _, Full};
+use http_body::Frame;
+use http_body_util::{BodyExt as _, Full, StreamBody};
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -87,6 +90,25 @@ pub(crate) async fn send_over(
         body: collected.to_bytes(),
         trailers,
     })
+}
+
+/// Sends `request` with `body`, of which it does not say how long it is, and gives what is answered.
+pub(crate) async fn send_streamed(
+    address: SocketAddr,
+    request: http::request::Builder,
+    body: &'static str,
+) -> String {
+    let stream = TcpStream::connect(address).await.expect("connected");
+    let handshake = http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
+    let (mut sender, connection) = handshake.await.expect("begun");
+    tokio::spawn(connection);
+    let pieces = stream::iter([Ok::<_, Infallible>(Frame::data(Bytes::from_static(
+        body.as_bytes(),
+    )))]);
+    let request = request.body(StreamBody::new(pieces)).expect("a request");
+    let response = sender.send_request(request).await.expect("an answer");
+    let whole = response.into_body().collect().await.expect("to its end");
+    String::from_utf8(whole.to_bytes().into()).expect("text")
 }
 
 /// What a hand-made request led to.

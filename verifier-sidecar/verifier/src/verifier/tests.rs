@@ -40,6 +40,10 @@ fn methods() -> MethodTable {
         methods.set(&path, Access::Protected(asks)).expect("a method");
     }
     methods.set("/a.A/Open", Access::Open).expect("a method");
+    let observed = Access::Protected(Requirements::default());
+    methods
+        .set_in(Mode::Observe, "/a.A/Observed", observed)
+        .expect("a method");
     methods
 }
 
@@ -508,6 +512,24 @@ async fn the_wait_is_short_and_for_nothing_else() {
         Err(Rejection::KidUnknown)
     );
     assert!((LONGEST_WAIT..LONGEST_WAIT * 2).contains(&start.elapsed()));
+}
+
+/// Whoever is only observed is not held up, or calls with short deadlines would fail where none is to be refused.
+#[tokio::test(start_paused = true)]
+async fn what_is_only_observed_does_not_wait() {
+    let it = fixture();
+    trust(&it.store, TestIssuer::new("other").state(1, []));
+    let token = it.issuer.token(&claims("1.1"));
+    let question = Question {
+        token: Ok(token.as_bytes()),
+        method: Some(MethodPath::parse("/a.A/Observed").expect("a path")),
+        peer_certificate: None,
+    };
+    let start = tokio::time::Instant::now();
+    let decision = it.verifier.decide_patiently(&question).await;
+    assert_eq!(start.elapsed(), Duration::ZERO);
+    let observed = decision.observed.expect("would be refused").denied.rejection;
+    assert_eq!(observed, Rejection::KidUnknown);
 }
 
 /// K15: a flood of invented keys waits in a bounded number, and good tokens do not wait with it.
