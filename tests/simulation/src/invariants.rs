@@ -58,9 +58,10 @@ impl World {
                 );
                 // Whose time nobody has confirmed may believe an authority that is far ahead.
                 let knows = self.model.verifiers[verifier].heard || !self.model.leapt;
-                // What is refused for the certificate alone may pass when its revocation is forgotten.
-                let is_for_good =
-                    !self.model.is_over_revoked(token) || self.model.facts_of(token).next().is_some();
+                // What may be refused for the certificate alone, for nothing else is in force here, may pass when its revocation is forgotten.
+                let epoch = self.model.verifiers[verifier].epoch;
+                let is_for_good = !self.model.is_over_revoked(token)
+                    || self.model.facts_of(token).any(|fact| fact.epoch <= epoch);
                 if taken_back && knows && is_for_good {
                     self.model.verifiers[verifier].refused.insert(token);
                 }
