@@ -1,12 +1,14 @@
 //! `ClientService`: operators register the clients that may ask for tokens.
 
 use std::future::Future;
+use std::sync::Arc;
 
-use countersign_core::client::Registration;
+use countersign_core::binding::TokenBinding;
+use countersign_core::client::{Client, Registration};
 use countersign_core::names::ClientId;
 use countersign_proto::admin::v1;
 use countersign_proto::admin::v1::client_service_server::ClientService;
-use countersign_wire::admin::{read_client_id, read_registration, write_client};
+use countersign_wire::admin::{read_binding, read_client_id, read_registration, write_client};
 use countersign_wire::status::{self, Failure};
 use countersign_wire::write_time;
 use tonic::{Request, Response, Status};
@@ -55,9 +57,9 @@ impl Clients {
         grants: &[v1::Grant],
         spiffe_ids: &[String],
         thumbprints: &[String],
-        token_binding: i32,
+        binding: TokenBinding,
     ) -> Result<Registration, Status> {
-        let registration = read_registration(description, grants, spiffe_ids, thumbprints, token_binding)?;
+        let registration = read_registration(description, grants, spiffe_ids, thumbprints, binding)?;
         let ours = &self.desk.ledger.policy().trust_domain;
         if registration.spiffe_ids.iter().any(|id| id.trust_domain() != ours) {
             return Err(status::invalid(
@@ -77,12 +79,13 @@ impl Clients {
         client_id: ClientId,
         request: v1::CreateClientRequest,
     ) -> Result<v1::CreateClientResponse, Status> {
+        let binding = read_binding(request.token_binding)?.unwrap_or_default();
         let registration = self.registration(
             request.description,
             &request.grants,
             &request.spiffe_ids,
             &request.certificate_thumbprints,
-            request.token_binding,
+            binding,
         )?;
         let created = self
             .desk
@@ -95,15 +98,28 @@ impl Clients {
         })
     }
 
-    fn get(&self, client_id: &ClientId) -> Result<v1::GetClientResponse, Status> {
+    /// The client as it is. Whoever is deleted is unknown.
+    fn find(&self, client_id: &ClientId) -> Result<Arc<Client>, Status> {
         let books = self.desk.ledger.books();
-        let client = books
-            .clients
-            .find(client_id.as_str())
+        let client = books.clients.find(client_id.as_str());
+        client
             .filter(|client| !client.deleted)
-            .ok_or_else(|| status::failed(Failure::ClientUnknown))?;
+            .map(Arc::clone)
+            .ok_or_else(|| status::failed(Failure::ClientUnknown))
+    }
+
+    /// What the tokens of the client are bound to as of `version`, the one that the ledger then finds, or refuses to replace.
+    fn registered_binding(&self, client_id: &ClientId, version: u64) -> Result<TokenBinding, Status> {
+        let client = self.find(client_id)?;
+        if client.version != version {
+            return Err(status::failed(Failure::VersionMoved));
+        }
+        Ok(client.registration.binding)
+    }
+
+    fn get(&self, client_id: &ClientId) -> Result<v1::GetClientResponse, Status> {
         Ok(v1::GetClientResponse {
-            client: Some(write_client(client)),
+            client: Some(write_client(&*self.find(client_id)?)),
         })
     }
 
@@ -139,12 +155,16 @@ impl Clients {
         client_id: ClientId,
         request: v1::UpdateClientRequest,
     ) -> Result<v1::UpdateClientResponse, Status> {
+        let binding = match read_binding(request.token_binding)? {
+            Some(binding) => binding,
+            None => self.registered_binding(&client_id, request.version)?,
+        };
         let registration = self.registration(
             request.description,
             &request.grants,
             &request.spiffe_ids,
             &request.certificate_thumbprints,
-            request.token_binding,
+            binding,
         )?;
         let updated = self
             .desk

@@ -150,7 +150,7 @@ pub struct CreateClientRequest {
     /// True to make a first secret.
     #[prost(bool, tag = "6")]
     pub with_secret: bool,
-    /// What its tokens are bound to.
+    /// What its tokens are bound to. Left out: the certificate.
     #[prost(enumeration = "TokenBinding", tag = "7")]
     pub token_binding: i32,
 }
@@ -221,7 +221,8 @@ pub struct UpdateClientRequest {
     pub certificate_thumbprints: ::prost::alloc::vec::Vec<
         ::prost::alloc::string::String,
     >,
-    /// What its tokens are bound to. Left out: the certificate, whatever it was before.
+    /// What its tokens are bound to. Left out, in contrast to all the others: what is registered, so that who does not know of it, such as a
+    /// program that is older than this field, does not change it.
     #[prost(enumeration = "TokenBinding", tag = "7")]
     pub token_binding: i32,
 }
@@ -310,7 +311,7 @@ pub struct RetireSecretResponse {}
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum TokenBinding {
-    /// As TOKEN_BINDING_CERTIFICATE.
+    /// Not said: of a new client as TOKEN_BINDING_CERTIFICATE, in a change what is registered.
     Unspecified = 0,
     /// The certificate that the client authenticates with (RFC 8705). Tokens got with a secret are not bound.
     Certificate = 1,
@@ -508,8 +509,8 @@ pub mod client_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
-        /// Replaces description, grants, certificate identities and what tokens are bound to. ABORTED (`VERSION_MOVED`) when `version` is not current,
-        /// ALREADY_EXISTS (`IDENTITY_TAKEN`) when a SPIFFE ID or certificate is another's or an operator's.
+        /// Replaces description, grants and certificate identities, and what tokens are bound to where that is said. ABORTED (`VERSION_MOVED`) when
+        /// `version` is not current, ALREADY_EXISTS (`IDENTITY_TAKEN`) when a SPIFFE ID or certificate is another's or an operator's.
         pub async fn update_client(
             &mut self,
             request: impl tonic::IntoRequest<super::UpdateClientRequest>,
@@ -715,8 +716,8 @@ pub mod client_service_server {
             tonic::Response<super::ListClientsResponse>,
             tonic::Status,
         >;
-        /// Replaces description, grants, certificate identities and what tokens are bound to. ABORTED (`VERSION_MOVED`) when `version` is not current,
-        /// ALREADY_EXISTS (`IDENTITY_TAKEN`) when a SPIFFE ID or certificate is another's or an operator's.
+        /// Replaces description, grants and certificate identities, and what tokens are bound to where that is said. ABORTED (`VERSION_MOVED`) when
+        /// `version` is not current, ALREADY_EXISTS (`IDENTITY_TAKEN`) when a SPIFFE ID or certificate is another's or an operator's.
         async fn update_client(
             &self,
             request: tonic::Request<super::UpdateClientRequest>,

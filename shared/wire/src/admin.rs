@@ -76,7 +76,7 @@ pub fn read_registration(
     grants: &[v1::Grant],
     spiffe_ids: &[String],
     thumbprints: &[String],
-    token_binding: i32,
+    binding: TokenBinding,
 ) -> Result<Registration, Status> {
     let registration = Registration {
         description,
@@ -91,7 +91,7 @@ pub fn read_registration(
                 CertificateThumbprint::parse(text).map_err(|error| named("certificate_thumbprints", error))
             })
             .collect::<Result<_, _>>()?,
-        binding: read_binding(token_binding)?,
+        binding,
     };
     registration
         .check()
@@ -99,10 +99,16 @@ pub fn read_registration(
     Ok(registration)
 }
 
-fn read_binding(token_binding: i32) -> Result<TokenBinding, Status> {
+/// Reads what tokens are to be bound to. None: it is not said, which means another thing for a new client than for one that is
+/// changed.
+///
+/// # Errors
+/// INVALID_ARGUMENT naming `token_binding`.
+pub fn read_binding(token_binding: i32) -> Result<Option<TokenBinding>, Status> {
     match v1::TokenBinding::try_from(token_binding) {
-        Ok(v1::TokenBinding::Unspecified | v1::TokenBinding::Certificate) => Ok(TokenBinding::Certificate),
-        Ok(v1::TokenBinding::SpiffeId) => Ok(TokenBinding::SpiffeId),
+        Ok(v1::TokenBinding::Unspecified) => Ok(None),
+        Ok(v1::TokenBinding::Certificate) => Ok(Some(TokenBinding::Certificate)),
+        Ok(v1::TokenBinding::SpiffeId) => Ok(Some(TokenBinding::SpiffeId)),
         Err(_unknown) => Err(status::invalid("token_binding", "is none that is known here")),
     }
 }

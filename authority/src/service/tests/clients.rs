@@ -65,7 +65,8 @@ async fn a_client_is_created_and_updated() {
     assert!(text.contains(r#""action":"create_client""#), "{text}");
 }
 
-/// What is left out is the usual, in a change as at first; and nobody's tokens are bound to what he does not have.
+/// What is left out is the usual at first, and stays as it is in a change, also one by somebody who does not know of it; and nobody's
+/// tokens are bound to what he does not have.
 #[tokio::test]
 async fn tokens_are_bound_to_what_is_registered() {
     use v1::TokenBinding::{Certificate, SpiffeId, Unspecified};
@@ -77,8 +78,9 @@ async fn tokens_are_bound_to_what_is_registered() {
     for (version, binding, registered) in [
         (1, SpiffeId, SpiffeId),
         (2, Certificate, Certificate),
-        (3, SpiffeId, SpiffeId),
-        (4, Unspecified, Certificate),
+        (3, Unspecified, Certificate),
+        (4, SpiffeId, SpiffeId),
+        (5, Unspecified, SpiffeId),
     ] {
         let update = v1::UpdateClientRequest {
             client_id: "billing".to_owned(),
@@ -92,6 +94,19 @@ async fn tokens_are_bound_to_what_is_registered() {
         let client = updated.client.expect("a client");
         assert_eq!(client.token_binding(), registered, "{binding:?}");
     }
+    // Nor may what they are bound to be taken away by who does not say that they are to be bound to something else.
+    let bare = |client_id: &str, version| v1::UpdateClientRequest {
+        client_id: client_id.to_owned(),
+        version,
+        grants: create("x").grants,
+        ..Default::default()
+    };
+    let refused = refusal_of_field(clients.update_client(bare("billing", 6)).await);
+    assert!(refused.contains("token_binding"), "{refused}");
+    let moved = refusal(clients.update_client(bare("billing", 5)).await);
+    assert_eq!(moved, (Code::Aborted, "VERSION_MOVED".to_owned()));
+    let unknown = refusal(clients.update_client(bare("nobody", 1)).await);
+    assert_eq!(unknown, (Code::NotFound, "CLIENT_UNKNOWN".to_owned()));
     for token_binding in [SpiffeId.into(), 3, -1] {
         let request = v1::CreateClientRequest {
             token_binding,
