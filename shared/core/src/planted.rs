@@ -114,6 +114,10 @@ pub enum Bug {
     FileMakesOlder,
     /// A revoked certificate still proves its SPIFFE ID.
     RevokedCertificateProves,
+    /// A recovery makes verifiers forget which certificates are revoked.
+    CertificatesForgotten,
+    /// And a restart does, of those that a recovery left out.
+    CertificatesNotRestored,
     /// The register does not hear of trust files.
     ExportNotWritten,
     /// After a start of the authority nobody is taken to have a trust file.
@@ -124,7 +128,7 @@ pub enum Bug {
 
 impl Bug {
     /// Every one.
-    pub const ALL: [Self; 57] = [
+    pub const ALL: [Self; 59] = [
         Self::GateSkipped,
         Self::GateOnAcknowledged,
         Self::AcknowledgedBeforeSaving,
@@ -179,6 +183,8 @@ impl Bug {
         Self::LifetimeNotHeeded,
         Self::FileMakesOlder,
         Self::RevokedCertificateProves,
+        Self::CertificatesForgotten,
+        Self::CertificatesNotRestored,
         Self::ExportNotWritten,
         Self::ExportsForgotten,
         Self::FileMadeFirst,

@@ -189,6 +189,12 @@ impl RevocationList {
             .chain(others)
     }
 
+    /// The entries about certificates: they matter to tokens that are issued later, too, so long as such a certificate is shown.
+    #[must_use]
+    pub fn about_certificates(&self) -> Self {
+        self.others.certificates().collect()
+    }
+
     /// The entry for `subject`.
     #[must_use]
     pub fn find(&self, subject: &RevokedSubject) -> Option<Revocation> {

@@ -13,6 +13,7 @@ use std::time::Duration;
 use countersign_core::names::KeyId;
 use countersign_core::planted::{Bug, planted};
 use countersign_core::publishers::{FIRST_GENERATION, Generation, LinkId, LinkRefused, Publishers, Unsaved};
+use countersign_core::revocation::RevocationList;
 use countersign_core::trust::{Epoch, UpdateRules};
 use countersign_core::verifier::{
     Accepted, ClockMark, Kept, Manifest, Replay, Saved, Signing, StateId, VerifierClock,
@@ -58,6 +59,8 @@ pub(crate) struct Sealed {
 struct Content {
     snapshot: Option<Signed>,
     deltas: BTreeMap<Epoch, Signed>,
+    /// Certificates that are revoked though the snapshot does not say so.
+    carried: RevocationList,
     heartbeat: Option<Heard>,
     /// The links that lead from the pinned publisher set to the one that signed.
     links: Vec<Signed>,
@@ -76,7 +79,13 @@ pub(crate) struct Writing {
 
 #[derive(Debug)]
 enum Step {
-    Snapshot(Signed, Vec<(Epoch, Signed)>, StateId, Option<Links>),
+    Snapshot(
+        Signed,
+        Vec<(Epoch, Signed)>,
+        StateId,
+        RevocationList,
+        Option<Links>,
+    ),
     Delta(Epoch, Signed, Option<Links>),
     Heartbeat(Box<Heard>),
     Floor(Floor),
@@ -134,7 +143,10 @@ impl Disk {
         let is_delta = matches!(accepted.signed, Signing::Delta(_));
         self.outdated |= is_delta && links.as_ref().is_some_and(|links| links.drops_keys);
         let first = match &accepted.signed {
-            Signing::Snapshot(signed, deltas) => Step::Snapshot(signed.clone(), deltas.clone(), to, links),
+            Signing::Snapshot(signed, deltas) => {
+                let carried = accepted.carried.clone();
+                Step::Snapshot(signed.clone(), deltas.clone(), to, carried, links)
+            }
             Signing::Delta(signed) if self.follows(to.epoch) => Step::Delta(to.epoch, signed.clone(), links),
             Signing::Delta(_) => return self.nothing(),
         };
@@ -235,7 +247,8 @@ impl Disk {
 
     fn take(&mut self, step: Step) {
         match step {
-            Step::Snapshot(signed, deltas, to, links) => {
+            Step::Snapshot(signed, deltas, to, carried, links) => {
+                self.content.carried = carried;
                 self.content.snapshot = Some(signed);
                 self.content.deltas = deltas.into_iter().collect();
                 if self.heartbeat_epoch != to.epoch || links.is_some() {
@@ -445,6 +458,7 @@ impl Disk {
             .and_then(|(heard, manifest)| heard.confirmed(manifest, starting));
         Ok(Found {
             trust: Some(restored.state),
+            carried: content.carried.clone(),
             confirmed: confirmed.into_iter().collect(),
             mark: heard.map(|heard| heard.sent.clone()),
             floor: content.floor.map(|floor| floor.state),

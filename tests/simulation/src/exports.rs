@@ -89,7 +89,9 @@ impl World {
         let replaced = &mut self.verifiers[verifier];
         replaced.disk = Disk::default();
         replaced.key.verifier_id = VerifierId::parse(&format!("v{number}")).expect("an id");
-        self.model.verifiers[verifier].excused = false;
+        let known = &mut self.model.verifiers[verifier];
+        known.excused = false;
+        known.on_disk.clear();
         self.say(|_| format!("verifier {verifier} is replaced"));
     }
 

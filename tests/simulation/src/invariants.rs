@@ -83,6 +83,11 @@ impl World {
         let on_time = look.now.is_ok_and(|now| expires_at > now);
         self.check(on_time, "X13", what);
         self.check(!known.refused.contains(&token), "I-09", what);
+        let over = self.model.tokens[token].over();
+        let revoked_until = over.and_then(|over| known.certificates.get(&over));
+        let is_over_revoked = revoked_until.is_some_and(|until| look.now.is_ok_and(|now| *until > now));
+        // Also after a recovery, by which all is forgotten that is held against tokens themselves.
+        self.check(!is_over_revoked || self.model.leapt, "I-09", what);
         let id = (known.epoch, known.digest);
         let is_published = self.model.published.contains_key(&id);
         // Nothing that the authority said in this life, or before it and on disk, confirms what is in force.
@@ -235,6 +240,10 @@ impl World {
         }
         self.check_id(verifier, id);
         self.check_publishers(verifier);
+        if self.verifiers[verifier].disk.sealed.state == id {
+            let known = &mut self.model.verifiers[verifier];
+            known.on_disk.clone_from(&known.certificates);
+        }
     }
 
     fn check_id(&mut self, verifier: usize, id: StateId) {
@@ -266,6 +275,13 @@ impl World {
         });
         let known = &mut self.model.verifiers[verifier];
         (known.epoch, known.digest) = (id.epoch, id.digest);
+        let published = self.model.published.get(&(id.epoch, id.digest));
+        for (subject, (_, expires_at)) in published.iter().flat_map(|published| &published.revocations) {
+            if let RevokedSubject::Certificate(revoked) = subject {
+                let until = known.certificates.entry(*revoked).or_default();
+                *until = (*until).max(*expires_at);
+            }
+        }
     }
 
     /// What a start found: nothing below what was sealed, and nothing lost that was not damaged.
@@ -282,7 +298,13 @@ impl World {
         let unsure = self.model.verifiers[verifier].wall_error > Duration::from_secs(5);
         let excused = damaged || unsure || self.model.leapt;
         self.check(excused || epoch >= sealed, "I-34", what);
-        self.model.verifiers[verifier].heard = false;
+        let known = &mut self.model.verifiers[verifier];
+        known.heard = false;
+        // Who starts with nothing, or with what somebody put there, knows of none.
+        if epoch == 0 || damaged {
+            known.on_disk.clear();
+        }
+        known.certificates.clone_from(&known.on_disk);
     }
 
     /// Whether its clocks are so far off that it may decide for longer than it is waited for.

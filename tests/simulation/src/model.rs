@@ -11,7 +11,7 @@ use countersign_core::binding::PeerCertificate;
 use countersign_core::claims::{Claims, Confirmation};
 use countersign_core::jwk::Jwk;
 use countersign_core::key_set::KeyTimes;
-use countersign_core::names::{ClassName, KeyId};
+use countersign_core::names::{CertificateThumbprint, ClassName, KeyId};
 use countersign_core::publishers::Generation;
 use countersign_core::revocation::{EXPIRY_STEP, Revocation, RevokedSubject};
 use countersign_core::trust::{Epoch, StateDigest};
@@ -43,9 +43,15 @@ impl Token {
     /// Whether it is bound to the SPIFFE ID in a certificate that is revoked with `subject`. As long as that is remembered, it is refused
     /// whenever it was issued.
     fn is_over(&self, subject: &RevokedSubject) -> bool {
-        let shown = self.certificate.as_ref().map(|shown| shown.thumbprint);
-        matches!(self.claims.confirmation, Confirmation::SpiffeId(_))
-            && matches!(subject, RevokedSubject::Certificate(revoked) if shown == Some(*revoked))
+        let over = self.over();
+        matches!(subject, RevokedSubject::Certificate(revoked) if over == Some(*revoked))
+    }
+
+    /// The certificate in which the SPIFFE ID is that it is bound to.
+    pub(crate) fn over(&self) -> Option<CertificateThumbprint> {
+        let is_bound = matches!(self.claims.confirmation, Confirmation::SpiffeId(_));
+        let shown = self.certificate.as_ref().filter(|_| is_bound);
+        shown.map(|shown| shown.thumbprint)
     }
 }
 
@@ -123,6 +129,10 @@ pub(crate) struct Known {
     pub(crate) digest: StateDigest,
     /// Tokens that it refused as taken back, in this life.
     pub(crate) refused: BTreeSet<usize>,
+    /// Certificates of which it ever had in force that they are revoked, and until when.
+    pub(crate) certificates: BTreeMap<CertificateThumbprint, Timestamp>,
+    /// Those of them that it said to have on disk.
+    pub(crate) on_disk: BTreeMap<CertificateThumbprint, Timestamp>,
     /// By when each class stops, for one in quarantine, in true time.
     pub(crate) quarantine: Option<Receipt>,
     /// When it was last let out of quarantine.

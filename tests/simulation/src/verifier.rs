@@ -160,6 +160,7 @@ impl Verifier {
         if let Some(mark) = &found.mark {
             held.resume_clock(mark, now);
         }
+        held.carry(&found.carried, now);
         let mut durable_epoch = 0;
         let mut confirmed = Vec::new();
         if let Some(state) = found.trust {

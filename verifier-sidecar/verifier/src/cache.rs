@@ -32,6 +32,7 @@ use std::time::Duration;
 use countersign_core::names::VerifierId;
 use countersign_core::ports::Clock;
 use countersign_core::publishers::Unsaved;
+use countersign_core::revocation::RevocationList;
 use countersign_core::trust::{Epoch, TrustState, UpdateRefused, UpdateRules};
 use countersign_core::verifier::{Age, ClockMark, Saved};
 use countersign_proto::sync::v1::hello::Proof;
@@ -143,6 +144,8 @@ pub struct Opened {
     pub mark: Option<ClockMark>,
     /// The highest state that was ever in force here, as far as the disk says. Holds in a cold start, too.
     pub floor: Option<StateId>,
+    /// Certificates that are revoked by more than the state that was found. Holds in a cold start, too.
+    pub carried: RevocationList,
     /// What became of the file for a warm start.
     pub warm_start: WarmStart,
 }
@@ -159,6 +162,7 @@ impl Opened {
         if let Some(mark) = &self.mark {
             trust.resume_clock(mark);
         }
+        trust.carry(&self.carried);
         match &self.found {
             Found::Trust { state, ages } => trust
                 .install_cached((**state).clone(), ages.iter().copied())
@@ -236,7 +240,11 @@ impl TrustCache {
                 confirmed_too = import.replayed.manifest;
             } else {
                 confirmed_too = held.and_then(|held| held.manifest.clone());
-                outcome.cache.keep(&import, &publishers).await;
+                if let Some(held) = held {
+                    let revocations = held.state.revocations();
+                    outcome.carried.merge(&revocations.about_certificates());
+                }
+                outcome.cache.keep(&import, &outcome.carried, &publishers).await;
                 outcome.found = Ok(Some(import.replayed));
             }
         }
@@ -265,14 +273,15 @@ impl TrustCache {
             verifier_id: outcome.verifier_id,
             mark,
             floor: outcome.floor,
+            carried: outcome.carried,
             warm_start,
         })
     }
 
     /// Keeps what a file led to, like what comes from the authority.
-    async fn keep(&self, import: &Import, publishers: &Publishers) {
+    async fn keep(&self, import: &Import, carried: &RevocationList, publishers: &Publishers) {
         let leads_to = StateId::of(&import.replayed.state);
-        self.save_snapshot(&import.snapshot, &import.deltas, leads_to, publishers)
+        self.save_snapshot(&import.snapshot, &import.deltas, leads_to, carried, publishers)
             .await;
         if let Some(stated_at) = &import.replayed.mark {
             self.save_heartbeat(&import.heartbeat, leads_to.epoch, stated_at)
@@ -309,12 +318,14 @@ impl TrustCache {
     }
 
     /// Saves a signed snapshot and the signed deltas that follow on it, in place of everything before; `leads_to` is the
-    /// state at the end. With it go the links of `publishers` that are not on disk.
+    /// state at the end, beside which the certificates in `carried` are revoked. With it go the links of `publishers` that are not
+    /// on disk.
     pub async fn save_snapshot(
         &self,
         signed: &Signed,
         deltas: &[(Epoch, Signed)],
         leads_to: StateId,
+        carried: &RevocationList,
         publishers: &Publishers,
     ) -> Saved {
         if let Some((epoch, delta)) = deltas.last() {
@@ -328,6 +339,7 @@ impl TrustCache {
             signed,
             deltas,
             leads_to,
+            carried: carried.clone(),
             links,
         })
         .await
@@ -377,10 +389,11 @@ impl TrustCache {
         self.save(Entry::Probe(epoch)).await
     }
 
-    /// Lets go of everything that is on disk but the floor, so that the next start decides nothing until the authority is there.
-    /// True when that survives a power cut; otherwise it is not known what the next start finds.
-    pub async fn let_go(&self) -> bool {
-        let let_go = self.save(Entry::LetGo).await.durable;
+    /// Lets go of everything that is on disk but the floor and which certificates are revoked (`carried`), so that the next start
+    /// decides nothing until the authority is there. True when that survives a power cut; otherwise it is not known what the next
+    /// start finds.
+    pub async fn let_go(&self, carried: &RevocationList) -> bool {
+        let let_go = self.save(Entry::LetGo(carried.clone())).await.durable;
         if let_go {
             self.durable_epoch.store(0, Ordering::Relaxed);
         }

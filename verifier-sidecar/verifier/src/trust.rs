@@ -13,6 +13,7 @@ use arc_swap::{ArcSwap, Guard};
 use countersign_core::Timestamp;
 use countersign_core::freshness::StalenessRules;
 use countersign_core::ports::{Clock, Sha256};
+use countersign_core::revocation::RevocationList;
 use countersign_core::trust::{Epoch, StateDigest, TrustState, Update, UpdateRefused, UpdateRules};
 use countersign_core::verifier::{
     Age, ClockInDoubt, ClockMark, Grant, HeldTrust, InForce, Moment, VerifierClock,
@@ -32,6 +33,12 @@ impl Current {
     #[must_use]
     pub fn in_force(&self) -> Option<&InForce> {
         self.0.in_force()
+    }
+
+    /// Which certificates are revoked by more than that trust.
+    #[must_use]
+    pub fn certificates(&self) -> RevocationList {
+        self.0.certificates()
     }
 
     /// What decisions are made on, at `elapsed` of the store's clock.
@@ -192,6 +199,12 @@ impl TrustStore {
     ) -> Result<Offered, UpdateRefused> {
         let now = self.moment();
         self.write(|held| held.restore(state, ages, now))
+    }
+
+    /// [`HeldTrust::carry`], now.
+    pub fn carry(&self, revocations: &RevocationList) {
+        let now = self.moment();
+        self.write(|held| held.carry(revocations, now));
     }
 
     /// [`HeldTrust::resume_clock`], now.

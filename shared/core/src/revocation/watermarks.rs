@@ -80,6 +80,11 @@ impl Watermarks {
             .chain(everything)
     }
 
+    pub(super) fn certificates(&self) -> impl Iterator<Item = Revocation> {
+        let certificates = self.certificates.iter();
+        certificates.map(|(thumbprint, held)| held.on(RevokedSubject::Certificate(*thumbprint)))
+    }
+
     pub(super) fn find(&self, subject: &RevokedSubject) -> Option<Revocation> {
         let held = match subject {
             RevokedSubject::Token(token_id) => self.tokens.get(token_id),

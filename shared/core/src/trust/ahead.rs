@@ -1,10 +1,14 @@
-//! What is taken back ahead of the state in force.
+//! What is taken back beside the state in force: ahead of it, or by a state before it that a recovery replaced.
 //!
 //! An update that cannot be taken over, because it follows on a state that was missed or because something in it is not
 //! understood, may still take back tokens, clients and keys. Said by the authority, that is true in any order and on any
 //! base, so it is heeded at once; everything else in such an update is not. It makes decisions stricter and changes
 //! nothing of the state in force: epoch and digest stay, no heartbeat of a later epoch confirms them, and the trust grows
 //! old until a state with the digest stated can be taken over.
+//!
+//! An authority that was recovered from a backup gives up every key, and with them all that its verifiers hold against tokens.
+//! That a certificate is revoked is also held against tokens yet to be issued, to its SPIFFE ID, and the backup may not know of
+//! it. So it is carried along.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,7 +19,7 @@ use crate::names::KeyId;
 use crate::revocation::RevocationList;
 use crate::time::Timestamp;
 
-/// What was taken back by updates that could not be taken over.
+/// What was taken back by updates that could not be taken over, and certificates that were revoked in a state before.
 ///
 /// INVARIANT (nothing heeded is forgotten): an entry stays until the state in force has it, or until it has expired.
 #[derive(Clone, Debug, Default)]
@@ -29,6 +33,17 @@ impl Ahead {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.revocations.is_empty() && self.compromised.is_empty()
+    }
+
+    /// Goes on heeding that the certificates in `revocations` are revoked.
+    pub fn carry(&mut self, revocations: &RevocationList) {
+        self.revocations.merge(&revocations.about_certificates());
+    }
+
+    /// Which certificates are revoked by this, and not by the state in force.
+    #[must_use]
+    pub fn certificates(&self) -> RevocationList {
+        self.revocations.about_certificates()
     }
 
     /// What is left once `state` is in force.
@@ -67,6 +82,12 @@ impl Ahead {
 }
 
 impl UpdateRules {
+    /// Goes on heeding in `ahead` what was written down of certificates that are revoked. Of an entry that claims to matter for
+    /// longer than any token lives as much is believed as of one in an update.
+    pub fn carry(&self, ahead: &mut Ahead, revocations: &RevocationList, now: Timestamp) {
+        ahead.carry(&revocations.capped(self.latest_expiry(now)));
+    }
+
     /// Adds to `ahead` what `update`, which is not taken over, takes back beyond `current`. An entry that claims to
     /// matter for longer than any token lives is heeded for as long as one does. Nothing is heeded of another issuer's
     /// update, of one that is no later than `current`, of an impossible epoch, or beyond `max_revocations`.

@@ -12,6 +12,7 @@ use super::{
 };
 use crate::planted::{Bug, planted};
 use crate::ports::Sha256;
+use crate::revocation::RevocationList;
 use crate::time::Timestamp;
 use crate::trust::{Ahead, Applied, Epoch, StateDigest, TrustState, Update, UpdateRefused, UpdateRules};
 
@@ -274,6 +275,46 @@ impl HeldTrust {
         self.put(state, Confirmations::found(ages, lease, at.elapsed), at)
     }
 
+    /// Which certificates are revoked by more than the state in force.
+    #[must_use]
+    pub fn certificates(&self) -> RevocationList {
+        self.ahead.certificates()
+    }
+
+    /// Goes on heeding that the certificates in `revocations` are revoked, as they were written down by an earlier process.
+    pub fn carry(&mut self, revocations: &RevocationList, at: Moment) {
+        if planted(Bug::CertificatesNotRestored) {
+            return;
+        }
+        let time = self.clock.best(at.elapsed);
+        self.rules.carry(&mut self.ahead, revocations, time);
+    }
+
+    /// Which certificates are revoked once `state` is in force, and not by that itself: to be written down beside it.
+    #[must_use]
+    pub fn carried(&self, state: &TrustState, at: Moment) -> RevocationList {
+        self.ahead_of(state, at).certificates()
+    }
+
+    /// What goes on being heeded once `state` is in force. Only an authority that was recovered leaves anything out.
+    fn ahead_of(&self, state: &TrustState, at: Moment) -> Ahead {
+        let mut ahead = self.ahead.clone();
+        if let Some(trust) = self
+            .in_force
+            .as_ref()
+            .filter(|_| !planted(Bug::CertificatesForgotten))
+        {
+            ahead.carry(trust.state.revocations());
+        }
+        // A wall clock that nobody has confirmed may be far ahead, and what is dropped is not heard of again.
+        let expired_by = if self.clock.is_heard() {
+            self.clock.best(at.elapsed)
+        } else {
+            Timestamp::default()
+        };
+        ahead.beyond(state, expired_by)
+    }
+
     /// Takes note that `floor` was in force once.
     pub fn raise_floor(&mut self, floor: StateId) {
         if floor.epoch > self.floor.epoch && !planted(Bug::FloorNotHeeded) {
@@ -300,9 +341,11 @@ impl HeldTrust {
         outcome
     }
 
-    /// Holds nothing in force any more. The floor stays.
+    /// Holds nothing in force any more. The floor stays, and which certificates are revoked.
     pub fn let_go(&mut self) {
-        self.in_force = None;
+        if let Some(trust) = self.in_force.take() {
+            self.ahead.carry(trust.state.revocations());
+        }
         self.changes = self.changes.saturating_add(1);
     }
 
@@ -361,7 +404,7 @@ impl HeldTrust {
         self.remember();
         self.floor = offered;
         self.alarm = None;
-        self.ahead = self.ahead.beyond(&state, self.clock.best(at.elapsed));
+        self.ahead = self.ahead_of(&state, at);
         self.in_force = Some(InForce::new(state, &self.ahead, at.elapsed, confirmations));
         self.changes = self.changes.saturating_add(1);
         Ok(Offered::Installed)

@@ -23,6 +23,7 @@ use super::resync::Resync;
 use super::{Ack, Considered, HeldTrust, Hello, Message, Moment, Nack, Ping, Received, StateId};
 use crate::planted::{Bug, planted};
 use crate::ports::Sha256;
+use crate::revocation::RevocationList;
 use crate::staleness::ClassBudget;
 use crate::trust::{Epoch, TrustState, Update, UpdateContent, UpdateRefused};
 
@@ -190,7 +191,8 @@ impl<S: Clone> Session<S> {
                 if planted(Bug::AcknowledgedBeforeSaving) {
                     effects.push(acknowledge_unsaved(update));
                 }
-                effects.push(save(accept(signed, update, state)));
+                let carried = trust.carried(&state, now);
+                effects.push(save(accept(signed, update, state, carried)));
                 effects
             }
             Ok(Considered::InForce) => {
@@ -265,6 +267,7 @@ impl<S: Clone> Session<S> {
         Ok(Some(vec![save(Accepted {
             signed,
             leads_to: target,
+            carried: trust.carried(&state, now),
             state: (in_force != target.epoch).then_some(state),
         })]))
     }
@@ -376,7 +379,7 @@ fn nack<S>(trust: &HeldTrust, epoch: Epoch, refused: UpdateRefused, resync: bool
     }))
 }
 
-fn accept<S>(signed: S, update: &Update, state: TrustState) -> Accepted<S> {
+fn accept<S>(signed: S, update: &Update, state: TrustState, carried: RevocationList) -> Accepted<S> {
     Accepted {
         signed: match update.content {
             UpdateContent::Snapshot { .. } => Signing::Snapshot(signed, Vec::new()),
@@ -384,6 +387,7 @@ fn accept<S>(signed: S, update: &Update, state: TrustState) -> Accepted<S> {
         },
         leads_to: StateId::stated_by(update),
         state: Some(state),
+        carried,
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use countersign_core::revocation::RevocationList;
 use countersign_core::trust::TrustState;
 use countersign_core::verifier::{Age, BootId, ClockMark, Manifest, Moment, StateId};
 
@@ -51,6 +52,8 @@ pub(crate) const fn off(millis: u64, right_millis: u64) -> Duration {
 #[derive(Debug, Default)]
 pub(crate) struct Found {
     pub(crate) trust: Option<TrustState>,
+    /// Certificates that are revoked by more than that.
+    pub(crate) carried: RevocationList,
     /// What confirms it.
     pub(crate) confirmed: Vec<Confirmed>,
     pub(crate) mark: Option<ClockMark>,

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use countersign_core::feed::snapshot;
 use countersign_core::publishers::Publishers;
+use countersign_core::revocation::RevocationList;
 use countersign_core::trust::{Epoch, TrustState, UpdateRules};
 use countersign_core::verifier::{ClockMark, Manifest, Replay, StateId, VerifierClock};
 
@@ -53,7 +54,11 @@ impl Disk {
             }
             found.mark = Some(import.manifest.sent);
             found.confirmed.extend(confirmed);
-            self.import(file, StateId::of(&import.state), import.heard, publishers);
+            if let Some(held) = &found.trust {
+                found.carried.merge(&held.revocations().about_certificates());
+            }
+            let to = StateId::of(&import.state);
+            self.import(file, to, found.carried.clone(), import.heard, publishers);
             found.trust = Some(import.state);
         }
     }
@@ -63,12 +68,13 @@ impl Disk {
         &mut self,
         file: &TrustFile,
         to: StateId,
+        carried: RevocationList,
         heard: Heard,
         publishers: &mut Publishers<(), Signed>,
     ) {
         let links = publishers.unsaved();
         let deltas: Vec<(Epoch, Signed)> = Vec::new();
-        self.take(Step::Snapshot(file.snapshot.clone(), deltas, to, links));
+        self.take(Step::Snapshot(file.snapshot.clone(), deltas, to, carried, links));
         publishers.saved(publishers.generation());
         self.take(Step::Floor(Floor {
             state: to,

@@ -8,12 +8,16 @@
 //! Links to other publisher sets go with the update after them. Those that drop a key go with a snapshot only: that key may have
 //! signed what is in the log.
 //!
+//! Beside a snapshot lies which certificates are revoked though it does not say so: a recovered authority may not know. Nobody signed
+//! that, and whoever can change it can also delete everything here; it makes decisions stricter and nothing else.
+//!
 //! A snapshot replaces the log. The log has a soft bound, from which on a snapshot is asked for, and a hard one, at which
 //! nothing more is written: the disk then keeps an older state, whose age its older heartbeat tells.
 
 use std::sync::Arc;
 
 use countersign_core::publishers::LinkId;
+use countersign_core::revocation::RevocationList;
 use countersign_core::trust::Epoch;
 use countersign_core::verifier::{ClockMark, Saved};
 use countersign_runtime::ErrorChain;
@@ -21,7 +25,7 @@ use countersign_runtime::ErrorChain;
 use super::directory::Directory;
 use super::disk::{Change, DiskError, RecordMap, Records};
 use super::floor::Floor;
-use super::replay::{self, Rejected, Replay, Replayed, delta_name};
+use super::replay::{self, OnDisk, Rejected, Replay, Replayed, delta_name};
 use super::{CacheIdentity, Unusable, floor};
 use crate::sync::Publishers;
 use crate::trust::StateId;
@@ -48,6 +52,8 @@ pub(super) enum Entry {
         deltas: Vec<(Epoch, Vec<u8>)>,
         /// The state at the end.
         leads_to: StateId,
+        /// Certificates that are revoked beside it.
+        carried: RevocationList,
         /// Links to save with it.
         links: Option<Links>,
     },
@@ -71,8 +77,8 @@ pub(super) enum Entry {
     },
     /// Nothing new: whether this epoch is on disk.
     Probe(Epoch),
-    /// Nothing, in place of everything before it.
-    LetGo,
+    /// Nothing but that these certificates are revoked, in place of everything before it.
+    LetGo(RevocationList),
 }
 
 impl Entry {
@@ -81,7 +87,7 @@ impl Entry {
         match self {
             Self::Snapshot { leads_to, .. } | Self::Delta { leads_to, .. } => leads_to.epoch,
             Self::Heartbeat { epoch, .. } | Self::Probe(epoch) => *epoch,
-            Self::LetGo => 0,
+            Self::LetGo(_) => 0,
         }
     }
 }
@@ -153,11 +159,12 @@ impl Journal {
     }
 
     /// Reads and verifies everything.
-    pub(super) fn load(&mut self, replay: &Replay<'_>) -> Result<Option<Replayed>, Rejected> {
+    pub(super) fn load(&mut self, replay: &Replay<'_>) -> Result<OnDisk, Rejected> {
         let records: RecordMap = self.records.read_all().map_err(|error| {
             tracing::warn!(error = %ErrorChain(&error), "the cache cannot be read");
             Unusable::Unreadable
         })?;
+        let carried = replay::carried(&records)?;
         let replayed = replay.run(&records)?;
         if let Some(replayed) = &replayed {
             self.tip = replayed.state.epoch();
@@ -170,7 +177,7 @@ impl Journal {
             self.bytes = replayed.deltas.iter().map(|delta| delta.length).sum();
             self.catch_up(replay, replayed);
         }
-        Ok(replayed)
+        Ok(OnDisk { replayed, carried })
     }
 
     /// Saves `entry`.
@@ -180,8 +187,12 @@ impl Journal {
                 signed,
                 deltas,
                 leads_to,
+                carried,
                 links,
-            } => self.snapshot(signed, deltas, *leads_to, self.new_links(links.as_ref()))?,
+            } => {
+                let links = self.new_links(links.as_ref());
+                self.snapshot(signed, deltas, *leads_to, carried, links)?
+            }
             Entry::Delta {
                 signed,
                 leads_to,
@@ -189,7 +200,7 @@ impl Journal {
             } => self.delta(signed, *leads_to, self.new_links(links.as_ref()))?,
             Entry::Heartbeat { signed, epoch, sent } => self.heartbeat(signed, *epoch, sent)?,
             Entry::Probe(epoch) => *epoch == self.tip,
-            Entry::LetGo => self.let_go()?,
+            Entry::LetGo(carried) => self.let_go(carried)?,
         };
         Ok(Saved {
             durable,
@@ -208,9 +219,11 @@ impl Journal {
         signed: &[u8],
         deltas: &[(Epoch, Vec<u8>)],
         leads_to: StateId,
+        carried: &RevocationList,
         links: Option<&Links>,
     ) -> Result<bool, JournalError> {
         let identity = replay::write_identity(&self.identity)?;
+        let certificates = replay::write_carried(carried)?;
         let epochs: Vec<Epoch> = deltas.iter().map(|(epoch, _)| *epoch).collect();
         let gone = self.deltas.iter().filter(|epoch| !epochs.contains(epoch));
         let mut remove: Vec<String> = gone.copied().map(delta_name).collect();
@@ -226,6 +239,11 @@ impl Journal {
             (replay::IDENTITY.to_owned(), identity.as_slice()),
             (replay::SNAPSHOT.to_owned(), signed),
         ];
+        if carried.is_empty() {
+            remove.push(replay::CARRIED.to_owned());
+        } else {
+            put.push((replay::CARRIED.to_owned(), certificates.as_slice()));
+        }
         put.extend(
             deltas
                 .iter()
@@ -281,8 +299,9 @@ impl Journal {
     }
 
     /// The floor stays: what was in force is not taken over again unless something else leads there.
-    fn let_go(&mut self) -> Result<bool, JournalError> {
+    fn let_go(&mut self, carried: &RevocationList) -> Result<bool, JournalError> {
         let identity = replay::write_identity(&self.identity)?;
+        let certificates = replay::write_carried(carried)?;
         let fixed = [
             replay::SNAPSHOT,
             replay::HEARTBEAT,
@@ -295,6 +314,7 @@ impl Journal {
             put: vec![
                 (replay::IDENTITY.to_owned(), identity.as_slice()),
                 (replay::LET_GO.to_owned(), b"all"),
+                (replay::CARRIED.to_owned(), certificates.as_slice()),
             ],
             remove: fixed.into_iter().chain(deltas).collect(),
         })?;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use countersign_core::names::VerifierId;
 use countersign_core::ports::Clock;
+use countersign_core::revocation::RevocationList;
 use countersign_core::trust::{Epoch, UpdateRules};
 use countersign_core::verifier::{BootId, MAX_LOGGED_BYTES, MAX_LOGGED_DELTAS, Moment};
 use countersign_runtime::ErrorChain;
@@ -13,7 +14,7 @@ use super::directory::{Directory, Unavailable};
 use super::disk::{Records, SledRecords};
 use super::floor::{self, Floor};
 use super::journal::{Journal, LogBound};
-use super::replay::{Rejected, Replay, Replayed};
+use super::replay::{OnDisk, Rejected, Replay, Replayed};
 use super::warm_start::{Import, Reader, WarmStart};
 use super::worker::{Loaded, Worker};
 use super::{CacheError, CacheSettings, NotDurable, TrustCache, Unusable};
@@ -30,13 +31,14 @@ pub(super) struct Opening {
     now: Moment,
 }
 
-type Attempt = Result<(Worker, Option<Replayed>), Rejected>;
+type Attempt = Result<(Worker, OnDisk), Rejected>;
 
 /// What opening gives.
 pub(super) struct Outcome {
     pub(super) cache: TrustCache,
     pub(super) found: Result<Option<Replayed>, Unusable>,
     pub(super) floor: Option<StateId>,
+    pub(super) carried: RevocationList,
     pub(super) verifier_id: VerifierId,
     /// What became of the file for a warm start, and what is to be used of it in place of `found`.
     pub(super) warm_start: (WarmStart, Option<Import>),
@@ -84,6 +86,7 @@ impl Opening {
                     cache: TrustCache::in_memory(NotDurable::Unwritable),
                     found: Ok(None),
                     floor: known(floor),
+                    carried: RevocationList::default(),
                     verifier_id: self.settings.fresh_id.clone(),
                     warm_start: (WarmStart::NotNamed, None),
                 });
@@ -91,8 +94,11 @@ impl Opening {
         };
         let verifier_id = self.verifier_id(&directory);
         let mut highest = known(floor);
+        let mut carried = RevocationList::default();
         let (cache, found) = match self.existing(&directory, floor) {
-            Ok(Some((worker, replayed))) => {
+            Ok(Some((worker, on_disk))) => {
+                let replayed = on_disk.replayed;
+                carried = on_disk.carried;
                 let state = replayed.as_ref().map(|replayed| StateId::of(&replayed.state));
                 highest = higher(highest, state);
                 let epoch = state.map_or(0, |state| state.epoch);
@@ -109,6 +115,7 @@ impl Opening {
             cache,
             found,
             floor: highest,
+            carried,
             verifier_id,
             warm_start: (WarmStart::NotNamed, None),
         })
@@ -177,7 +184,7 @@ impl Opening {
         &self,
         directory: &Arc<Directory>,
         floor: floor::Found,
-    ) -> Result<Option<(Worker, Option<Replayed>)>, Rejected> {
+    ) -> Result<Option<(Worker, OnDisk)>, Rejected> {
         if !directory.has_database() {
             return match floor {
                 floor::Found::Nothing => Ok(None),
@@ -220,7 +227,7 @@ impl Opening {
         }
         let opening = self.clone();
         let owned = Arc::clone(&directory);
-        match self.attempt(move || Ok((opening.journal(owned)?, None))) {
+        match self.attempt(move || Ok((opening.journal(owned)?, OnDisk::default()))) {
             Ok((worker, _nothing)) => self.cache(worker, directory, 0),
             Err(rejected) => {
                 tracing::warn!(
@@ -239,8 +246,8 @@ impl Opening {
     /// In the worker's thread.
     fn load(&self, directory: Arc<Directory>, floor: floor::Found) -> Loaded {
         let mut journal = self.journal(directory)?;
-        let replayed = journal.load(&self.replay(floor))?;
-        Ok((journal, replayed))
+        let on_disk = journal.load(&self.replay(floor))?;
+        Ok((journal, on_disk))
     }
 
     fn journal(&self, directory: Arc<Directory>) -> Result<Journal, Rejected> {

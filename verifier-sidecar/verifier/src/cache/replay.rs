@@ -4,7 +4,9 @@
 use std::time::Duration;
 
 use countersign_core::Timestamp;
+use countersign_core::names::CertificateThumbprint;
 use countersign_core::publishers::LinkRefused;
+use countersign_core::revocation::{Revocation, RevocationList, RevokedSubject};
 use countersign_core::trust::{Epoch, TrustState, Update, UpdateRefused, UpdateRules};
 use countersign_core::verifier::{self, BootId, ClockMark, Manifest, Moment, StateId, VerifierClock};
 use countersign_proto::trust::v1::Signed;
@@ -24,6 +26,8 @@ pub(super) const SNAPSHOT: &str = "snapshot";
 pub(super) const HEARTBEAT: &str = "heartbeat";
 pub(super) const CLOCK: &str = "clock";
 pub(super) const PUBLISHERS: &str = "publishers";
+/// Which certificates are revoked by more than the state here.
+pub(super) const CARRIED: &str = "carried";
 /// There when an earlier process has let go of everything that it held.
 pub(super) const LET_GO: &str = "let-go";
 const DELTA: &str = "delta/";
@@ -93,6 +97,49 @@ fn read_clock(record: &[u8]) -> Option<ClockMark> {
     })
 }
 
+/// A certificate that is revoked.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CertificateRecord {
+    thumbprint: String,
+    issued_before: u64,
+    expires_at: u64,
+}
+
+/// The record of the certificates in `revocations`.
+pub(super) fn write_carried(revocations: &RevocationList) -> serde_json::Result<Vec<u8>> {
+    let record = |entry: Revocation| {
+        let RevokedSubject::Certificate(thumbprint) = entry.subject else {
+            return None;
+        };
+        Some(CertificateRecord {
+            thumbprint: thumbprint.to_string(),
+            issued_before: entry.issued_before.as_seconds(),
+            expires_at: entry.expires_at.as_seconds(),
+        })
+    };
+    serde_json::to_vec(&revocations.others().filter_map(record).collect::<Vec<_>>())
+}
+
+/// The certificates that are revoked by more than the state in `records`.
+pub(super) fn carried(records: &RecordMap) -> Result<RevocationList, Unusable> {
+    let Some(record) = records.get(CARRIED) else {
+        return Ok(RevocationList::default());
+    };
+    let certificates: Vec<CertificateRecord> =
+        serde_json::from_slice(record).map_err(|_malformed| Unusable::Malformed)?;
+    let revocation = |record: CertificateRecord| {
+        let thumbprint = CertificateThumbprint::parse(&record.thumbprint).ok()?;
+        Some(Revocation {
+            subject: RevokedSubject::Certificate(thumbprint),
+            issued_before: Timestamp::from_seconds(record.issued_before),
+            expires_at: Timestamp::from_seconds(record.expires_at),
+        })
+    };
+    let revocations = certificates.into_iter().map(revocation);
+    revocations.collect::<Option<_>>().ok_or(Unusable::Malformed)
+}
+
 /// The record of `links`.
 pub(super) fn write_links(links: &[Signed]) -> Vec<u8> {
     links
@@ -124,6 +171,15 @@ pub(super) struct Replayed {
     pub(super) mark: Option<ClockMark>,
     pub(super) deltas: Vec<LoggedDelta>,
     pub(super) latest: Latest,
+}
+
+/// Everything that is on disk.
+#[derive(Debug, Default)]
+pub(super) struct OnDisk {
+    /// The trust, if there is any.
+    pub(super) replayed: Option<Replayed>,
+    /// Certificates that are revoked by more than that.
+    pub(super) carried: RevocationList,
 }
 
 /// Why the records give nothing, and the highest state that they prove was signed once.
@@ -204,7 +260,7 @@ impl Replay<'_> {
         replay: &mut verifier::Replay<'_>,
         records: &RecordMap,
     ) -> Result<Vec<LoggedDelta>, Rejected> {
-        let others = [IDENTITY, SNAPSHOT, HEARTBEAT, CLOCK, PUBLISHERS];
+        let others = [IDENTITY, SNAPSHOT, HEARTBEAT, CLOCK, PUBLISHERS, CARRIED];
         let mut logged = Vec::new();
         for (name, record) in records
             .iter()

@@ -4,7 +4,9 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-use countersign_core::revocation::RevocationList;
+use countersign_core::Timestamp;
+use countersign_core::names::CertificateThumbprint;
+use countersign_core::revocation::{Revocation, RevokedSubject};
 use countersign_core::trust::UpdateContent;
 use countersign_crypto::AwsLc;
 use tempfile::TempDir;
@@ -107,7 +109,13 @@ impl Desk {
 
     async fn save_snapshot(&self, cache: &TrustCache) -> Saved {
         cache
-            .save_snapshot(&self.authority.snapshot(), &[], self.reached(), &self.publishers)
+            .save_snapshot(
+                &self.authority.snapshot(),
+                &[],
+                self.reached(),
+                &RevocationList::default(),
+                &self.publishers,
+            )
             .await
     }
 
@@ -194,6 +202,76 @@ async fn what_was_saved_is_there_after_a_restart() {
     let trust = store(&desk.clock);
     opened.restore(&trust).unwrap();
     assert!(trust.status().decides());
+}
+
+/// A certificate that is revoked by nothing that is signed here.
+fn carried() -> RevocationList {
+    let thumbprint = CertificateThumbprint::new([7; 32]);
+    RevocationList::from([Revocation {
+        subject: RevokedSubject::Certificate(thumbprint),
+        issued_before: Timestamp::from_seconds(1_000),
+        expires_at: Timestamp::from_seconds(4_000_000_000),
+    }])
+}
+
+fn entries(revocations: &RevocationList) -> Vec<Revocation> {
+    revocations.iter().collect()
+}
+
+/// I-09: what was revoked beside a snapshot is found with it, until there is another snapshot.
+#[tokio::test]
+async fn certificates_that_are_carried_along_are_there_after_a_restart() {
+    let mut desk = Desk::filled().await;
+    let opened = desk.open().await;
+    assert!(opened.carried.is_empty());
+    let snapshot = desk.authority.snapshot();
+    let saved = opened
+        .cache
+        .save_snapshot(&snapshot, &[], desk.reached(), &carried(), &desk.publishers)
+        .await;
+    assert!(saved.durable);
+    assert!(desk.save_revocation(&opened.cache, "fourth").await.durable);
+    assert!(opened.cache.close().await);
+    let opened = desk.open().await;
+    assert_eq!(trust(&opened).0.revocations().len(), 43);
+    assert_eq!(entries(&opened.carried), entries(&carried()));
+    let trust = store(&desk.clock);
+    opened.restore(&trust).unwrap();
+    assert_eq!(trust.current().certificates().len(), 1);
+    let at = desk.clock.elapsed();
+    let current = trust.current();
+    let thumbprint = CertificateThumbprint::new([7; 32]);
+    let view = current.view(at).unwrap();
+    assert!(view.state.revocations().holds_certificate(&thumbprint));
+    assert!(desk.save_snapshot(&opened.cache).await.durable);
+    assert!(opened.cache.close().await);
+    assert!(desk.open().await.carried.is_empty());
+}
+
+/// And when all else is let go of.
+#[tokio::test]
+async fn certificates_that_are_revoked_are_not_let_go_of() {
+    let desk = Desk::filled().await;
+    let opened = desk.open().await;
+    assert!(opened.cache.let_go(&carried()).await);
+    assert!(opened.cache.close().await);
+    let opened = desk.open().await;
+    assert!(matches!(opened.found, Found::Nothing), "{:?}", opened.found);
+    assert_eq!(entries(&opened.carried), entries(&carried()));
+}
+
+/// What says of certificates that they are revoked, and cannot be read, is not passed over.
+#[tokio::test]
+async fn a_record_of_certificates_that_cannot_be_read_is_a_cold_start() {
+    for record in [
+        "[",
+        "{}",
+        r#"[{"thumbprint":"AA","issued_before":1,"expires_at":2}]"#,
+    ] {
+        let desk = Desk::filled().await;
+        desk.tamper(&put(replay::CARRIED, record.as_bytes()));
+        assert_eq!(desk.unusable().await, Unusable::Malformed, "{record:?}");
+    }
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use countersign_core::verifier::Saved;
 use countersign_runtime::ErrorChain;
 
 use super::journal::{Entry, Journal};
-use super::replay::{Rejected, Replayed};
+use super::replay::{OnDisk, Rejected};
 use super::{NotDurable, Unusable};
 
 /// Entries waiting for a slow disk. More, and the disk counts as failed.
@@ -34,14 +34,14 @@ pub(super) struct Worker {
 }
 
 /// What opening a database gives.
-pub(super) type Loaded = Result<(Journal, Option<Replayed>), Rejected>;
+pub(super) type Loaded = Result<(Journal, OnDisk), Rejected>;
 
 impl Worker {
     /// Starts the thread, which opens and reads the database with `load`. Waits `patience` for that.
     pub(super) fn start(
         load: impl FnOnce() -> Loaded + Send + 'static,
         patience: Duration,
-    ) -> Result<(Self, Option<Replayed>), Rejected> {
+    ) -> Result<(Self, OnDisk), Rejected> {
         let (jobs, todo) = sync_channel(QUEUE);
         let (tell, told) = sync_channel(1);
         let (end, ended) = sync_channel(1);
@@ -55,12 +55,12 @@ impl Worker {
             .spawn(body)
             .map_err(|_no_thread| Unusable::Unreadable)?;
         match told.recv_timeout(patience) {
-            Ok(Ok(replayed)) => Ok((
+            Ok(Ok(on_disk)) => Ok((
                 Self {
                     jobs,
                     ended: Mutex::new(ended),
                 },
-                replayed,
+                on_disk,
             )),
             Ok(Err(rejected)) => Err(rejected),
             Err(RecvTimeoutError::Timeout) => Err(Unusable::Hung.into()),
@@ -91,14 +91,10 @@ impl Worker {
     }
 }
 
-fn run(
-    load: impl FnOnce() -> Loaded,
-    tell: &SyncSender<Result<Option<Replayed>, Rejected>>,
-    todo: &Receiver<Job>,
-) {
+fn run(load: impl FnOnce() -> Loaded, tell: &SyncSender<Result<OnDisk, Rejected>>, todo: &Receiver<Job>) {
     let loaded = catch_unwind(AssertUnwindSafe(load)).unwrap_or_else(|_| Err(Unusable::Panicked.into()));
     let journal = match loaded {
-        Ok((journal, replayed)) => tell.send(Ok(replayed)).ok().map(|()| journal),
+        Ok((journal, on_disk)) => tell.send(Ok(on_disk)).ok().map(|()| journal),
         Err(rejected) => {
             let _given_up = tell.send(Err(rejected));
             None

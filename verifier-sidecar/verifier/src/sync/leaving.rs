@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// Decides nothing any more, and keeps nothing that a later start could decide on. False when that is not certain.
 pub(super) async fn forget(trust: &TrustStore, cache: &TrustCache) -> bool {
     trust.let_go();
-    let forgotten = cache.let_go().await;
+    let forgotten = cache.let_go(&trust.current().certificates()).await;
     if !forgotten {
         tracing::warn!("the trust on disk could not be let go of: the authority waits until its budgets end");
     }

@@ -332,7 +332,7 @@ impl Supervisor {
         let saved = match &accepted.signed {
             Signing::Snapshot(signed, deltas) => {
                 self.cache
-                    .save_snapshot(signed, deltas, leads_to, publishers)
+                    .save_snapshot(signed, deltas, leads_to, &accepted.carried, publishers)
                     .await
             }
             Signing::Delta(signed) => self.cache.save_delta(signed, leads_to, publishers).await,

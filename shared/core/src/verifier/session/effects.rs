@@ -1,6 +1,7 @@
 //! What a session asks for, and what it tells.
 
 use super::super::{ClockMark, Message, StateId};
+use crate::revocation::RevocationList;
 use crate::trust::{Epoch, TrustState, UpdateRefused};
 
 /// What whoever runs the session has to do, in order.
@@ -30,6 +31,9 @@ pub struct Accepted<S> {
     pub leads_to: StateId,
     /// That state; nothing when it is in force already, and only the log is to be replaced.
     pub(super) state: Option<TrustState>,
+    /// Certificates that are revoked though that state does not say so ([`HeldTrust::carried`](crate::verifier::HeldTrust::carried)):
+    /// to be saved beside a snapshot, in place of what was saved so before.
+    pub carried: RevocationList,
 }
 
 /// Updates as they were signed.
