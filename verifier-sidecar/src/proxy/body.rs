@@ -15,6 +15,7 @@ use tracing::Span;
 
 use super::answer::Told;
 use super::headers;
+use super::hop;
 use super::lifetime::Over;
 use super::request::Face;
 use super::respond::{Refusal, code_in, status_trailers};
@@ -144,20 +145,7 @@ impl Relayed {
                 self.ended();
                 Poll::Ready(None)
             }
-            Poll::Ready(Some(Ok(frame))) => {
-                if let Some(data) = frame.data_ref() {
-                    self.call.sent(data.len());
-                    if let Some(framing) = &mut self.framing {
-                        framing.pass(data);
-                    }
-                }
-                if let Some(code) = frame.trailers_ref().and_then(code_in) {
-                    self.call.ended_with(code);
-                } else if frame.is_trailers() || self.is_whole() {
-                    self.ended();
-                }
-                Poll::Ready(Some(Ok(frame)))
-            }
+            Poll::Ready(Some(Ok(frame))) => Poll::Ready(Some(Ok(self.pass(frame)))),
             Poll::Ready(Some(Err(error))) => {
                 tracing::debug!(%error, "the service broke a call off");
                 self.call.upstream_failed();
@@ -165,6 +153,28 @@ impl Relayed {
                 Poll::Ready(Some(self.break_off(&refusal, BrokenOff::Service(error))))
             }
         }
+    }
+
+    /// Takes note of `frame`, and gives what of it goes on.
+    fn pass(&mut self, mut frame: Frame<Bytes>) -> Frame<Bytes> {
+        // gRPC comes over HTTP/2 alone, which takes in none that have any of it.
+        if self.told.face != Face::Grpc
+            && let Some(trailers) = frame.trailers_mut()
+        {
+            hop::strip_trailers(trailers);
+        }
+        if let Some(data) = frame.data_ref() {
+            self.call.sent(data.len());
+            if let Some(framing) = &mut self.framing {
+                framing.pass(data);
+            }
+        }
+        if let Some(code) = frame.trailers_ref().and_then(code_in) {
+            self.call.ended_with(code);
+        } else if frame.is_trailers() || self.is_whole() {
+            self.ended();
+        }
+        frame
     }
 
     /// Whether everything has come of an answer that has no trailers: nobody asks for its end then.

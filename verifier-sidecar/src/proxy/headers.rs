@@ -40,8 +40,7 @@ pub(crate) fn take_trailers(headers: &mut HeaderMap) {
 /// The same for the trailers of a request: they are no place for credentials (G29), nor for what is for the neighbour alone, which HTTP/2 would
 /// not send.
 pub(crate) fn prepare_trailers(trailers: &mut HeaderMap, names: &IdentityHeaders) {
-    hop::strip(trailers);
-    trailers.remove(TE);
+    hop::strip_trailers(trailers);
     names.strip(trailers);
     trailers.remove(AUTHORIZATION);
 }

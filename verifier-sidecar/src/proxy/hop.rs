@@ -61,6 +61,13 @@ pub(super) fn strip(headers: &mut HeaderMap) {
     }
 }
 
+/// The same for trailers (RFC 9110, section 6.5.1), where `TE` says nothing. With any of it left HTTP/2 would send none of them (RFC 9113, section
+/// 8.2.2).
+pub(super) fn strip_trailers(trailers: &mut HeaderMap) {
+    strip(trailers);
+    trailers.remove(TE);
+}
+
 /// Says of a request of HTTP/2 at `authority` in the headers what HTTP/1.1 says there (RFC 9113, sections 8.2.3 and 8.3.1): whom it is for, and
 /// cookies in one field.
 ///

@@ -158,6 +158,25 @@ async fn bodies_and_trailers_pass_from_http2_to_http1_and_back() {
     assert_eq!(answer.trailers.expect("trailers")["checksum"], "17");
 }
 
+/// RFC 9110, section 6.5.1: what a service says in trailers to its neighbour alone stays here. Over HTTP/2 the answer would be broken off for it.
+#[tokio::test]
+async fn what_trailers_say_to_the_neighbour_stays_here() {
+    let service = plain::answering(
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\
+        connection: x-hop\r\nx-hop: 1\r\nkeep-alive: timeout=5\r\nproxy-connection: close\r\nte: gzip\r\n\
+        transfer-encoding: chunked\r\nupgrade: h2c\r\ngrpc-status: 5\r\nchecksum: 17\r\n\r\n",
+    )
+    .await;
+    let sidecar = before(&format!("http://{service}"), "http1", None).await;
+    let answer = raw::send(listener(&sidecar), asking(&sidecar, "GET", SIZED), Bytes::new());
+    let answer = within("an answer", answer).await.expect("to its end");
+    assert_eq!((answer.status.as_u16(), &answer.body[..]), (200, &b"hello"[..]));
+    let trailers = answer.trailers.expect("trailers");
+    let mut left: Vec<_> = trailers.keys().map(|name| name.as_str()).collect();
+    left.sort_unstable();
+    assert_eq!(left, ["checksum", "grpc-status"]);
+}
+
 /// RFC 9110, section 9.3.1: a GET may have a body. It is not left out because nobody said how long it is; and that there is none is said where one
 /// is usual.
 #[tokio::test]

@@ -250,6 +250,23 @@ async fn answer(request: Request<Incoming>, kept: Arc<Kept>) -> Result<Response<
     Ok(response)
 }
 
+/// A service that answers every request of HTTP/1.1 without a body with exactly these bytes, and hangs up.
+pub(crate) async fn answering(bytes: &'static str) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+    let address = listener.local_addr().expect("an address");
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut read = Vec::new();
+            while !read.ends_with(b"\r\n\r\n") {
+                let came = stream.read_buf(&mut read).await.expect("read");
+                assert!(came > 0, "the whole request comes");
+            }
+            stream.write_all(bytes.as_bytes()).await.expect("written");
+        }
+    });
+    address
+}
+
 /// What came back, as a whole.
 #[derive(Debug)]
 pub(crate) struct Reply {
