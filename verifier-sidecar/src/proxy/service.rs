@@ -231,8 +231,11 @@ impl Proxy {
         let fields = parts.headers.get_all(AUTHORIZATION);
         let now = self.verifier.trust().now().ok();
         let peer_certificate = now.and_then(|now| peer.certificate(now));
+        // A bad name of a stream counts as bad credentials do: for nothing where none are asked for, and it is noted where nothing is enforced.
+        let id = StreamId::read(&parts.headers);
+        let token = bearer::from_authorization(fields.iter().map(HeaderValue::as_bytes));
         let question = Question {
-            token: bearer::from_authorization(fields.iter().map(HeaderValue::as_bytes)),
+            token: id.as_ref().map_err(|bad| *bad).and(token),
             method: Some(form.method),
             peer_certificate: peer_certificate.as_ref(),
         };
@@ -241,14 +244,13 @@ impl Proxy {
         call.decided(&decision, asked.elapsed());
         self.tell(&decision, form.method, peer);
         let admission = decision.verdict?;
-        let id = StreamId::read(&parts.headers)?;
         let token = match &admission {
             Admission::Open => None,
             Admission::Token(admitted) => Some(TokenWatch {
                 verifier: Arc::clone(&self.verifier),
                 admitted: admitted.clone(),
                 uri: uri.clone(),
-                renewal: id.map(|id| {
+                renewal: id.ok().flatten().map(|id| {
                     let stream = Stream {
                         uri: uri.clone(),
                         peer_certificate: peer_certificate.clone(),
@@ -314,7 +316,7 @@ impl Proxy {
     }
 
     /// Counts and tells of a request without the form of a call.
-    fn malformed(&self, refusal: Refusal, peer: &Peer) -> Refusal {
+    pub(super) fn malformed(&self, refusal: Refusal, peer: &Peer) -> Refusal {
         if let Refusal::Rejected(denied) = &refusal {
             self.verifier.count_refused(denied.rejection);
             let refused = Refused {

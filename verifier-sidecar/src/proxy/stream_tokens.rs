@@ -45,7 +45,8 @@ impl Proxy {
     }
 
     fn take(&self, parts: &Parts, method: MethodPath<'_>, peer: &Peer) -> Result<Taken, Refusal> {
-        let id = StreamId::read(&parts.headers)?.ok_or(Rejection::RequestMalformed)?;
+        let id = StreamId::read(&parts.headers).and_then(|id| id.ok_or(Rejection::RequestMalformed));
+        let id = id.map_err(|bad| self.malformed(bad.into(), peer))?;
         let fields = parts.headers.get_all(AUTHORIZATION);
         let token = bearer::from_authorization(fields.iter().map(HeaderValue::as_bytes));
         let now = self.verifier.trust().now().ok();

@@ -117,6 +117,64 @@ async fn everything_else_is_enforced() {
     assert!(observed(&sidecar).await.is_empty());
 }
 
+/// A stream that is named badly is refused where its method is enforced; where it is only observed that is noted, and where it is open it is nothing.
+/// The answer, the metrics and the access log say the same.
+#[tokio::test]
+async fn a_bad_name_of_a_stream_turns_nobody_away_who_is_only_observed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("access.log");
+    let sidecar = observing(&format!("[access_log]\npath = {path:?}\nsample = 1\n")).await;
+    let bearer = format!("Bearer {}", sidecar.token());
+    let expected = [
+        (ECHO, Some(0), "observed", "request_malformed", "OK"),
+        (
+            "/test.Open/Do",
+            Some(12),
+            "allowed",
+            "method_open",
+            "UNIMPLEMENTED",
+        ),
+        (
+            "/test.Bound/Do",
+            Some(3),
+            "refused",
+            "request_malformed",
+            "INVALID_ARGUMENT",
+        ),
+    ];
+    for (method, status, ..) in expected {
+        let asked = call(sidecar.plaintext())
+            .uri(format!("http://service{method}"))
+            .header("authorization", &bearer)
+            .header("x-countersign-stream-id", "no/name");
+        let answer = send(sidecar.plaintext(), asked, envelope(&EchoRequest::default())).await;
+        assert_eq!(answer.expect("an answer").grpc_status(), status, "{method}");
+    }
+    assert_eq!(
+        kinds(&observed(&sidecar).await),
+        [(OBSERVED, "request_malformed", "127.0.0.1", 1)]
+    );
+    let (_, metrics) = get(&sidecar, "/metrics").await;
+    sidecar.stop().await;
+    let text = std::fs::read_to_string(path).expect("a file");
+    let lines: Vec<serde_json::Value> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("JSON"))
+        .collect();
+    assert_eq!(lines.len(), expected.len(), "{text}");
+    for (line, (method, _, decision, reason, code)) in lines.iter().zip(expected) {
+        let said = [
+            &line["path"],
+            &line["decision"],
+            &line["reason"],
+            &line["grpc_status"],
+        ];
+        assert_eq!(said, [method, decision, reason, code]);
+        let counted = format!(r#"decision="{decision}",reason="{reason}",code="{code}"}} 1"#);
+        assert!(metrics.lines().any(|line| line.ends_with(&counted)), "{metrics}");
+    }
+}
+
 /// I-18: the API says the same, and what it would say if it were enforced.
 #[tokio::test]
 async fn the_api_says_what_would_be_refused() {

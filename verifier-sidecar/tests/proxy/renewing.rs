@@ -128,6 +128,9 @@ async fn what_is_no_good_is_not_taken() {
     assert_eq!(reason(&unnamed.expect_err("no name")), "request_malformed");
     let unnamed = open(sidecar.client(), &two, "no/name").await;
     assert_eq!(reason(&unnamed.expect_err("no name")), "request_malformed");
+    let (_, metrics) = crate::admin::get(&sidecar, "/metrics").await;
+    let counted = r#"countersign_decisions_total{decision="refused",reason="request_malformed"} 3"#;
+    assert!(metrics.lines().any(|line| line == counted), "{metrics}");
     assert_eq!(present(&sidecar, &two, "feed").await.expect("good").streams, 1);
 }
 
