@@ -9,7 +9,7 @@
 //!
 //! INVARIANT (one asks): for each key its keeper alone asks the authority, one request at a time, whoever waits.
 //! INVARIANT (held back): after an attempt nobody asks again before its pause is over; who has no token is told why at once.
-//! INVARIANT (nothing revoked): what the trust in force says is revoked is given to nobody.
+//! INVARIANT (nothing revoked): what the trust in force says is revoked is given to nobody, nor what hangs on a certificate of ours that is.
 //! INVARIANT (bounded): as many keys as configured; one that nobody asks for is dropped.
 
 mod keeper;
@@ -149,7 +149,7 @@ pub(crate) struct KeyStatus {
     pub(crate) token: Option<Arc<Fetched>>,
     /// For how long that is given out.
     pub(crate) good_for: Duration,
-    /// Why the last attempt failed, if it did.
+    /// Why there is none, or not the next one, if anything is known to be wrong.
     pub(crate) last_error: Option<NoToken>,
     /// Whether it is kept whether or not anybody asks.
     pub(crate) pinned: bool,
@@ -210,7 +210,7 @@ impl Agent {
             KeyStatus {
                 key: slot.key.clone(),
                 good_for: kept.good_for(now, |token| standing(token, self)),
-                last_error: kept.last_error(),
+                last_error: kept.last_error(|token| standing(token, self)),
                 token: kept.into_token(),
                 pinned: slot.pinned,
             }
@@ -218,10 +218,11 @@ impl Agent {
         keys.values().map(status).collect()
     }
 
-    /// Why the last attempt for `key` failed, if it did.
+    /// Why there is no token for `key`, or not the next one.
     pub(crate) fn last_error(&self, key: &TokenKey) -> Option<NoToken> {
         let keys = self.0.keys.lock().unwrap_or_else(PoisonError::into_inner);
-        keys.get(key).and_then(|slot| slot.kept.borrow().last_error())
+        let kept = keys.get(key).map(|slot| slot.kept.borrow());
+        kept.and_then(|kept| kept.last_error(|token| standing(token, self)))
     }
 
     /// The limits.

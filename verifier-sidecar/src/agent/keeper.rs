@@ -8,7 +8,7 @@ use countersign_wire::status::{Failure, NoToken};
 
 use super::kept::Fetched;
 use super::source::NotFetched;
-use super::standing::{Standing, standing};
+use super::standing::{DISOWNED, Standing, standing};
 use super::{Agent, Slot};
 
 /// The pauses between failed attempts: up to two seconds at first, and never over the cap. A token lasts for minutes, so there
@@ -65,6 +65,7 @@ impl Keeper<'_> {
             if self.agent.drop_idle(self.slot) {
                 return;
             }
+            self.tell_disowned();
             let wait = self.due_in(is_wanted);
             if wait.is_zero() {
                 // INVARIANT (one asks): nobody else calls this for the key.
@@ -97,6 +98,10 @@ impl Keeper<'_> {
         let fetched = fetched.and_then(|token| match standing(&token, self.agent) {
             // It would be asked for again and again.
             Standing::Revoked => Err(Failure::TokenUnusable.into()),
+            Standing::Disowned => Err(NotFetched {
+                why: DISOWNED,
+                retry_after: None,
+            }),
             Standing::Good | Standing::Outdated => Ok(token),
         });
         let now = self.agent.clock().elapsed();
@@ -116,6 +121,19 @@ impl Keeper<'_> {
                 self.tell_failure(why);
                 self.slot.kept.send_modify(|kept| kept.failed(why, now, pause));
             }
+        }
+    }
+
+    /// Once: nobody asks the authority until it is over.
+    fn tell_disowned(&mut self) {
+        let kept = self.slot.kept.borrow();
+        let is_disowned = kept.is_disowned(|token| standing(token, self.agent));
+        if is_disowned && self.told.replace(DISOWNED) != Some(DISOWNED) {
+            tracing::warn!(
+                key = %self.slot.key,
+                reason = DISOWNED.reason(),
+                "our certificate is revoked: what is bound to its SPIFFE ID is given to nobody until there is another"
+            );
         }
     }
 

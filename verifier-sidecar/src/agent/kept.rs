@@ -8,7 +8,7 @@ use countersign_runtime::backoff::Jitter;
 use countersign_wire::status::NoToken;
 
 use super::Unavailable;
-use super::standing::Standing;
+use super::standing::{DISOWNED, Standing};
 use super::token::Token;
 
 /// After any attempt nobody asks again sooner, whatever happens to what came of it.
@@ -16,6 +16,9 @@ pub(super) const LEAST_PAUSE: Duration = Duration::from_secs(1);
 
 /// How long before its end a token is no longer given out: whoever gets it has yet to use it, and clocks differ.
 const MARGIN: Duration = Duration::from_secs(10);
+
+/// When whoever may have no token that is kept is to ask again. Nobody asks the authority meanwhile: another certificate is seen whenever it comes.
+const DISOWNED_FOR: Duration = Duration::from_secs(10);
 
 /// A token and its times.
 #[derive(Debug)]
@@ -72,8 +75,18 @@ pub(super) enum Answer {
 impl Kept {
     /// What somebody who wants a token at `now` is told.
     pub(super) fn answer(&self, now: Duration, standing: impl Fn(&Token) -> Standing) -> Answer {
-        if let Some(token) = self.good_token(now, standing) {
-            return Answer::Token(Arc::clone(token));
+        let held = self.lasting(now).map(|held| (held, standing(&held.token)));
+        match held {
+            // INVARIANT (nothing revoked): looked at each time, for revocations come at any.
+            Some((token, standing)) if standing.is_served() => return Answer::Token(Arc::clone(token)),
+            // Another would be of no more use.
+            Some((_, Standing::Disowned)) => {
+                return Answer::Unavailable(Unavailable {
+                    why: DISOWNED,
+                    retry_after: DISOWNED_FOR,
+                });
+            }
+            Some(_) | None => {}
         }
         match self.failed {
             // INVARIANT (held back): whoever comes in the pause hears what came of the attempt before it.
@@ -92,6 +105,7 @@ impl Kept {
             None => return None,
             Some(held) => match standing(&held.token) {
                 Standing::Good => held.refresh_at,
+                Standing::Disowned => held.served_until,
                 Standing::Outdated | Standing::Revoked => Duration::ZERO,
             },
         };
@@ -100,13 +114,23 @@ impl Kept {
 
     /// For how long the token is given out, if nothing is heard against it.
     pub(super) fn good_for(&self, now: Duration, standing: impl Fn(&Token) -> Standing) -> Duration {
-        let token = self.good_token(now, standing);
-        token.map_or(Duration::ZERO, |held| held.served_until.saturating_sub(now))
+        let held = self.lasting(now);
+        let held = held.filter(|held| standing(&held.token).is_served());
+        held.map_or(Duration::ZERO, |held| held.served_until.saturating_sub(now))
     }
 
-    /// Why the last attempt failed, if it did.
-    pub(super) fn last_error(&self) -> Option<NoToken> {
+    /// Why there is no token, or not the next one, if anything is known to be wrong.
+    pub(super) fn last_error(&self, standing: impl Fn(&Token) -> Standing) -> Option<NoToken> {
+        if self.is_disowned(standing) {
+            return Some(DISOWNED);
+        }
         self.failed.map(|failed| failed.why)
+    }
+
+    /// Whether a token is kept that is good for nobody over the certificate that we have.
+    pub(super) fn is_disowned(&self, standing: impl Fn(&Token) -> Standing) -> bool {
+        let held = self.token.as_ref();
+        held.is_some_and(|held| standing(&held.token) == Standing::Disowned)
     }
 
     /// The token, good or not.
@@ -129,10 +153,7 @@ impl Kept {
         self.paused_until = now + pause.max(LEAST_PAUSE);
     }
 
-    fn good_token(&self, now: Duration, standing: impl Fn(&Token) -> Standing) -> Option<&Arc<Fetched>> {
-        // INVARIANT (nothing revoked): looked at each time, for revocations come at any.
-        self.token
-            .as_ref()
-            .filter(|held| now < held.served_until && standing(&held.token) != Standing::Revoked)
+    fn lasting(&self, now: Duration) -> Option<&Arc<Fetched>> {
+        self.token.as_ref().filter(|held| now < held.served_until)
     }
 }

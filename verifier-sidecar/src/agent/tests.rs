@@ -388,6 +388,58 @@ async fn a_new_certificate_of_the_same_spiffe_id_has_no_new_tokens_fetched() {
     assert_ne!(stage.token().await, Ok(first));
 }
 
+/// Verifiers refuse what is bound to the SPIFFE ID over a certificate that is revoked, whatever was issued since. So it is given to nobody, and no other
+/// is asked for, until there is another certificate: with that it is good again.
+#[tokio::test(start_paused = true)]
+async fn a_token_over_a_revoked_certificate_waits_for_the_next_certificate() {
+    let stage = Stage::new();
+    let show = |thumbprint| {
+        *stage.authority.certificate.lock().expect("a value") = PeerCertificate {
+            thumbprint,
+            spiffe_id: SpiffeId::parse("spiffe://prod.example.com/orders").ok(),
+        };
+    };
+    show(CERTIFICATE);
+    let first = stage.token().await.expect("a token");
+    stage.revoke(RevokedSubject::Certificate(CERTIFICATE), 1);
+    for _ in 0..4 {
+        let told = stage.token().await.expect_err("nobody would accept it");
+        assert_eq!(
+            (told.why.reason(), told.retry_after),
+            ("invalid_client", Duration::from_secs(10))
+        );
+        sleep(told.retry_after).await;
+    }
+    let status = &stage.agent.status()[0];
+    assert_eq!(status.last_error.map(NoToken::reason), Some("invalid_client"));
+    assert_eq!(status.good_for, Duration::ZERO);
+    assert_eq!(stage.authority.asked(), 1);
+    show(RENEWED);
+    assert_eq!(stage.token().await, Ok(first));
+    assert_eq!(stage.agent.status()[0].last_error, None);
+    assert_eq!(stage.authority.asked(), 1);
+}
+
+/// The same of one that comes from an authority that has not heard of it. It is asked again, with pauses.
+#[tokio::test(start_paused = true)]
+async fn a_token_that_comes_over_a_revoked_certificate_is_not_kept() {
+    let stage = Stage::new();
+    let certificate = PeerCertificate {
+        thumbprint: CERTIFICATE,
+        spiffe_id: SpiffeId::parse("spiffe://prod.example.com/orders").ok(),
+    };
+    *stage.authority.certificate.lock().expect("a value") = certificate;
+    stage.revoke(RevokedSubject::Certificate(CERTIFICATE), 1);
+    let told = stage.token().await.expect_err("nobody would accept it");
+    assert_eq!(told.why.reason(), "invalid_client");
+    let before = stage.authority.asked();
+    stage.agent.pin(key("pinned"));
+    sleep(Duration::from_secs(600)).await;
+    let asked = stage.authority.asked() - before;
+    assert!((20..200).contains(&asked), "{asked}");
+    assert!(stage.agent.status().iter().all(|status| status.token.is_none()));
+}
+
 /// X05: the machine slept; its timers did not see the time pass, and the token is over.
 #[tokio::test(start_paused = true)]
 async fn no_token_outlives_a_sleep_of_the_machine() {
