@@ -35,7 +35,9 @@ pub use connect::ConnectError;
 pub use error::TlsError;
 pub use files::{FileError, FileProblem, TlsFiles};
 pub use identity::{IdentityRefused, PeerIdentity};
-pub use listener::{Limits, Listener, Moving, PlainListener, Seat, Socket, Spread, TlsListener, Way, Worker};
+pub use listener::{
+    Limits, Listener, Moving, PlainListener, Room, Seat, Socket, Spread, TlsListener, Worker,
+};
 pub use provider::install_default as install_default_provider;
 pub use server::{ClientCertificates, Protocols, ServerTls};
 pub use stats::{HandshakeFailure, ListenerStats, RefusedCount};

@@ -1,7 +1,7 @@
 //! Accepting connections: bounded in number and in time, and not to be stopped by any one of them.
 //!
 //! One task accepts. Each handshake is a task of its own with a deadline, and only finished connections reach the server,
-//! through a bounded queue. At a limit accepting pauses, so that further connections wait in the kernel's backlog. Errors
+//! through a bounded queue in which each has its place before its handshake begins. At a limit accepting pauses, so that further connections wait in the kernel's backlog. Errors
 //! of the listening socket (no free descriptors, a peer gone before it was accepted) are waited out: they never end
 //! the loop (RUSTSEC-2024-0376).
 
@@ -26,17 +26,15 @@ use crate::server::ServerTls;
 use crate::stats::ListenerStats;
 use crate::stream::{Accepted, Peer};
 use accept::{AcceptLoop, Handshake, NoHandshake, TlsHandshake};
-pub use workers::{Moving, Seat, Socket, Spread, Way, Worker};
-
-/// Finished connections that wait for the server. It takes them at once unless the process is starved.
-const QUEUE: usize = 64;
+pub use workers::{Moving, Room, Seat, Socket, Spread, Worker};
 
 /// What a listener allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Connections at one time, those in their handshake included.
     pub connections: usize,
-    /// Handshakes at one time. Each costs a signature and some 100 KiB at worst.
+    /// Handshakes at one time. Each costs a signature and some 100 KiB at worst. Of several workers each has its share of them, the connections
+    /// that wait for it included.
     pub handshakes: usize,
     /// How long a handshake may take, and how long a new peer may say nothing after it.
     pub handshake_timeout: Duration,
@@ -143,7 +141,9 @@ impl<S: Send + 'static> Listener<S> {
     ) -> io::Result<Vec<Self>> {
         let local_addr = socket.local_addr()?;
         let stats = Arc::new(ListenerStats::default());
-        let (workers, ends) = Spread::over(workers, QUEUE);
+        // INVARIANT (none stops the others): in their handshake, or finished and not taken, are at one worker no more than its share.
+        let share = limits.handshakes.div_ceil(workers.len().max(1)).max(1);
+        let (workers, ends) = Spread::over(workers, share);
         let accepting = AcceptLoop::new(socket, handshake, limits, Arc::clone(&stats), workers);
         tokio::spawn(accepting.run());
         let listener = |finished| Self {

@@ -11,7 +11,7 @@ use countersign_core::Timestamp;
 use countersign_core::binding::PeerCertificate;
 use countersign_mtls::{
     ListenerStats, Moving, PeerIdentity, PlainListener, PlainStream, Seat, ServerTls, Spread, TlsListener,
-    TlsStream, Way, Worker,
+    TlsStream, Worker,
 };
 use countersign_wire::status::Disclosure;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -240,7 +240,7 @@ impl UnixSocket {
     }
 }
 
-/// Accepts from `listener` until no worker takes more. At the cap none is accepted.
+/// Accepts from `listener` until no worker takes more. At the cap none is accepted; a worker that stands still gets no more than have room.
 async fn accept_for(workers: Spread<Arrival>, listener: UnixListener, connections: usize) {
     let places = Arc::new(Semaphore::new(connections));
     let accepting = async {
@@ -254,12 +254,12 @@ async fn accept_for(workers: Spread<Arrival>, listener: UnixListener, connection
                     continue;
                 }
             };
-            let Some(Way { worker, queue }) = workers.fewest() else {
+            let Some(room) = workers.room().await else {
                 return;
             };
+            let worker = room.worker();
             let arrival = (Moving::to(worker, stream), (place, worker.seat()));
-            // An error means that the worker has stopped meanwhile, and the connection with it.
-            let _stopped = queue.send(arrival).await;
+            room.fill(arrival);
         }
     };
     tokio::select! {
@@ -368,3 +368,6 @@ impl AsyncWrite for Stream {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

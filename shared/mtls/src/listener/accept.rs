@@ -6,14 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::Limits;
 use super::log_budget::LogBudget;
-use super::workers::{Moving, Spread, Way};
+use super::workers::{Moving, Room, Spread};
 use crate::identity::PeerIdentity;
 use crate::server::ServerTls;
 use crate::stats::{HandshakeFailure, ListenerStats};
@@ -155,16 +155,17 @@ impl<H: Handshake> AcceptLoop<H> {
                 let place = self.take(&self.connections).await;
                 let turn = self.take(&self.handshakes).await;
                 let (tcp, remote) = self.accept().await;
-                let Some(Way { worker, queue }) = self.workers.fewest() else {
+                let Some(room) = self.room().await else {
                     return;
                 };
+                let worker = room.worker().clone();
                 let arrival = Arrival {
-                    tcp: Moving::to(worker, tcp),
+                    tcp: Moving::to(&worker, tcp),
                     remote,
                     limits: self.limits,
                     place: (place, worker.seat()),
                 };
-                let shaking = Arc::clone(&self.shaking).shake(arrival, queue.clone(), turn);
+                let shaking = Arc::clone(&self.shaking).shake(arrival, room, turn);
                 tasks.spawn_on(shaking, worker.runtime());
                 while tasks.try_join_next().is_some() {}
             }
@@ -178,16 +179,26 @@ impl<H: Handshake> AcceptLoop<H> {
     async fn take(&self, limit: &Arc<Semaphore>) -> OwnedSemaphorePermit {
         match Arc::clone(limit).try_acquire_owned() {
             Ok(permit) => return permit,
-            Err(TryAcquireError::NoPermits) => self.shaking.stats.count_full(),
-            Err(TryAcquireError::Closed) => {}
-        }
-        if let Some(left_out) = self.shaking.log.line() {
-            tracing::warn!(left_out, "too many connections; further ones wait");
+            Err(TryAcquireError::NoPermits | TryAcquireError::Closed) => self.tell_full(),
         }
         match Arc::clone(limit).acquire_owned().await {
             Ok(permit) => permit,
             // Nobody closes the semaphores.
             Err(_closed) => std::future::pending().await,
+        }
+    }
+
+    async fn room(&self) -> Option<Room<Accepted<H::Io>>> {
+        if self.workers.is_full() {
+            self.tell_full();
+        }
+        self.workers.room().await
+    }
+
+    fn tell_full(&self) {
+        self.shaking.stats.count_full();
+        if let Some(left_out) = self.shaking.log.line() {
+            tracing::warn!(left_out, "too many connections; further ones wait");
         }
     }
 
@@ -220,7 +231,7 @@ impl<H: Handshake> Shaking<H> {
     async fn shake(
         self: Arc<Self>,
         arrival: Arrival<Moving<TcpStream>>,
-        finished: mpsc::Sender<Accepted<H::Io>>,
+        room: Room<Accepted<H::Io>>,
         _turn: OwnedSemaphorePermit,
     ) {
         let remote = arrival.remote;
@@ -231,8 +242,7 @@ impl<H: Handshake> Shaking<H> {
         match shaken {
             Ok(stream) => {
                 self.stats.count_accepted();
-                // An error means that the listener was dropped meanwhile, and the connection with it.
-                let _dropped = finished.send(stream).await;
+                room.fill(stream);
             }
             Err(failure) => {
                 self.stats.count_refused(failure);

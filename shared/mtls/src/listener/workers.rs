@@ -3,9 +3,11 @@
 //! Connections are few and live long, so chance would leave one runtime with most of them. Whoever accepts gives each to a runtime,
 //! on which it stays.
 
+use std::future::{Future as _, poll_fn};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
 
 use tokio::net::{TcpStream, UnixStream};
 use tokio::runtime::Handle;
@@ -63,24 +65,60 @@ impl Drop for Seat {
 }
 
 /// The ways of what one socket accepts to the workers.
+///
+/// INVARIANT (none stops the others): what goes to a worker has room there before it goes, so that whoever accepts waits for none that
+/// stands still as long as another has any.
 #[derive(Debug)]
 pub struct Spread<T>(Vec<Way<T>>);
 
 /// The way to one worker.
 #[derive(Debug)]
-pub struct Way<T> {
-    /// Who serves what goes this way.
-    pub worker: Worker,
-    /// Where it goes.
-    pub queue: mpsc::Sender<T>,
+struct Way<T> {
+    worker: Worker,
+    queue: mpsc::Sender<T>,
+}
+
+impl<T> Way<T> {
+    fn room(&self) -> Option<Room<T>> {
+        let place = self.queue.clone().try_reserve_owned().ok()?;
+        Some(Room {
+            worker: self.worker.clone(),
+            queue: self.queue.clone(),
+            place,
+        })
+    }
+}
+
+/// Room at a worker for one connection, until it is filled or dropped.
+#[derive(Debug)]
+pub struct Room<T> {
+    worker: Worker,
+    queue: mpsc::Sender<T>,
+    place: mpsc::OwnedPermit<T>,
+}
+
+impl<T> Room<T> {
+    /// Whose it is.
+    #[must_use]
+    pub const fn worker(&self) -> &Worker {
+        &self.worker
+    }
+
+    /// Gives the worker `connection`. If it takes none any more, the connection ends.
+    pub fn fill(self, connection: T) {
+        // Nobody would take it out again.
+        if !self.queue.is_closed() {
+            self.place.send(connection);
+        }
+    }
 }
 
 impl<T> Spread<T> {
-    /// The ways to `workers`, and their ends in the same order. So many wait at the end of each at most.
+    /// The ways to `workers`, and their ends in the same order. At each there is room for so many that were not taken yet.
     #[must_use]
-    pub fn over(workers: &[Worker], waiting: usize) -> (Self, Vec<mpsc::Receiver<T>>) {
+    pub fn over(workers: &[Worker], room: usize) -> (Self, Vec<mpsc::Receiver<T>>) {
         let way = |worker: &Worker| {
-            let (queue, end) = mpsc::channel(waiting);
+            let (queue, end) = mpsc::channel(room);
             let worker = worker.clone();
             (Way { worker, queue }, end)
         };
@@ -88,11 +126,26 @@ impl<T> Spread<T> {
         (Self(ways), ends)
     }
 
-    /// The way to the worker that has the fewest connections. None when no end is left.
+    /// Room at the worker that has the fewest connections of those that have room. Waits while none has. None when no end is left.
+    pub async fn room(&self) -> Option<Room<T>> {
+        loop {
+            let taking = self.open().filter(|way| way.queue.capacity() > 0);
+            match taking.min_by_key(|way| way.worker.connections()) {
+                Some(way) => {
+                    if let Some(room) = way.room() {
+                        return Some(room);
+                    }
+                }
+                None if self.open().next().is_none() => return None,
+                None => self.any_room().await,
+            }
+        }
+    }
+
+    /// Whether no worker has room.
     #[must_use]
-    pub fn fewest(&self) -> Option<&Way<T>> {
-        let open = self.0.iter().filter(|way| !way.queue.is_closed());
-        open.min_by_key(|way| way.worker.connections())
+    pub fn is_full(&self) -> bool {
+        self.open().all(|way| way.queue.capacity() == 0)
     }
 
     /// When no end is left.
@@ -100,6 +153,20 @@ impl<T> Spread<T> {
         for way in &self.0 {
             way.queue.closed().await;
         }
+    }
+
+    fn open(&self) -> impl Iterator<Item = &Way<T>> {
+        self.0.iter().filter(|way| !way.queue.is_closed())
+    }
+
+    /// When one of those that are open has room, or is closed.
+    async fn any_room(&self) {
+        let mut each: Vec<_> = self.open().map(|way| Box::pin(way.queue.reserve())).collect();
+        poll_fn(|cx| {
+            let has_come = each.iter_mut().any(|one| one.as_mut().poll(cx).is_ready());
+            if has_come { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
     }
 }
 

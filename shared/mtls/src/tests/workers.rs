@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::rig::{Stranger, echo, eventually, server};
@@ -169,6 +170,41 @@ async fn handshakes_are_made_by_the_worker() {
         held.push(served.await.expect("served"));
     }
     assert_eq!(several.connections(), [1, 1, 1]);
+}
+
+/// One whose runtime stands still has its share of the handshakes, and no more: the others go on.
+#[tokio::test]
+async fn a_worker_that_stands_still_stops_no_other() {
+    let several = Several::start();
+    let limits = Limits {
+        handshakes: 6,
+        ..Limits::default()
+    };
+    let mut listeners = listen(&several, limits).await;
+    let address = listeners[0].local_addr();
+    let (go_on, still) = std::sync::mpsc::channel::<()>();
+    several.workers[1].runtime().spawn(async move { still.recv() });
+    // Two of them are for it, which is its share.
+    let mut theirs = Vec::new();
+    for _ in 0..60 {
+        theirs.push(TcpStream::connect(address).await.expect("connected"));
+    }
+    let (given, mut taken) = mpsc::channel(60);
+    for mut listener in [listeners.remove(2), listeners.remove(0)] {
+        let given = given.clone();
+        tokio::spawn(async move {
+            while let Ok(accepted) = listener.accept().await {
+                given.send(accepted).await.expect("they are counted");
+            }
+        });
+    }
+    let mut ours = Vec::new();
+    for _ in 0..58 {
+        let next = timeout(PATIENCE, taken.recv()).await;
+        ours.push(next.expect("it is not stopped"));
+    }
+    assert_eq!(several.connections()[1], 2);
+    drop(go_on);
 }
 
 /// A worker that takes no more leaves the others theirs.
