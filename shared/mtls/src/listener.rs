@@ -1,9 +1,9 @@
 //! Accepting connections: bounded in number and in time, and not to be stopped by any one of them.
 //!
 //! One task accepts. Each handshake is a task of its own with a deadline, and only finished connections reach the server,
-//! through a bounded queue in which each has its place before its handshake begins. At a limit accepting pauses, so that further connections wait in the kernel's backlog. Errors
-//! of the listening socket (no free descriptors, a peer gone before it was accepted) are waited out: they never end
-//! the loop (RUSTSEC-2024-0376).
+//! through a bounded queue in which each has its place before its handshake begins. At a limit accepting pauses, so that
+//! further connections wait in the kernel's backlog. Errors of the listening socket (no free descriptors, a peer gone
+//! before it was accepted) are waited out: they never end the loop (RUSTSEC-2024-0376).
 
 mod accept;
 mod log_budget;

@@ -177,6 +177,55 @@ async fn what_trailers_say_to_the_neighbour_stays_here() {
     assert_eq!(left, ["checksum", "grpc-status"]);
 }
 
+/// RFC 9112, section 6.3: of a length and chunks the chunks count, and nobody is told the length.
+#[tokio::test]
+async fn a_length_beside_chunks_does_not_go_on() {
+    let service = plain::answering(
+        "HTTP/1.1 200 OK\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+    )
+    .await;
+    let sidecar = before(&format!("http://{service}"), "http1", None).await;
+    let answer = raw::send(listener(&sidecar), asking(&sidecar, "GET", SIZED), Bytes::new());
+    let answer = within("an answer", answer).await.expect("to its end");
+    assert_eq!(answer.body, "hello");
+    assert!(!answer.headers.contains_key("content-length"), "{answer:?}");
+    let mut caller = Caller::connect(listener(&sidecar)).await;
+    let asked = asking(&sidecar, "GET", SIZED).uri(SIZED).header("host", "orders");
+    let reply = caller.send(asked, Bytes::new()).await;
+    assert_eq!(reply.body, "hello");
+    assert!(!reply.headers.contains_key("content-length"), "{reply:?}");
+}
+
+/// What HTTP/2 lets be said to the neighbour alone stays here as well, in requests and in answers.
+#[tokio::test]
+async fn what_is_for_the_neighbour_stays_here_from_http2_to_http2() {
+    let service = PlainService::start().await;
+    let sidecar = before(&format!("http://{}", service.address), "http2", None).await;
+    let asked = asking(&sidecar, "GET", plain::CHALLENGE)
+        .header("proxy-authorization", "Basic x")
+        .header("expect", "100-continue")
+        .header("te", "trailers")
+        .header("x-kept", "yes");
+    let answer = raw::send(listener(&sidecar), asked, Bytes::new())
+        .await
+        .expect("an answer");
+    assert_eq!((answer.status.as_u16(), &answer.body[..]), (200, &b"hello"[..]));
+    assert_eq!(answer.headers["x-from-service"], "yes");
+    assert!(!answer.headers.contains_key("proxy-authenticate"), "{answer:?}");
+    let seen = service.requests().pop().expect("seen");
+    assert_eq!(seen.version, Version::HTTP_2);
+    for gone in ["proxy-authorization", "expect"] {
+        assert!(!seen.headers.contains_key(gone), "{gone}");
+    }
+    assert_eq!(
+        (&seen.headers["te"], &seen.headers["x-kept"]),
+        (
+            &HeaderValue::from_static("trailers"),
+            &HeaderValue::from_static("yes")
+        )
+    );
+}
+
 /// RFC 9110, section 9.3.1: a GET may have a body. It is not left out because nobody said how long it is; and that there is none is said where one
 /// is usual.
 #[tokio::test]

@@ -1,3 +1,7 @@
+use std::future::Future as _;
+use std::pin::pin;
+use std::sync::Mutex;
+use std::task::{Wake, Waker};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -31,4 +35,37 @@ async fn a_worker_that_stands_still_stops_no_other() {
         let next = timeout(PATIENCE, taking.accept()).await;
         taken.push(next.expect("it is not stopped").expect("accepted"));
     }
+}
+
+/// Looks for a file when it is woken.
+struct Looks(PathBuf, Mutex<Vec<bool>>);
+
+impl Wake for Looks {
+    fn wake(self: Arc<Self>) {
+        self.1.lock().expect("no panic").push(self.0.exists());
+    }
+}
+
+/// Once nobody listens a successor may put its own file there: by then ours is gone.
+#[test]
+fn the_file_of_a_socket_goes_before_whoever_listens_hears_of_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("listener.sock");
+    let _listener = std::os::unix::net::UnixListener::bind(&path).expect("bound");
+    let (queue, arrivals) = mpsc::channel(1);
+    let socket = UnixSocket {
+        arrivals,
+        _file: Arc::new(SocketFile(path.clone())),
+    };
+    let looks = Arc::new(Looks(path, Mutex::default()));
+    let waker = Waker::from(Arc::clone(&looks));
+    let mut closed = pin!(queue.closed());
+    assert!(
+        closed
+            .as_mut()
+            .poll(&mut Context::from_waker(&waker))
+            .is_pending()
+    );
+    drop(socket);
+    assert_eq!(*looks.1.lock().expect("no panic"), [false]);
 }

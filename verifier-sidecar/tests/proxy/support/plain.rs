@@ -13,7 +13,7 @@ use bytes::Bytes;
 use countersign_mtls::{ClientCertificates, Limits, Protocols, ServerTls, TlsListener};
 use countersign_verifier::test_util::SetClock;
 use futures_util::stream;
-use http::header::CONNECTION;
+use http::header::{CONNECTION, PROXY_AUTHENTICATE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body::Frame;
@@ -43,6 +43,9 @@ pub(crate) const MUTE: &str = "/v1/mute";
 
 /// Answers, and closes the connection.
 pub(crate) const ONCE: &str = "/v1/once";
+
+/// Answers with what a proxy asks of its neighbour.
+pub(crate) const CHALLENGE: &str = "/v1/challenge";
 
 /// Answers with trailers.
 pub(crate) const TRAILERS: &str = "/v1/trailers";
@@ -243,6 +246,10 @@ async fn answer(request: Request<Incoming>, kept: Arc<Kept>) -> Result<Response<
             response
                 .headers_mut()
                 .insert("trailer", HeaderValue::from_static("checksum"));
+        }
+        CHALLENGE => {
+            let basic = HeaderValue::from_static("Basic realm=x");
+            response.headers_mut().insert(PROXY_AUTHENTICATE, basic);
         }
         SIZED => {}
         _ => *response.status_mut() = StatusCode::NOT_FOUND,
