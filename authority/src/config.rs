@@ -22,7 +22,7 @@ use countersign_core::rotation::RotationPolicy;
 use countersign_core::spiffe::TrustDomain;
 use countersign_mtls::{ClientCertificates, ServerTls, TlsFiles};
 use countersign_runtime::SystemClock;
-use countersign_runtime::config::{Complaints, PeriodOrZero};
+use countersign_runtime::config::{Complaints, PeriodOrZero, Written};
 use countersign_runtime::telemetry::TelemetryConfig;
 
 use crate::authorize::Roles;
@@ -313,14 +313,40 @@ impl Checker {
         );
         let max_clients = file.limits.clients.unwrap_or(defaults::MAX_CLIENTS);
         self.within("limits.clients", max_clients, 1, 1_000_000);
+        let revocation_life = token_life.saturating_add(slack);
+        let certificate_life = self.certificate_life(&file.revocations, revocation_life);
         Some(LedgerPolicy {
             trust_domain: trust_domain?,
-            revocation_life: token_life.saturating_add(slack),
+            revocation_life,
+            certificate_life,
             revocation_slack: slack
                 .saturating_add(file.tokens.leeway.map_or(defaults::LEEWAY, PeriodOrZero::get)),
             max_revocations,
             max_clients,
         })
+    }
+
+    /// How long the revocation of a certificate is kept: where nothing is said, no shorter than any other.
+    fn certificate_life(&mut self, file: &file::Revocations, revocation_life: Duration) -> Duration {
+        let usual = defaults::CERTIFICATE_LIFE.max(revocation_life);
+        let life = file.certificate_life.map_or(usual, Into::into);
+        if life < revocation_life {
+            self.complaints.push(
+                "revocations.certificate_life",
+                format_args!(
+                    "is under {}, the longest life of a token with leeway and `revocations.slack`: tokens that are bound to the \
+                     certificate would outlive it",
+                    Written(revocation_life)
+                ),
+            );
+        }
+        if life > defaults::MAX_CERTIFICATE_LIFE {
+            self.complaints.push(
+                "revocations.certificate_life",
+                "is over 24h55m: verifiers would refuse the revocation, at least those whose clock is behind",
+            );
+        }
+        life
     }
 
     fn token_rate(&mut self, limits: &file::Limits) -> Option<Rate> {

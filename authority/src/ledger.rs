@@ -67,6 +67,9 @@ pub struct LedgerPolicy {
     pub trust_domain: TrustDomain,
     /// How long a revocation is kept after it was made, at most: no token lives longer, no verifier is staler.
     pub revocation_life: Duration,
+    /// The same for the revocation of a certificate, and no shorter: it is about tokens that are issued later, too, for as long
+    /// as the certificate is shown.
+    pub certificate_life: Duration,
     /// How long the revocation of one token outlives the token.
     pub revocation_slack: Duration,
     /// The most revocations kept; a part of them is for others than single tokens.
@@ -76,6 +79,19 @@ pub struct LedgerPolicy {
 }
 
 impl LedgerPolicy {
+    /// How long the revocation of `subject` is kept after it was made, at most.
+    #[must_use]
+    pub const fn life_of(&self, subject: &RevokedSubject) -> Duration {
+        match subject {
+            RevokedSubject::Certificate(_) => self.certificate_life,
+            RevokedSubject::Token(_)
+            | RevokedSubject::Client(_)
+            | RevokedSubject::Subject(_)
+            | RevokedSubject::Audience(_)
+            | RevokedSubject::Everything => self.revocation_life,
+        }
+    }
+
     /// When every token that was issued until `now` has expired, by any clock that is as right as it has to be.
     #[must_use]
     pub fn tokens_end(&self, now: Timestamp) -> Timestamp {
@@ -89,18 +105,18 @@ impl LedgerPolicy {
         expires_at.saturating_add(CLOCKS_APART)
     }
 
-    /// Whether there is room for `after`, which has `revoked` in it. Single tokens leave some, so that a list full of them
-    /// does not stop anybody from disabling a client; and clients and the like leave room for one that ends everything.
+    /// Whether there is room for `after`, which has `revoked` in it. Single tokens leave some, and certificates half of that, so
+    /// that a list full of them does not stop anybody from disabling a client; and clients and the like leave room for one that
+    /// ends everything.
     fn has_room(&self, after: &RevocationList, revoked: &RevocationList) -> bool {
+        let kept_free = (self.max_revocations / 4).min(MAX_NAMED_REVOCATIONS);
         let most = |revocation: Revocation| match revocation.subject {
-            RevokedSubject::Token(_) => {
-                let kept_free = (self.max_revocations / 4).min(MAX_NAMED_REVOCATIONS);
-                (self.max_revocations - kept_free, MAX_NAMED_REVOCATIONS)
-            }
-            RevokedSubject::Client(_)
-            | RevokedSubject::Subject(_)
-            | RevokedSubject::Audience(_)
-            | RevokedSubject::Certificate(_) => (
+            RevokedSubject::Token(_) => (self.max_revocations - kept_free, MAX_NAMED_REVOCATIONS),
+            RevokedSubject::Certificate(_) => (
+                self.max_revocations - kept_free / 2,
+                MAX_NAMED_REVOCATIONS - kept_free / 2,
+            ),
+            RevokedSubject::Client(_) | RevokedSubject::Subject(_) | RevokedSubject::Audience(_) => (
                 self.max_revocations.saturating_sub(1),
                 MAX_NAMED_REVOCATIONS.saturating_sub(1),
             ),

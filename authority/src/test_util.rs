@@ -113,6 +113,7 @@ impl Bench {
         LedgerPolicy {
             trust_domain: TrustDomain::parse("example.org").expect("valid"),
             revocation_life: Duration::from_secs(3600 + 5 + 900),
+            certificate_life: Duration::from_secs(24 * 3600),
             revocation_slack: Duration::from_secs(5 + 900),
             max_revocations: 100,
             max_clients: 50,

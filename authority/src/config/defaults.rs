@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use countersign_core::jose::Algorithm;
+use countersign_core::verifier::MAX_CLOCK_DIFFERENCE;
 
 use crate::limits::Rate;
 use crate::server::ServerLimits;
@@ -52,6 +53,13 @@ pub(super) const REVOCATION_SLACK: Duration = Duration::from_secs(15 * 60);
 
 /// Verifiers take no revocation that claims to matter for over a day.
 pub(super) const MAX_REVOCATION_SLACK: Duration = Duration::from_secs(23 * 60 * 60);
+
+/// Certificates of workloads live for an hour or a day. One that lives longer has to be revoked again.
+pub(super) const CERTIFICATE_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Verifiers refuse what claims to matter for longer, and their clocks may be behind.
+pub(super) const MAX_CERTIFICATE_LIFE: Duration =
+    countersign_wire::MAX_REVOCATION_LIFE.saturating_sub(MAX_CLOCK_DIFFERENCE);
 
 /// As many as one snapshot can carry: single tokens take two to three bytes each in it.
 pub(super) const MAX_REVOCATIONS: usize = countersign_wire::MAX_REVOCATIONS;

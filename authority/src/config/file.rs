@@ -91,6 +91,7 @@ pub(super) struct Trust {
 #[serde(deny_unknown_fields)]
 pub(super) struct Revocations {
     pub(super) slack: Option<Period>,
+    pub(super) certificate_life: Option<Period>,
     pub(super) max: Option<usize>,
 }
 

@@ -35,9 +35,10 @@ impl fmt::Display for Implied<'_> {
             .saturating_add(u64::from(rate.burst.get()));
         writeln!(
             f,
-            "a revocation is kept for at most {}: a client at its limit of {} tokens a second that has every one of them revoked \
-             holds at most {of_one}",
+            "a revocation is kept for at most {}, that of a certificate for {}: a client at its limit of {} tokens a second \
+             that has every one of them revoked holds at most {of_one}",
             Written(life),
+            Written(self.0.ledger.certificate_life),
             rate.per_second,
         )?;
         let most = self.0.ledger.max_revocations;

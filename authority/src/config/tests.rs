@@ -2,6 +2,11 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 
+use countersign_core::names::CertificateThumbprint;
+use countersign_core::revocation::{Revocation, RevocationList, RevokedSubject};
+use countersign_core::trust::UpdateRules;
+use countersign_core::verifier::MAX_CLOCK_DIFFERENCE;
+
 use super::*;
 
 const EXAMPLE: &str = include_str!("../../config.example.toml");
@@ -51,6 +56,7 @@ fn the_example_is_a_configuration() {
     assert_eq!(config.rotation.lifetime, Some(Duration::from_secs(30 * 86_400)));
     assert_eq!(config.rotation.retention, Duration::from_secs(3605));
     assert_eq!(config.ledger.revocation_life, Duration::from_secs(3600 + 5 + 900));
+    assert_eq!(config.ledger.certificate_life, Duration::from_secs(24 * 3600));
     assert!(!config.reflection);
     assert_eq!(config.roles.operators.len(), 1);
 }
@@ -229,6 +235,54 @@ fn lowering_the_longest_lifetime_shortens_no_revocation_and_drops_no_key_early()
     assert_eq!(short.rotation.retention, long.rotation.retention);
 }
 
+/// The entry about a certificate goes before no other, and is one that verifiers take, also those whose clock is behind.
+#[test]
+fn the_revocation_of_a_certificate_is_kept_for_longest_and_taken_by_verifiers() {
+    for (more, seconds) in [
+        ("", 24 * 3600),
+        ("slack = \"23h\"", 24 * 3600 + 5),
+        ("certificate_life = \"75m5s\"", 4505),
+        ("certificate_life = \"24h55m\"", 24 * 3600 + 55 * 60),
+    ] {
+        let config = parse(&format!("{LEAST}[revocations]\n{more}\n")).expect("allowed");
+        let life = config.ledger.certificate_life;
+        assert_eq!(life, Duration::from_secs(seconds), "{more}");
+        assert!(life >= config.ledger.revocation_life, "{more}");
+        let rules = UpdateRules {
+            issuer: config.issuing.issuer,
+            max_revocations: 1,
+            max_revocation_life: countersign_wire::MAX_REVOCATION_LIFE,
+            leeway: Duration::ZERO,
+        };
+        let now = Timestamp::from_seconds(1_800_000_000);
+        let entry = |life| {
+            RevocationList::from([Revocation {
+                subject: RevokedSubject::Certificate(CertificateThumbprint::new([7; 32])),
+                issued_before: now,
+                expires_at: now.saturating_add(life),
+            }])
+        };
+        let behind = now.saturating_sub(MAX_CLOCK_DIFFERENCE);
+        assert_eq!(rules.overlong(&entry(life), behind), 0, "{more}");
+        let beyond = defaults::MAX_CERTIFICATE_LIFE.saturating_add(Duration::from_secs(1));
+        assert_eq!(rules.overlong(&entry(beyond), behind), 1);
+    }
+}
+
+/// C03: the entry about a certificate would go before another, or be refused by verifiers.
+#[test]
+fn the_revocation_of_a_certificate_is_kept_within_bounds() {
+    for (more, expected) in [
+        ("certificate_life = \"75m4s\"", "is under 1h15m5s"),
+        ("slack = \"1h\"\ncertificate_life = \"2h\"", "is under 2h5s"),
+        ("certificate_life = \"24h55m1s\"", "is over 24h55m"),
+    ] {
+        let complaints = complaints_about(&format!("[revocations]\n{more}\n"));
+        let expected = format!("`revocations.certificate_life`: {expected}");
+        assert!(complaints.contains(&expected), "{more}: {complaints}");
+    }
+}
+
 /// C03: a file that is named without a folder lies in the one of the process.
 #[test]
 fn a_plain_file_name_is_a_path() {
@@ -373,7 +427,10 @@ fn files_that_cannot_be_used_are_named() {
 #[test]
 fn what_revocations_can_come_to_is_computed_from_the_numbers() {
     let usual = parse(LEAST).expect("the least").implied().to_string();
-    assert!(usual.contains("at most 1h15m5s"), "{usual}");
+    assert!(
+        usual.contains("at most 1h15m5s, that of a certificate for 1d:"),
+        "{usual}"
+    );
     // 100 a second for 4505 seconds, and 200 at once.
     assert!(usual.contains("holds at most 450700\n"), "{usual}");
     assert!(usual.contains("at most 2000000 (`revocations.max`)"), "{usual}");
@@ -383,12 +440,15 @@ fn what_revocations_can_come_to_is_computed_from_the_numbers() {
     );
     assert!(usual.contains("at most 50 MB more for the 100000"), "{usual}");
 
-    let less = "[limits]\ntokens_per_second = 10\n[revocations]\nmax = 50000\nslack = \"1m\"\n";
+    let less = "[limits]\ntokens_per_second = 10\n[revocations]\nmax = 50000\nslack = \"1m\"\ncertificate_life = \"2h\"\n";
     let less = parse(&format!("{LEAST}{less}"))
         .expect("allowed")
         .implied()
         .to_string();
-    assert!(less.contains("at most 1h1m5s"), "{less}");
+    assert!(
+        less.contains("at most 1h1m5s, that of a certificate for 2h:"),
+        "{less}"
+    );
     assert!(less.contains("holds at most 36850\n"), "{less}");
     assert!(less.contains("about 2 MB"), "{less}");
     assert!(less.contains("for the 50000 of them"), "{less}");

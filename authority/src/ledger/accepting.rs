@@ -7,14 +7,15 @@
 //! INVARIANT (no un-revoking): no token that was issued before is accepted after it.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use countersign_core::Timestamp;
 use countersign_core::recovery;
 use countersign_core::revocation::{Revocation, RevocationList};
 use countersign_core::trust::{Epoch, TrustState};
 use countersign_crypto::{AwsLc, KeyError};
+use countersign_wire::MAX_REVOCATION_LIFE;
 
+use super::LedgerPolicy;
 use super::books::{self, Plan};
 use super::key_plans::{generate, ring_key};
 use super::opening::{Found, Opening, StartError};
@@ -63,8 +64,7 @@ async fn withdraw(
     let plan = Plan::ring(ring, ());
     let mut after = before.after(&plan, now)?.books;
     let mut commit = books::records(&before, &after, &plan, vault)?;
-    let life = opening.policy.revocation_life;
-    let list = shortened(before.trust.revocations(), now, life);
+    let list = shortened(before.trust.revocations(), now, &opening.policy);
     books::shortened_records(before.trust.revocations(), &list, vault, &mut commit)?;
     after.trust = TrustState::new(
         opening.issuer.clone(),
@@ -104,21 +104,18 @@ pub(super) async fn succeeded(
     Ok(withdrawn.with(successor))
 }
 
-/// The longest that verifiers let a revocation matter. They have refused what was made to last longer, and with it everything
-/// after it.
-const VERIFIERS_TAKE: Duration = Duration::from_secs(25 * 60 * 60);
-
-/// The list with entries that verifiers do not take as they would be if they were made now. What is shortened is as strict
-/// as anything that verifiers may hold about the same subject, and the tokens concerned have no key any more.
-fn shortened(list: &RevocationList, now: Timestamp, life: Duration) -> RevocationList {
-    let latest = now.saturating_add(VERIFIERS_TAKE);
+/// The list with entries that verifiers do not take as they would be if they were made now: they have refused what was made to
+/// last longer, and with it everything after it. What is shortened is as strict as anything that verifiers may hold about the
+/// same subject, and the tokens concerned have no key any more.
+fn shortened(list: &RevocationList, now: Timestamp, policy: &LedgerPolicy) -> RevocationList {
+    let latest = now.saturating_add(MAX_REVOCATION_LIFE);
     let taken = |entry: Revocation| {
         if entry.expires_at <= latest {
             return entry;
         }
         Revocation {
             issued_before: entry.issued_before.min(now),
-            expires_at: now.saturating_add(life),
+            expires_at: now.saturating_add(policy.life_of(&entry.subject)),
             ..entry
         }
     };

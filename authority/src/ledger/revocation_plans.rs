@@ -78,12 +78,13 @@ impl Ledger {
         self.revoke_all_of(RevokedSubject::Client(client_id)).await
     }
 
-    /// Revokes every token that `subject` names and that was issued until now.
+    /// Revokes every token that `subject` names and that was issued until now. A certificate is good for no token while the entry is
+    /// kept: done again, that is longer.
     ///
     /// # Errors
     /// [`LedgerError`]: `LimitReached`, or the store's.
     pub async fn revoke_all_of(&self, subject: RevokedSubject) -> Result<Done<Revoked>, LedgerError> {
-        let life = self.policy().revocation_life;
+        let life = self.policy().life_of(&subject);
         self.write(Hold::Tokens(subject.clone()), move |books, now| {
             Ok(plan(books, until(now, subject, life)))
         })

@@ -136,13 +136,20 @@ async fn limits_hold() {
         refused(ledger.revoke_token_id(token("2.1")).await),
         Failure::LimitReached
     );
-    for n in 0..24 {
+    // Certificates leave room, too: they are kept for longer than anything else.
+    let certificate = |n| RevokedSubject::Certificate(CertificateThumbprint::new([n; 32]));
+    for n in 0..13 {
+        ledger.revoke_all_of(certificate(n)).await.expect("revokes");
+    }
+    let one_more = ledger.revoke_all_of(certificate(13)).await;
+    assert_eq!(refused(one_more), Failure::LimitReached);
+    for n in 0..11 {
         ledger
             .disable_client(client_id(&format!("c{n}")))
             .await
             .expect("there is room for clients");
     }
-    let one_more = ledger.revoke_client(client_id("c24")).await;
+    let one_more = ledger.revoke_client(client_id("c11")).await;
     assert_eq!(refused(one_more), Failure::LimitReached);
     let now = ledger.timeline().now();
     ledger
@@ -150,6 +157,32 @@ async fn limits_hold() {
         .await
         .expect("there is room for one");
     assert_eq!(ledger.books().trust.revocations().len(), 100);
+}
+
+/// Of those that are not single tokens, too, certificates leave half to clients.
+#[test]
+fn certificates_leave_room_for_clients() {
+    let policy = LedgerPolicy {
+        max_revocations: countersign_wire::MAX_REVOCATIONS,
+        ..Bench::policy()
+    };
+    let until =
+        |subject| revocation_plans::until(Timestamp::from_seconds(START), subject, policy.certificate_life);
+    let certificate = |n: u16| {
+        let mut sha256 = [7; 32];
+        sha256[..2].copy_from_slice(&n.to_be_bytes());
+        until(RevokedSubject::Certificate(CertificateThumbprint::new(sha256)))
+    };
+    let mut list: RevocationList = (0..50_000).map(certificate).collect();
+    let (one_more, client) = (
+        certificate(50_000),
+        until(RevokedSubject::Client(client_id("orders"))),
+    );
+    assert!(policy.has_room(&list, &RevocationList::from([certificate(0)])));
+    list.add(one_more.clone());
+    assert!(!policy.has_room(&list, &RevocationList::from([one_more])));
+    list.add(client.clone());
+    assert!(policy.has_room(&list, &RevocationList::from([client])));
 }
 
 /// A limit below what is held refuses more, and nothing else.

@@ -16,8 +16,8 @@ use countersign_wire::admin::{
     read_audience, read_client_id, read_key_id, read_subject_name, read_thumbprint, read_token_id,
     write_revocation,
 };
-use countersign_wire::read_time;
 use countersign_wire::status::{self, Failure};
+use countersign_wire::{read_time, write_time};
 use tonic::{Request, Response, Status};
 
 use super::keys::KeyPolicy;
@@ -66,6 +66,20 @@ impl fmt::Display for Wanted {
             Self::AllOf(subject) => f.write_str(&write_subject(subject)),
             Self::Key(key_id) => key_id.fmt(f),
             Self::Everything(time) => write!(f, "issued before {time}"),
+        }
+    }
+}
+
+impl Wanted {
+    /// Whose entry it makes. None: it makes none.
+    fn subject(&self) -> Option<RevokedSubject> {
+        match self {
+            Self::Token(claims) => Some(RevokedSubject::Token(claims.token_id.clone())),
+            Self::TokenId(token_id) => Some(RevokedSubject::Token(token_id.clone())),
+            Self::Client(client_id) => Some(RevokedSubject::Client(client_id.clone())),
+            Self::AllOf(subject) => Some(subject.clone()),
+            Self::Everything(_) => Some(RevokedSubject::Everything),
+            Self::UnderCompromisedKey | Self::Key(_) => None,
         }
     }
 }
@@ -138,6 +152,7 @@ impl Revocations {
                 Some(self.desk.tokens_end())
             }
         };
+        let subject = wanted.subject();
         let (done, token_id) = match wanted {
             Wanted::Token(claims) => (ledger.revoke_token(&claims).await, Some(claims.token_id)),
             Wanted::UnderCompromisedKey => (Ok(self.nothing_to_do()), None),
@@ -149,7 +164,11 @@ impl Revocations {
         };
         let done = done.map_err(ledger_status)?;
         let token_id = token_id.map_or_else(String::new, |token_id| token_id.as_str().to_owned());
-        Ok(self.answer(&done, token_id, ends).await)
+        let entry = subject.and_then(|subject| done.books.trust.revocations().find(&subject));
+        Ok(v1::RevokeResponse {
+            expires_at: entry.map(|entry| write_time(entry.expires_at)),
+            ..self.answer(&done, token_id, ends).await
+        })
     }
 
     async fn revoke_key(&self, key_id: KeyId) -> Result<Done<Revoked>, LedgerError> {
@@ -186,6 +205,7 @@ impl Revocations {
             reach: Some(self.desk.reach_soon(&self.fleet, epoch, ends).await),
             token_id,
             already: done.answer == Revoked::Already,
+            expires_at: None,
         }
     }
 

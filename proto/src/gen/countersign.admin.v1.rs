@@ -4463,6 +4463,10 @@ pub struct RevokeResponse {
     /// True when there was nothing to do: the token had expired, or the revocation was there.
     #[prost(bool, tag = "5")]
     pub already: bool,
+    /// When the entry is forgotten, as `RevocationRecord.expires_at`. Not set for a key, nor where there is no entry because there was nothing
+    /// to do.
+    #[prost(message, optional, tag = "6")]
+    pub expires_at: ::core::option::Option<::prost_types::Timestamp>,
 }
 /// Request of ListRevocations.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -4493,7 +4497,8 @@ pub struct RevocationRecord {
     /// The watermark. Not set for one token.
     #[prost(message, optional, tag = "4")]
     pub issued_before: ::core::option::Option<::prost_types::Timestamp>,
-    /// When the entry is forgotten, because every token that it can affect has ended.
+    /// When the entry is forgotten, because every token that it can affect has ended. Of a certificate: when it gets tokens again, and proves
+    /// its SPIFFE ID again, if it is good for longer. Revoked again before, it is kept for as long again.
     #[prost(message, optional, tag = "5")]
     pub expires_at: ::core::option::Option<::prost_types::Timestamp>,
     /// What is revoked.

@@ -33,6 +33,11 @@ pub const MAX_REVOCATIONS: usize = 2_000_000;
 /// single tokens together stay under [`MAX_UPDATE_LENGTH`].
 pub const MAX_NAMED_REVOCATIONS: usize = 100_000;
 
+/// The longest that a revocation may claim to matter, by the clock of who reads it. The authority keeps one for the life of a
+/// token and slack, and one of a certificate for a day; this is more than any sensible sum of those, and far less than what an
+/// attacker would need to fill memory for good (K22).
+pub const MAX_REVOCATION_LIFE: Duration = Duration::from_secs(25 * 60 * 60);
+
 /// The time as `google.protobuf.Timestamp`.
 #[must_use]
 pub fn write_time(time: Timestamp) -> prost_types::Timestamp {

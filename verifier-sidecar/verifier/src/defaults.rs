@@ -11,10 +11,8 @@ pub const MAX_LIFETIME: Duration = Duration::from_secs(60 * 60);
 /// Clocks that are kept by NTP differ by less.
 pub const LEEWAY: Duration = Duration::from_secs(5);
 
-/// The longest that a revocation may claim to matter. The authority keeps one for a token's life, a staleness budget and
-/// slack; a day is more than any sensible sum of those, and far less than what an attacker would need to fill memory for
-/// good (K22).
-pub const MAX_REVOCATION_LIFE: Duration = Duration::from_secs(25 * 60 * 60);
+/// The longest that a revocation may claim to matter: longer than an authority keeps any.
+pub const MAX_REVOCATION_LIFE: Duration = countersign_wire::MAX_REVOCATION_LIFE;
 
 /// As many as an authority can have: up to 25 bytes of memory for each single token.
 pub const MAX_REVOCATIONS: usize = countersign_wire::MAX_REVOCATIONS;

@@ -203,13 +203,14 @@ struct Target {
     kind: &'static str,
     subject: Option<String>,
     issued_before: Option<String>,
+    forgotten_at: Option<String>,
 }
 
 impl Target {
     /// Of a token that was given whole, the authority says which it is.
-    fn of(subject: &Subject, token_id: &str) -> Self {
+    fn of(subject: &Subject, answer: &v1::RevokeResponse) -> Self {
         let (kind, name) = match subject {
-            Subject::Token(_) | Subject::TokenId(_) => ("token", Some(token_id.to_owned())),
+            Subject::Token(_) | Subject::TokenId(_) => ("token", Some(answer.token_id.clone())),
             Subject::ClientId(id) => ("client", Some(id.clone())),
             Subject::SubjectName(name) => ("subject", Some(name.clone())),
             Subject::Audience(audience) => ("audience", Some(audience.clone())),
@@ -237,7 +238,19 @@ impl Target {
             kind,
             subject: name.filter(|name| !name.is_empty()),
             issued_before,
+            forgotten_at: present::wire_time(answer.expires_at.as_ref()),
         }
+    }
+
+    /// A line about the end of the entry, where something has to be done before: no other outlives what it is about.
+    fn end(&self) -> Option<String> {
+        let until = self
+            .forgotten_at
+            .as_ref()
+            .filter(|_| self.kind == "certificate")?;
+        Some(format!(
+            "\nkept until {until}: a certificate that is good for longer has to be revoked again before then"
+        ))
     }
 }
 
@@ -307,11 +320,12 @@ async fn revoke(what: &str, subject: Subject, common: &Common, output: Output) -
     let answer = answer
         .map_err(|status| Failure::answered(&format!("cannot revoke {what}"), &status))?
         .into_inner();
-    let told = sentence(what, &answer.token_id, answer.already);
     let revoked = Revoked {
-        revoked: Target::of(&subject, &answer.token_id),
+        revoked: Target::of(&subject, &answer),
         already: answer.already,
     };
+    let mut told = sentence(what, &answer.token_id, answer.already);
+    told.extend(revoked.revoked.end());
     reach::tell(&connection, &revoked, &told, answer.reach, common.wait, output).await
 }
 
@@ -437,9 +451,15 @@ mod tests {
         let thumbprint = CertificateThumbprint::new([7; 32]);
         let time = countersign_wire::write_time(Timestamp::from_seconds(1_800_000_000));
         let of = |subject: Subject, token_id: &str| {
-            serde_json::to_value(Target::of(&subject, token_id)).expect("JSON")
+            let answer = v1::RevokeResponse {
+                token_id: token_id.to_owned(),
+                expires_at: Some(time),
+                ..v1::RevokeResponse::default()
+            };
+            serde_json::to_value(Target::of(&subject, &answer)).expect("JSON")
         };
-        let named = |kind: &str, subject: &str| serde_json::json!({ "kind": kind, "subject": subject, "issued_before": null });
+        let at = "2027-01-15T08:00:00Z";
+        let named = |kind: &str, subject: &str| serde_json::json!({ "kind": kind, "subject": subject, "issued_before": null, "forgotten_at": at });
         for (subject, token_id, expected) in [
             (Subject::Token("a.b.c".to_owned()), "1.0", named("token", "1.0")),
             (Subject::TokenId("1.0".to_owned()), "1.0", named("token", "1.0")),
@@ -466,8 +486,30 @@ mod tests {
         assert_eq!(
             of(Subject::IssuedBefore(time), ""),
             serde_json::json!({
-                "kind": "everything", "subject": null, "issued_before": "2027-01-15T08:00:00Z",
+                "kind": "everything", "subject": null, "issued_before": at, "forgotten_at": at,
             })
+        );
+    }
+
+    /// A certificate may be good for longer than its entry is kept. Of all else nothing is left by then.
+    #[test]
+    fn whoever_revokes_a_certificate_is_told_until_when() {
+        let answer = v1::RevokeResponse {
+            expires_at: Some(countersign_wire::write_time(Timestamp::from_seconds(
+                1_800_000_000,
+            ))),
+            ..v1::RevokeResponse::default()
+        };
+        let certificate = Subject::CertificateThumbprint(vec![7; 32]);
+        let told = Target::of(&certificate, &answer).end().expect("is told");
+        assert!(told.starts_with("\nkept until 2027-01-15T08:00:00Z: "), "{told}");
+        assert_eq!(
+            Target::of(&certificate, &v1::RevokeResponse::default()).end(),
+            None
+        );
+        assert_eq!(
+            Target::of(&Subject::ClientId("billing".to_owned()), &answer).end(),
+            None
         );
     }
 }

@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
+use countersign_core::Timestamp;
 use countersign_core::names::TokenId;
 use countersign_proto::admin::v1;
 use countersign_proto::admin::v1::revoke_request::Subject;
+use countersign_wire::write_time;
 use tonic::Code;
 
 use super::stage::{ORDERS, Stage, ask, refusal};
-use crate::test_util::{Logs, START, client_id, registration};
+use crate::test_util::{Bench, Logs, START, client_id, registration};
 
 fn revoke(subject: Subject) -> v1::RevokeRequest {
     v1::RevokeRequest {
@@ -69,6 +71,7 @@ async fn a_token_is_revoked_by_showing_it() {
         (done.epoch, done.already, done.token_id.as_str()),
         (2, true, format!("{:x}.1", stage.opened.shard).as_str())
     );
+    assert_eq!(done.expires_at, None);
 
     // Everything under a compromised key is refused already.
     let kid = stage.opened.ledger.books().ring.keys()[0].key_id().clone();
@@ -198,6 +201,45 @@ async fn subjects_audiences_and_certificates_are_revoked_and_listed() {
         Listed::CertificateThumbprint(vec![7; 32]),
     ];
     assert_eq!(named, expected.map(|subject| (Some(subject), true)));
+}
+
+/// A single token's entry ends at a multiple of 300 seconds.
+const ROUNDED_UP: Duration = Duration::from_secs(300 - (START + 4505) % 300);
+
+/// Whoever revokes is told how long the entry is kept, as it is listed: a certificate may be good for longer, and then has to be revoked
+/// again. There is nothing to tell of a key, nor of a token that had expired.
+#[tokio::test]
+async fn the_receipt_says_until_when_the_entry_is_kept() {
+    let stage = Stage::new().await;
+    let (policy, now) = (Bench::policy(), Timestamp::from_seconds(START));
+    let mut revocations = stage.revocations().await;
+    let mut ends = async |subject| {
+        let revoked = revocations.revoke(revoke(subject)).await.expect("revokes");
+        revoked.into_inner().expires_at
+    };
+    let after = |life| Some(write_time(now.saturating_add(life)));
+    let certificate = || Subject::CertificateThumbprint(vec![7; 32]);
+    let kept = ends(certificate()).await;
+    assert_eq!(kept, after(policy.certificate_life));
+    assert_eq!(kept, after(Duration::from_secs(24 * 3600)));
+    assert_eq!(ends(certificate()).await, kept, "already");
+    let audience = Subject::Audience("billing".to_owned());
+    assert_eq!(ends(audience).await, after(policy.revocation_life));
+    let everything = Subject::IssuedBefore(write_time(now));
+    assert_eq!(ends(everything).await, after(policy.revocation_life));
+    let token = ends(Subject::TokenId("1.1".to_owned())).await;
+    assert_eq!(token, after(policy.revocation_life + ROUNDED_UP));
+    let kid = stage.opened.ledger.books().ring.keys()[0].key_id().clone();
+    assert_eq!(ends(Subject::KeyId(kid.as_str().to_owned())).await, None);
+
+    let listed = revocations.list_revocations(v1::ListRevocationsRequest::default());
+    let listed = listed.await.expect("lists").into_inner().revocations;
+    let listed: Vec<_> = listed.iter().map(|record| record.expires_at).collect();
+    let [of_token, of_audience, of_certificate, of_everything] = listed[..] else {
+        panic!("{listed:?}")
+    };
+    assert_eq!((of_token, of_certificate), (token, kept));
+    assert_eq!(of_audience, of_everything);
 }
 
 /// I-08: whoever has a key signs new tokens under it, so that no token's end bounds how long verifiers that have not heard accept them.
