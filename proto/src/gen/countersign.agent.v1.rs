@@ -160,12 +160,14 @@ pub mod token_agent_service_client {
         /// A token for calls to one audience. It comes from memory where one is kept there; at the first call for an audience and
         /// its scopes, the authority is asked. Ask before each call, or once per `refresh_at`.
         ///
-        /// The token is bound to the sidecar's certificate (RFC 8705, section 3): it is accepted over connections that show it.
+        /// The token is bound to the sidecar's certificate (RFC 8705, section 3): it is accepted over connections that show it. Or, where the
+        /// client is registered so, to the SPIFFE ID in that certificate: over connections that show one with the same SPIFFE ID. Over a
+        /// certificate that is revoked neither is accepted.
         ///
         /// Refusals carry one `google.rpc.ErrorInfo` of the domain `countersign`, and a `google.rpc.RetryInfo` with the time after
-        /// which the authority is asked again: `INVALID_TARGET`, `INVALID_SCOPE` (INVALID_ARGUMENT), `INVALID_CLIENT`
-        /// (UNAUTHENTICATED), `RATE_LIMITED`, `TOO_MANY_TOKENS` (RESOURCE_EXHAUSTED), `AUTHORITY_UNREACHABLE`, `TOKEN_UNUSABLE`
-        /// and whatever else keeps the authority from issuing (UNAVAILABLE).
+        /// which the authority is asked again: `INVALID_TARGET`, `INVALID_SCOPE` (INVALID_ARGUMENT), `INVALID_CLIENT` (also while the sidecar's
+        /// certificate is revoked), `SPIFFE_ID_REQUIRED` (UNAUTHENTICATED), `RATE_LIMITED`, `TOO_MANY_TOKENS` (RESOURCE_EXHAUSTED),
+        /// `AUTHORITY_UNREACHABLE`, `TOKEN_UNUSABLE` and whatever else keeps the authority from issuing (UNAVAILABLE).
         pub async fn get_token(
             &mut self,
             request: impl tonic::IntoRequest<super::GetTokenRequest>,
@@ -240,12 +242,14 @@ pub mod token_agent_service_server {
         /// A token for calls to one audience. It comes from memory where one is kept there; at the first call for an audience and
         /// its scopes, the authority is asked. Ask before each call, or once per `refresh_at`.
         ///
-        /// The token is bound to the sidecar's certificate (RFC 8705, section 3): it is accepted over connections that show it.
+        /// The token is bound to the sidecar's certificate (RFC 8705, section 3): it is accepted over connections that show it. Or, where the
+        /// client is registered so, to the SPIFFE ID in that certificate: over connections that show one with the same SPIFFE ID. Over a
+        /// certificate that is revoked neither is accepted.
         ///
         /// Refusals carry one `google.rpc.ErrorInfo` of the domain `countersign`, and a `google.rpc.RetryInfo` with the time after
-        /// which the authority is asked again: `INVALID_TARGET`, `INVALID_SCOPE` (INVALID_ARGUMENT), `INVALID_CLIENT`
-        /// (UNAUTHENTICATED), `RATE_LIMITED`, `TOO_MANY_TOKENS` (RESOURCE_EXHAUSTED), `AUTHORITY_UNREACHABLE`, `TOKEN_UNUSABLE`
-        /// and whatever else keeps the authority from issuing (UNAVAILABLE).
+        /// which the authority is asked again: `INVALID_TARGET`, `INVALID_SCOPE` (INVALID_ARGUMENT), `INVALID_CLIENT` (also while the sidecar's
+        /// certificate is revoked), `SPIFFE_ID_REQUIRED` (UNAUTHENTICATED), `RATE_LIMITED`, `TOO_MANY_TOKENS` (RESOURCE_EXHAUSTED),
+        /// `AUTHORITY_UNREACHABLE`, `TOKEN_UNUSABLE` and whatever else keeps the authority from issuing (UNAVAILABLE).
         async fn get_token(
             &self,
             request: tonic::Request<super::GetTokenRequest>,

@@ -153,7 +153,7 @@ pub struct RevokedTokens {
     #[prost(bytes = "vec", tag = "3")]
     pub sequences: ::prost::alloc::vec::Vec<u8>,
 }
-/// One revocation. It outlives every token that it can affect.
+/// One revocation. It outlives every token issued until it was made that it can affect.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Revocation {
     /// The watermark, in seconds since 1970: tokens with `iat` at or before it are refused. Not used with `token_id`.
@@ -186,7 +186,9 @@ pub mod revocation {
         /// Every token for this audience issued at or before `issued_before`.
         #[prost(string, tag = "5")]
         Audience(::prost::alloc::string::String),
-        /// Every token bound to the certificate with this SHA-256 thumbprint (32 bytes), issued at or before `issued_before`.
+        /// Every token bound to the certificate with this SHA-256 thumbprint (32 bytes; `cnf` with `x5t#S256`), issued at or before
+        /// `issued_before`. And for as long as the entry is there the certificate proves no SPIFFE ID: every token that is bound to one (`cnf` with
+        /// `spiffe_id`) is refused over it, whenever it was issued.
         #[prost(bytes, tag = "6")]
         CertificateThumbprint(::prost::alloc::vec::Vec<u8>),
     }

@@ -113,11 +113,13 @@ pub enum Rejection {
     IatInFuture,
     /// `exp - iat` is over the ceiling.
     LifetimeExcessive,
-    /// The token is revoked, by its `jti` or by a watermark for all tokens.
+    /// The token is revoked: by its `jti`, by a watermark for everything, its `sub`, its audience or the certificate that it is bound
+    /// to; or it is bound to a SPIFFE ID and presented over a certificate that is revoked, which proves none.
     TokenRevoked,
     /// The client's tokens issued until some time after this one are revoked.
     ClientRevoked,
-    /// The token is bound to another certificate, or the caller showed none.
+    /// The token is bound to another certificate than the caller showed, or to another SPIFFE ID than is in it; or the caller showed
+    /// no certificate, or `cnf` names something that is not understood here.
     CnfMismatch,
     /// The method demands a bound token.
     CnfMissing,

@@ -111,7 +111,7 @@ impl fmt::Debug for MethodPath<'_> {
 pub struct Requirements {
     /// All of these scopes.
     pub scopes: Vec<Scope>,
-    /// A token bound to the caller's certificate.
+    /// A token that is bound: to the caller's certificate, or to the SPIFFE ID in it.
     pub bound: bool,
     /// The class of the method: how long it is decided on trust that is no longer confirmed.
     pub class: Arc<ClassBudget>,

@@ -2,7 +2,8 @@
 //! was issued until some time.
 //!
 //! An entry can only be added, be replaced by a stricter one, or be dropped after its `expires_at`, when no token that it
-//! could affect is still valid anywhere. There is no way to un-revoke.
+//! could affect is still valid anywhere. There is no way to un-revoke. Only an entry about a certificate affects what is issued
+//! later, too, and a certificate may be good for longer than its entry is kept.
 
 mod entry_sum;
 mod sequences;
@@ -34,7 +35,8 @@ pub enum RevokedSubject {
     Subject(Subject),
     /// Tokens for this audience, up to the watermark.
     Audience(Audience),
-    /// Tokens bound to this certificate, up to the watermark.
+    /// Tokens bound to this certificate, up to the watermark. As long as the entry is there, the certificate proves no SPIFFE ID either:
+    /// tokens that are bound to one are refused over it, whenever they were issued.
     Certificate(CertificateThumbprint),
     /// All tokens of the issuer, up to the watermark.
     Everything,
