@@ -1,5 +1,6 @@
 //! The two bodies of a call, passed on frame by frame as they come. Nothing is collected; a slow reader slows its writer.
 
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -37,16 +38,74 @@ pub(crate) enum BrokenOff {
     Over(&'static str),
 }
 
+/// The most that a request may have as its whole.
+const WHOLE: usize = 16 * 1024;
+
+/// What a body gives next.
+type Next = Option<Result<Frame<Bytes>, hyper::Error>>;
+
 /// A request's body as it comes, counted where its call is told of.
 #[derive(Debug)]
 pub(crate) struct Counted {
     pub(crate) incoming: Incoming,
+    /// What was read ahead of it.
+    ahead: Option<Next>,
     received: Option<Arc<AtomicU64>>,
 }
 
 impl Counted {
     pub(crate) const fn new(incoming: Incoming, received: Option<Arc<AtomicU64>>) -> Self {
-        Self { incoming, received }
+        Self {
+            incoming,
+            ahead: None,
+            received,
+        }
+    }
+
+    /// Whether all of a small request is here already, as a unary call's usually is: its headers and its one message come together.
+    /// Reads one frame ahead for that, and does not wait.
+    pub(crate) async fn is_whole(&mut self) -> bool {
+        if self.ahead.is_none() && !self.incoming.is_end_stream() {
+            let next = poll_fn(|cx| Poll::Ready(Pin::new(&mut self.incoming).poll_frame(cx))).await;
+            if let Poll::Ready(next) = next {
+                self.ahead = Some(next);
+            }
+        }
+        match &self.ahead {
+            Some(Some(Ok(frame))) => {
+                let length = frame.data_ref().map_or(0, Bytes::len);
+                length <= WHOLE && self.incoming.is_end_stream()
+            }
+            Some(Some(Err(_))) => false,
+            Some(None) => true,
+            None => self.incoming.is_end_stream(),
+        }
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
+        match self.ahead.take() {
+            Some(next) => Poll::Ready(next),
+            None => Pin::new(&mut self.incoming).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.ahead {
+            None => self.incoming.is_end_stream(),
+            Some(next) => next.is_none(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let rest = self.incoming.size_hint();
+        let Some(Some(Ok(frame))) = &self.ahead else {
+            return rest;
+        };
+        let ahead = frame.data_ref().map_or(0, Bytes::len);
+        let ahead = u64::try_from(ahead).unwrap_or(u64::MAX);
+        rest.exact().map_or_else(SizeHint::default, |rest| {
+            SizeHint::with_exact(rest.saturating_add(ahead))
+        })
     }
 
     fn count(&self, frame: &Frame<Bytes>) {
@@ -73,7 +132,7 @@ impl Body for RequestBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
-        let frame = Pin::new(&mut self.body.incoming).poll_frame(cx);
+        let frame = self.body.poll_next(cx);
         // Here too, for the answer's side is not asked while its reader is slow; but not where this was all there is.
         let is_last = frame.is_ready() && self.body.incoming.is_end_stream();
         if !is_last && let Poll::Ready(refusal) = self.over.poll_unpin(cx) {
@@ -89,11 +148,11 @@ impl Body for RequestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.incoming.is_end_stream()
+        self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.incoming.size_hint()
+        self.body.size_hint()
     }
 }
 

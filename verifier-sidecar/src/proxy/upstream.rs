@@ -4,7 +4,9 @@
 //! Calls share a connection until it has as many as servers commonly grant, then the next one is opened; so a service
 //! full of long streams does not make short calls wait. Nor does a caller who does not read his answers: each call has its
 //! own part of the connection's window. A service may let one call take all of *its* window, and stop reading that call;
-//! therefore each caller's connection begins at another of ours, in turn, and only those that share one wait with it.
+//! therefore each caller's connection begins at another of ours, in turn, and only those that share one wait with it. Requests that
+//! are here as a whole cannot do that, and are most: they go over a few connections of their own, for what shares a connection leaves
+//! together, and each has memory of its own.
 //!
 //! A connection that is gone is replaced by the next call that needs it. Many calls in want of one connection make one
 //! attempt, and all hear what came of it.
@@ -131,6 +133,9 @@ impl fmt::Display for Dial {
 /// The calls that one connection takes. Servers grant about a hundred streams; what they do not grant waits inside.
 const STREAMS: u32 = 100;
 
+/// Connections for requests that are here as a whole, where there are at least twice as many.
+const SHARED: usize = 8;
+
 /// How long a connection may take to come about. The service is on this machine.
 const CONNECT_TIME: Duration = Duration::from_secs(1);
 
@@ -226,9 +231,10 @@ impl Upstream {
             let response = self.http1.call(&self.dial, request).await?;
             return Ok((response, InFlight(None)));
         }
+        let first = self.begins(lane, request.body_mut().body.is_whole().await);
         let mut may_repeat = true;
         loop {
-            let (mut sender, in_flight) = self.connection(lane).await?;
+            let (mut sender, in_flight) = self.connection(first).await?;
             match sender.try_send_request(request).await {
                 Ok(response) => return Ok((response, in_flight)),
                 Err(mut failed) => match failed.take_message() {
@@ -243,11 +249,22 @@ impl Upstream {
         }
     }
 
+    /// Where a request looks for a connection first.
+    const fn begins(&self, Lane(lane): Lane, is_whole: bool) -> usize {
+        let all = self.slots.len();
+        if all < 2 * SHARED {
+            lane % all
+        } else if is_whole {
+            lane % SHARED
+        } else {
+            SHARED + lane % (all - SHARED)
+        }
+    }
+
     async fn connection(
         &self,
-        lane: Lane,
+        first: usize,
     ) -> Result<(http2::SendRequest<RequestBody>, InFlight), UpstreamError> {
-        let first = lane.0 % self.slots.len();
         for slot in self.slots.iter().cycle().skip(first).take(self.slots.len()) {
             let found = match slot.open_connection() {
                 Some(connection) => connection,

@@ -177,6 +177,36 @@ async fn a_call_that_takes_all_of_a_connection_stops_no_other_caller() {
     standstill(&[other], || taken.load(Ordering::Relaxed)).await;
 }
 
+/// Requests that are here as a whole take nothing of a connection that could be missed: they go over a few, whoever sends them, and
+/// never over one that a stream may have taken all of.
+#[tokio::test]
+async fn requests_that_come_as_a_whole_share_a_few_connections() {
+    let (sidecar, service) = before(USUAL).await;
+    let mut callers = Vec::new();
+    for _ in 0..MANY {
+        let caller = Caller::connect(&sidecar).await;
+        drop(caller.answer(POLITE, Empty::new().boxed_unsync()).await);
+        callers.push(caller);
+    }
+    assert_eq!(service.connections(), 8);
+    let taken = Arc::new(AtomicUsize::new(0));
+    let mut calls = Vec::new();
+    // More than there are connections for what is sent without end.
+    for _ in 0..60 {
+        let deaf = Caller::connect(&sidecar).await;
+        calls.push(deaf.send(DEAF, endless(&taken)));
+    }
+    let mut before = 0;
+    eventually("standstill", async || {
+        for caller in &callers {
+            drop(caller.answer(POLITE, Empty::new().boxed_unsync()).await);
+        }
+        let now = taken.load(Ordering::Relaxed);
+        std::mem::replace(&mut before, now) == now && now > 0
+    })
+    .await;
+}
+
 /// The same in the other direction: callers that do not read stop what is sent to them, and nothing else.
 #[tokio::test]
 async fn callers_that_do_not_read_stop_only_what_is_sent_to_them() {
@@ -200,7 +230,14 @@ async fn callers_that_do_not_read_stop_only_what_is_sent_to_them() {
 /// an attack, and would end the connection to the service with the calls of everybody.
 #[tokio::test]
 async fn callers_that_do_not_read_small_messages_end_nobody_elses_calls() {
-    let (sidecar, service) = before(USUAL).await;
+    let service = RawService::start(USUAL.0, USUAL.1).await;
+    // Over which everything goes.
+    let setup = Setup {
+        upstream: Some(format!("http://{}", service.address)),
+        more: format!("{}\n[limits]\nupstream_connections = 1\n", Setup::default().more),
+        ..Setup::default()
+    };
+    let sidecar = Sidecar::with(setup).await;
     let one = Caller::connect(&sidecar).await;
     let mut unread = Vec::new();
     for _ in 0..8 {
