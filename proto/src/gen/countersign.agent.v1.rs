@@ -33,7 +33,8 @@ pub struct GetTokenResponse {
     /// Milliseconds for which this token will still be given out if no other can be had.
     #[prost(int64, tag = "7")]
     pub good_for_ms: i64,
-    /// Why the last attempt to fetch another failed, snake_case (docs/errors.md). Empty when it did not.
+    /// Why the last attempt to fetch another failed, or why what was fetched is not given out, snake_case (docs/errors.md). Empty when
+    /// neither is so.
     #[prost(string, tag = "8")]
     pub last_error: ::prost::alloc::string::String,
 }
@@ -68,7 +69,7 @@ pub struct KeptToken {
     /// Milliseconds for which the token will still be given out if the authority stays away. 0 without a token.
     #[prost(int64, tag = "5")]
     pub good_for_ms: i64,
-    /// Why the last attempt failed, snake_case. Empty when it did not.
+    /// Why the last attempt failed, or why the token is not given out, snake_case. Empty when neither is so.
     #[prost(string, tag = "6")]
     pub last_error: ::prost::alloc::string::String,
     /// Whether the token is for a route of the configuration, and kept whether or not anybody asks for it.

@@ -244,7 +244,7 @@ pub struct UpdateRules {
     pub issuer: Issuer,
     /// The most revocations held.
     pub max_revocations: usize,
-    /// The longest that a revocation may claim to matter: no token lives longer.
+    /// The longest that a revocation may claim to matter: no token lives longer, and no revoked certificate is remembered for longer.
     pub max_revocation_life: Duration,
     /// How far this clock and the authority's may be apart.
     pub leeway: Duration,
@@ -381,7 +381,7 @@ impl UpdateRules {
         }
     }
 
-    /// How many of `revocations` claim to matter for longer than any token lives.
+    /// How many of `revocations` claim to matter for longer than any may.
     #[must_use]
     pub fn overlong(&self, revocations: &RevocationList, now: Timestamp) -> usize {
         revocations.outlasting(self.latest_expiry(now))

@@ -83,13 +83,13 @@ impl Ahead {
 
 impl UpdateRules {
     /// Goes on heeding in `ahead` what was written down of certificates that are revoked. Of an entry that claims to matter for
-    /// longer than any token lives as much is believed as of one in an update.
+    /// longer than any may, as much is believed as of one in an update.
     pub fn carry(&self, ahead: &mut Ahead, revocations: &RevocationList, now: Timestamp) {
         ahead.carry(&revocations.capped(self.latest_expiry(now)));
     }
 
     /// Adds to `ahead` what `update`, which is not taken over, takes back beyond `current`. An entry that claims to
-    /// matter for longer than any token lives is heeded for as long as one does. Nothing is heeded of another issuer's
+    /// matter for longer than any may is heeded for as long as one may. Nothing is heeded of another issuer's
     /// update, of one that is no later than `current`, of an impossible epoch, or beyond `max_revocations`.
     pub fn heed(&self, ahead: &mut Ahead, current: &TrustState, update: &Update, now: Timestamp) {
         let later = update.epoch.saturating_sub(current.epoch);

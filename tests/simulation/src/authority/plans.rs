@@ -26,6 +26,9 @@ const LEAD: Duration = Duration::from_secs(2);
 /// How long the entry of a token outlives it.
 const SLACK: Duration = Duration::from_secs(10);
 
+/// How long it is held against a certificate that it is revoked.
+const CERTIFICATE_LIFE: Duration = Duration::from_secs(900);
+
 /// How long an entry is kept after it has expired.
 const PRUNE_MARGIN: Duration = Duration::from_secs(60);
 
@@ -134,6 +137,15 @@ impl Authority {
         self.max_lifetime + SLACK
     }
 
+    /// How long the entry about `subject` is kept.
+    fn life_of(&self, subject: &RevokedSubject) -> Duration {
+        if matches!(subject, RevokedSubject::Certificate(_)) {
+            CERTIFICATE_LIFE.max(self.revocation_life())
+        } else {
+            self.revocation_life()
+        }
+    }
+
     pub(super) fn plan(&mut self, mutation: Mutation, now: Timestamp, at: Duration) -> Option<Outcome> {
         let before = self.stored.clone();
         let goes_on = matches!(mutation, Mutation::Stop(_) | Mutation::Enrol { .. });
@@ -155,10 +167,11 @@ impl Authority {
                     .flatten()
             }
             Mutation::Revoke(subject) => {
+                let life = self.life_of(&subject);
                 let revocation = Revocation {
                     subject,
                     issued_before: now,
-                    expires_at: now.saturating_add(self.revocation_life()),
+                    expires_at: now.saturating_add(life),
                 };
                 revoke(outcome, revocation, &before, now)
             }

@@ -114,7 +114,7 @@ pub enum Event {
 pub enum SetAside {
     /// It is none.
     Malformed,
-    /// It claims to matter for longer than any token lives.
+    /// It claims to matter for longer than any may.
     Overlong,
     /// It expired before it came.
     Expired,
