@@ -112,7 +112,7 @@ pub enum Bug {
     LifetimeNotHeeded,
     /// What a trust file confirms takes the place of what the authority told the verifier.
     FileMakesOlder,
-    /// A revoked certificate still proves its SPIFFE ID.
+    /// A revoked certificate still proves itself and its SPIFFE ID.
     RevokedCertificateProves,
     /// A recovery makes verifiers forget which certificates are revoked.
     CertificatesForgotten,

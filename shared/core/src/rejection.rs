@@ -114,7 +114,7 @@ pub enum Rejection {
     /// `exp - iat` is over the ceiling.
     LifetimeExcessive,
     /// The token is revoked: by its `jti`, by a watermark for everything, its `sub`, its audience or the certificate that it is bound
-    /// to; or it is bound to a SPIFFE ID and presented over a certificate that is revoked, which proves none.
+    /// to; or it is presented over a certificate that is revoked, which proves neither itself nor its SPIFFE ID.
     TokenRevoked,
     /// The client's tokens issued until some time after this one are revoked.
     ClientRevoked,

@@ -16,11 +16,11 @@ use crate::binding::PeerCertificate;
 use crate::claims::{Claims, Confirmation};
 use crate::jose::CompactJws;
 use crate::key_set::{KeySet, KeyTimes};
-use crate::names::{Audience, Issuer, KeyId};
+use crate::names::{Audience, CertificateThumbprint, Issuer, KeyId};
 use crate::planted::{Bug, planted};
 use crate::rejection::{Claim, Rejection};
 use crate::requirements::Requirements;
-use crate::revocation::RevocationList;
+use crate::revocation::{RevocationList, RevokedSubject};
 use crate::spiffe::TrustDomain;
 use crate::staleness::StalenessBudget;
 use crate::time::Timestamp;
@@ -313,8 +313,8 @@ pub fn check_time(claims: &Claims, expected: &Expectations, now: Timestamp) -> R
 /// Whether whoever presents the token holds what it is bound to: one step of [`judge`].
 ///
 /// # Errors
-/// [`Rejection::CnfMissing`], [`Rejection::CnfMismatch`]; [`Rejection::TokenRevoked`] for a token that is bound to a SPIFFE ID,
-/// over a certificate that is revoked.
+/// [`Rejection::CnfMissing`], [`Rejection::CnfMismatch`]; [`Rejection::TokenRevoked`] over a certificate that is revoked, as
+/// [`is_refused_over`] says.
 pub fn check_binding(
     claims: &Claims,
     presented: &Presentation<'_>,
@@ -327,12 +327,11 @@ pub fn check_binding(
     if !confirmation.is_proven_by(presented.peer_certificate) {
         return Err(Rejection::CnfMismatch);
     }
-    // Whenever the token was issued: one that the workload got since with its next certificate is not for who has stolen this.
-    let is_revoked = |shown: &PeerCertificate| {
-        revocations.holds_certificate(&shown.thumbprint) && !planted(Bug::RevokedCertificateProves)
-    };
+    let is_revoked = |shown: &PeerCertificate| is_refused_over(claims, &shown.thumbprint, revocations);
     match confirmation {
-        Confirmation::SpiffeId(_) if presented.peer_certificate.is_some_and(is_revoked) => {
+        Confirmation::SpiffeId(_) | Confirmation::Certificate(_)
+            if presented.peer_certificate.is_some_and(is_revoked) =>
+        {
             Err(Rejection::TokenRevoked)
         }
         Confirmation::SpiffeId(_)
@@ -340,6 +339,22 @@ pub fn check_binding(
         | Confirmation::Unbound
         | Confirmation::Unsupported => Ok(()),
     }
+}
+
+/// Whether a token with these claims, which is bound to the certificate or to the SPIFFE ID in it, is refused over it because
+/// the certificate is revoked.
+///
+/// That is also so of one that was issued since: by an authority that has forgotten the revocation, or to the workload over its
+/// next certificate, for which who has stolen this one has no use. A token from after the end of the entry is good, also where
+/// the entry is still held: from then on the certificate gets tokens again. Both times are the authority's.
+#[must_use]
+pub fn is_refused_over(
+    claims: &Claims,
+    certificate: &CertificateThumbprint,
+    revocations: &RevocationList,
+) -> bool {
+    let held = revocations.find(&RevokedSubject::Certificate(*certificate));
+    held.is_some_and(|held| claims.issued_at <= held.expires_at) && !planted(Bug::RevokedCertificateProves)
 }
 
 /// Whether the token has every scope asked for: one step of [`judge`].

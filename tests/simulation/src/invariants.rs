@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use countersign_core::Rejection;
 use countersign_core::revocation::RevokedSubject;
 use countersign_core::trust::Update;
 use countersign_core::verifier::{MAX_CLOCK_DIFFERENCE, StateId};
+use countersign_core::{Rejection, Timestamp};
 
 use crate::authority::LEEWAY;
 use crate::model::{Fact, Known, Published, Scope};
@@ -78,14 +78,15 @@ impl World {
         let what = |_: &Self| format!("{name} accepts token {token} in class {class}");
         let known = self.model.verifiers[verifier].clone();
         let shown = &self.model.tokens[token];
-        let (forged, expires_at) = (shown.forged, shown.claims.expires_at);
+        let (forged, expires_at, issued_at) = (shown.forged, shown.claims.expires_at, shown.claims.issued_at);
         self.check(!forged, "I-20", what);
         let on_time = look.now.is_ok_and(|now| expires_at > now);
         self.check(on_time, "X13", what);
         self.check(!known.refused.contains(&token), "I-09", what);
         let over = self.model.tokens[token].over();
         let revoked_until = over.and_then(|over| known.certificates.get(&over));
-        let is_over_revoked = revoked_until.is_some_and(|until| look.now.is_ok_and(|now| *until > now));
+        let is_kept = |until: &Timestamp| *until >= issued_at && look.now.is_ok_and(|now| *until > now);
+        let is_over_revoked = revoked_until.is_some_and(is_kept);
         // Also after a recovery, by which all is forgotten that is held against tokens themselves.
         self.check(!is_over_revoked || self.model.leapt, "I-09", what);
         let id = (known.epoch, known.digest);

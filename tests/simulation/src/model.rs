@@ -40,16 +40,19 @@ impl Token {
             && (!watermark || self.claims.issued_at <= issued_before)
     }
 
-    /// Whether it is bound to the SPIFFE ID in a certificate that is revoked with `subject`. As long as that is remembered, it is refused
-    /// whenever it was issued.
+    /// Whether it is bound to a certificate that is revoked with `subject`, or to the SPIFFE ID in it. As long as that is remembered, it is
+    /// refused, unless it was issued after the end of the entry.
     fn is_over(&self, subject: &RevokedSubject) -> bool {
         let over = self.over();
         matches!(subject, RevokedSubject::Certificate(revoked) if over == Some(*revoked))
     }
 
-    /// The certificate in which the SPIFFE ID is that it is bound to.
+    /// The certificate that it is bound to, or in which the SPIFFE ID is that it is bound to.
     pub(crate) fn over(&self) -> Option<CertificateThumbprint> {
-        let is_bound = matches!(self.claims.confirmation, Confirmation::SpiffeId(_));
+        let is_bound = matches!(
+            self.claims.confirmation,
+            Confirmation::Certificate(_) | Confirmation::SpiffeId(_)
+        );
         let shown = self.certificate.as_ref().filter(|_| is_bound);
         shown.map(|shown| shown.thumbprint)
     }

@@ -74,19 +74,21 @@ fn a_token_bound_to_a_certificate_is_not_for_its_spiffe_id() {
     assert_eq!(refused, Err(Rejection::CnfMismatch));
 }
 
+/// That the first certificate is revoked, until the end given.
+fn revoked_until(end: i64) -> RevocationList {
+    RevocationList::from([Revocation {
+        subject: RevokedSubject::Certificate(CertificateThumbprint::new([1; 32])),
+        issued_before: after(-5),
+        expires_at: after(end),
+    }])
+}
+
 /// Who has stolen a certificate has no use for the tokens of its workload, not even for those that were issued after the
 /// certificate was revoked; and the workload goes on with its next one.
 #[test]
 fn nobody_presents_a_token_bound_to_a_spiffe_id_over_a_revoked_certificate() {
     let id = Confirmation::SpiffeId(spiffe_id("billing"));
-    let revoked = || -> RevocationList {
-        let entry = Revocation {
-            subject: RevokedSubject::Certificate(CertificateThumbprint::new([1; 32])),
-            issued_before: after(-5),
-            expires_at: after(3600),
-        };
-        [entry].into_iter().collect()
-    };
+    let revoked = || revoked_until(3600);
     for issued in [-10, -5, -1] {
         let claims = Claims {
             issued_at: after(issued),
@@ -109,6 +111,61 @@ fn nobody_presents_a_token_bound_to_a_spiffe_id_over_a_revoked_certificate() {
         false,
     );
     assert_eq!(unbound, Ok(()));
+}
+
+/// An authority that was recovered from a backup gives tokens over a certificate of which it has forgotten that it is revoked.
+#[test]
+fn a_token_bound_to_a_revoked_certificate_is_refused_whenever_it_was_issued() {
+    for number in [1, 2] {
+        let shown = certificate(number, None);
+        for issued in [-10, -5, -4, -1, 0] {
+            let claims = Claims {
+                issued_at: after(issued),
+                ..bound_to(Confirmation::Certificate(shown.thumbprint))
+            };
+            let answer = match number {
+                1 => Err(Rejection::TokenRevoked),
+                _ => Ok(()),
+            };
+            let decided = present(&claims, Some(&shown), revoked_until(3600), false);
+            assert_eq!(decided, answer, "issued {issued:+}, {shown:?}");
+        }
+    }
+    // Whoever presents a stolen one without its certificate is told no more than before.
+    let claims = bound_to(Confirmation::Certificate(certificate(1, None).thumbprint));
+    let later = Claims {
+        issued_at: NOW,
+        ..claims
+    };
+    for shown in [None, Some(certificate(2, None))] {
+        let decided = present(&later, shown.as_ref(), revoked_until(3600), false);
+        assert_eq!(decided, Err(Rejection::CnfMismatch), "{shown:?}");
+    }
+}
+
+/// A verifier that is cut off, or that carries the entry past a recovery, may hold it for longer than it lasts. The authority gives
+/// tokens over the certificate again, and they are good.
+#[test]
+fn a_token_from_after_the_end_of_the_entry_is_good_where_the_entry_is_still_held() {
+    let shown = certificate(1, Some("billing"));
+    for (issued, answer) in [
+        (-4, Err(Rejection::TokenRevoked)),
+        (-3, Err(Rejection::TokenRevoked)),
+        (-2, Ok(())),
+        (0, Ok(())),
+    ] {
+        for confirmation in [
+            Confirmation::Certificate(shown.thumbprint),
+            Confirmation::SpiffeId(spiffe_id("billing")),
+        ] {
+            let claims = Claims {
+                issued_at: after(issued),
+                ..bound_to(confirmation)
+            };
+            let decided = present(&claims, Some(&shown), revoked_until(-3), true);
+            assert_eq!(decided, answer, "issued {issued:+}, {:?}", claims.confirmation);
+        }
+    }
 }
 
 #[test]
