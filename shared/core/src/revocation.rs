@@ -197,6 +197,11 @@ impl RevocationList {
         self.others.certificates().collect()
     }
 
+    /// Those of them that `other` does not cover.
+    pub(crate) fn certificates_beyond(&self, other: &Self) -> impl Iterator<Item = Revocation> {
+        self.others.certificates().filter(|entry| !other.covers(entry))
+    }
+
     /// The entry for `subject`.
     #[must_use]
     pub fn find(&self, subject: &RevokedSubject) -> Option<Revocation> {
@@ -255,6 +260,28 @@ impl RevocationList {
         };
         beyond.extend(self.others.iter().filter(|entry| !other.covers(entry)));
         beyond
+    }
+
+    /// Drops what `other` covers, of which nothing is new but what is about `told`. Untouched where that is nothing here.
+    pub(crate) fn settle(&mut self, told: &Self, other: &Self) {
+        if !self.tokens.is_empty() && !told.tokens.is_empty() {
+            self.tokens = self.tokens.beyond(&other.tokens);
+        }
+        for entry in told.others.iter() {
+            if self
+                .others
+                .find(&entry.subject)
+                .is_some_and(|held| other.covers(&held))
+            {
+                Arc::make_mut(&mut self.others).take_out(&entry.subject);
+            }
+        }
+    }
+
+    /// Whether both share what they hold that is not numbered tokens.
+    #[cfg(test)]
+    pub(crate) fn shares_others_with(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.others, &other.others)
     }
 
     /// The list without the entries whose `expires_at` is before `time`.

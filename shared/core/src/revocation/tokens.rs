@@ -159,6 +159,10 @@ impl TokenSet {
         self.len
     }
 
+    pub(super) const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
     pub(super) const fn sum(&self) -> EntrySum {
         self.sum
     }

@@ -132,6 +132,14 @@ impl Watermarks {
         }
     }
 
+    /// Takes the entry about `subject` out, if there is one.
+    pub(super) fn take_out(&mut self, subject: &RevokedSubject) {
+        if let Some(held) = self.find(subject) {
+            self.sum.subtract(entry_sum::named(&held));
+            self.remove(subject);
+        }
+    }
+
     fn remove(&mut self, subject: &RevokedSubject) {
         let _was_there = match subject {
             RevokedSubject::Token(token_id) => self.tokens.remove_mut(token_id),

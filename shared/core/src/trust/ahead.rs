@@ -13,11 +13,51 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{MAX_EPOCH_STEP, TrustState, Update, UpdateRules};
+use super::{Epoch, MAX_EPOCH_STEP, StateDigest, TrustState, Update, UpdateContent, UpdateRules};
 use crate::key_set::{KeySet, PublishedKey};
 use crate::names::KeyId;
 use crate::revocation::RevocationList;
 use crate::time::Timestamp;
+
+/// How a state came about, as far as it matters to what is heeded beside it. By default nobody knows, and it may lack anything.
+#[derive(Clone, Debug, Default)]
+pub struct Descent {
+    step: Option<Step>,
+}
+
+/// A change of one state.
+#[derive(Clone, Debug)]
+struct Step {
+    base: (Epoch, StateDigest),
+    revoked: RevocationList,
+    prune_before: Option<Timestamp>,
+}
+
+impl Descent {
+    /// By `update`.
+    #[must_use]
+    pub fn by(update: &Update) -> Self {
+        let step = match &update.content {
+            UpdateContent::Snapshot { .. } => None,
+            UpdateContent::Delta {
+                base_epoch,
+                base_digest,
+                change,
+            } => Some(Step {
+                base: (*base_epoch, *base_digest),
+                revoked: change.revoked.clone(),
+                prune_before: change.prune_before,
+            }),
+        };
+        Self { step }
+    }
+
+    /// The change by which it came about from `before`, if that is how it did.
+    fn step_from(&self, before: Option<&TrustState>) -> Option<&Step> {
+        let base = before.map(|before| (before.epoch, before.digest));
+        self.step.as_ref().filter(|step| Some(step.base) == base)
+    }
+}
 
 /// What was taken back by updates that could not be taken over, and certificates that were revoked in a state before.
 ///
@@ -46,16 +86,42 @@ impl Ahead {
         self.revocations.about_certificates()
     }
 
-    /// What is left once `state` is in force.
+    /// Whether nothing of it was copied that is not in `other`.
+    #[cfg(test)]
+    pub(crate) fn shares_with(&self, other: &Self) -> bool {
+        self.revocations.shares_others_with(&other.revocations)
+    }
+
+    /// What goes on being heeded once `state` is in force, in place of `before`: what of this `state` does not have, and certificates
+    /// that it leaves out, which only the state of a recovered authority does. Nothing that has expired by `now`.
+    ///
+    /// A change says itself what it adds and drops, so that nothing else is looked at: it comes with every revocation.
     #[must_use]
-    pub fn beyond(&self, state: &TrustState, now: Timestamp) -> Self {
+    pub fn past(
+        &self,
+        before: Option<&TrustState>,
+        state: &TrustState,
+        descent: &Descent,
+        now: Timestamp,
+    ) -> Self {
+        let step = descent.step_from(before);
+        let mut revocations = self.revocations.clone();
+        match step {
+            Some(step) => revocations.settle(&step.revoked, &state.revocations),
+            None => revocations = revocations.pruned(now).beyond(&state.revocations),
+        }
+        let leaves_out = step.is_none_or(|step| step.prune_before.is_some_and(|time| time > now));
+        if let Some(before) = before.filter(|_| leaves_out) {
+            let left_out = before.revocations.certificates_beyond(&state.revocations);
+            revocations.extend(left_out.filter(|entry| entry.expires_at >= now));
+        }
         let holds_still = |key_id: &KeyId| {
             let key = state.keys.find(key_id);
             key.is_some_and(|key| key.times.compromised_at.is_none())
         };
         let compromised = self.compromised.iter().filter(|(key_id, _)| holds_still(key_id));
         Self {
-            revocations: self.revocations.pruned(now).beyond(&state.revocations),
+            revocations,
             compromised: compromised.map(|(key_id, at)| (key_id.clone(), *at)).collect(),
         }
     }
@@ -66,6 +132,27 @@ impl Ahead {
     pub fn over(&self, state: &TrustState) -> TrustState {
         let mut revocations = state.revocations.clone();
         revocations.merge(&self.revocations);
+        self.withdrawing(state, revocations)
+    }
+
+    /// The same from `stricter`, which is what decisions were made on before `state` came about by a change that drops nothing.
+    /// Nothing when it came about otherwise.
+    #[must_use]
+    pub fn over_next(
+        &self,
+        state: &TrustState,
+        stricter: &TrustState,
+        descent: &Descent,
+    ) -> Option<TrustState> {
+        let step = descent.step_from(Some(stricter))?;
+        step.prune_before.is_none().then(|| {
+            let mut revocations = stricter.revocations.clone();
+            revocations.merge(&step.revoked);
+            self.withdrawing(state, revocations)
+        })
+    }
+
+    fn withdrawing(&self, state: &TrustState, revocations: RevocationList) -> TrustState {
         let withdrawn = |key: &PublishedKey| {
             let mut key = key.clone();
             let heard = self.compromised.get(key.jwk.key_id()).copied();

@@ -3,6 +3,8 @@
 //! It only ever moves forward: an older epoch, or the same epoch with other content, is refused, and neither touches what
 //! is in force. What an update takes back is heeded even if the update cannot be taken over ([`HeldTrust::heed`]).
 
+mod carrying;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,9 +14,10 @@ use super::{
 };
 use crate::planted::{Bug, planted};
 use crate::ports::Sha256;
-use crate::revocation::RevocationList;
 use crate::time::Timestamp;
-use crate::trust::{Ahead, Applied, Epoch, StateDigest, TrustState, Update, UpdateRefused, UpdateRules};
+use crate::trust::{
+    Ahead, Applied, Descent, Epoch, StateDigest, TrustState, Update, UpdateRefused, UpdateRules,
+};
 
 /// How many earlier states are remembered, to tell an update that is merely repeated from one that steps back.
 const REMEMBERED: usize = 64;
@@ -252,8 +255,21 @@ impl HeldTrust {
     /// # Errors
     /// [`UpdateRefused`] when that would step back or contradict what was in force.
     pub fn install(&mut self, state: TrustState, at: Moment) -> Result<Offered, UpdateRefused> {
+        self.advance(state, &Descent::default(), at)
+    }
+
+    /// The same of a state that came about by `descent`.
+    ///
+    /// # Errors
+    /// [`UpdateRefused`] when that would step back or contradict what was in force.
+    pub fn advance(
+        &mut self,
+        state: TrustState,
+        descent: &Descent,
+        at: Moment,
+    ) -> Result<Offered, UpdateRefused> {
         let before = self.in_force.as_ref().map(InForce::confirmations);
-        self.put(state, before.unwrap_or_default(), at)
+        self.put(state, descent, before.unwrap_or_default(), at)
     }
 
     /// Puts `state` in force as it was found on disk, with what is known of the ages of its confirmations.
@@ -272,47 +288,8 @@ impl HeldTrust {
         } else {
             Duration::ZERO
         };
-        self.put(state, Confirmations::found(ages, lease, at.elapsed), at)
-    }
-
-    /// Which certificates are revoked by more than the state in force.
-    #[must_use]
-    pub fn certificates(&self) -> RevocationList {
-        self.ahead.certificates()
-    }
-
-    /// Goes on heeding that the certificates in `revocations` are revoked, as they were written down by an earlier process.
-    pub fn carry(&mut self, revocations: &RevocationList, at: Moment) {
-        if planted(Bug::CertificatesNotRestored) {
-            return;
-        }
-        let time = self.clock.best(at.elapsed);
-        self.rules.carry(&mut self.ahead, revocations, time);
-    }
-
-    /// Which certificates are revoked once `state` is in force, and not by that itself: to be written down beside it.
-    #[must_use]
-    pub fn carried(&self, state: &TrustState, at: Moment) -> RevocationList {
-        self.ahead_of(state, at).certificates()
-    }
-
-    /// What goes on being heeded once `state` is in force. Only an authority that was recovered leaves anything out.
-    fn ahead_of(&self, state: &TrustState, at: Moment) -> Ahead {
-        let mut ahead = self.ahead.clone();
-        if let Some(trust) = self
-            .in_force
-            .as_ref()
-            .filter(|_| !planted(Bug::CertificatesForgotten))
-        {
-            ahead.carry(trust.state.revocations());
-        }
-        // A wall clock that nobody has confirmed may be far ahead, and what is dropped is not heard of again.
-        let expired_by = if self.clock.is_heard() {
-            self.clock.best(at.elapsed)
-        } else {
-            Timestamp::default()
-        };
-        ahead.beyond(state, expired_by)
+        let confirmations = Confirmations::found(ages, lease, at.elapsed);
+        self.put(state, &Descent::default(), confirmations, at)
     }
 
     /// Takes note that `floor` was in force once.
@@ -339,14 +316,6 @@ impl HeldTrust {
             Confirmation::Behind | Confirmation::Superseded | Confirmation::Cold => {}
         }
         outcome
-    }
-
-    /// Holds nothing in force any more. The floor stays, and which certificates are revoked.
-    pub fn let_go(&mut self) {
-        if let Some(trust) = self.in_force.take() {
-            self.ahead.carry(trust.state.revocations());
-        }
-        self.changes = self.changes.saturating_add(1);
     }
 
     /// Takes note that the authority does not know the state in force: it is behind it.
@@ -393,6 +362,7 @@ impl HeldTrust {
     fn put(
         &mut self,
         state: TrustState,
+        descent: &Descent,
         confirmations: Confirmations,
         at: Moment,
     ) -> Result<Offered, UpdateRefused> {
@@ -404,8 +374,10 @@ impl HeldTrust {
         self.remember();
         self.floor = offered;
         self.alarm = None;
-        self.ahead = self.ahead_of(&state, at);
-        self.in_force = Some(InForce::new(state, &self.ahead, at.elapsed, confirmations));
+        self.ahead = self.ahead_of(&state, descent, at);
+        let origin = (self.in_force.as_ref(), descent);
+        let trust = InForce::new(state, origin, &self.ahead, at.elapsed, confirmations);
+        self.in_force = Some(trust);
         self.changes = self.changes.saturating_add(1);
         Ok(Offered::Installed)
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{Confirmations, Grant};
 use crate::staleness::StalenessBudget;
-use crate::trust::{Ahead, TrustState};
+use crate::trust::{Ahead, Descent, TrustState};
 use crate::verifying::TrustView;
 
 /// One trust state in force.
@@ -19,20 +19,25 @@ pub struct InForce {
 }
 
 impl InForce {
+    /// `state`, which came about from what was in force `before` by `descent`, with `ahead` heeded beside it.
     pub(super) fn new(
         state: TrustState,
+        (before, descent): (Option<&Self>, &Descent),
         ahead: &Ahead,
         installed_at: Duration,
         confirmations: Confirmations,
     ) -> Self {
-        let mut trust = Self {
+        let stricter = (!ahead.is_empty()).then(|| {
+            let before = before.and_then(|before| before.stricter.as_ref());
+            let next = before.and_then(|before| ahead.over_next(&state, before, descent));
+            next.unwrap_or_else(|| ahead.over(&state))
+        });
+        Self {
             state,
-            stricter: None,
+            stricter,
             installed_at,
             confirmations,
-        };
-        trust.tighten(ahead);
-        trust
+        }
     }
 
     /// Decisions heed `ahead` from now on.

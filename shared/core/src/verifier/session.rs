@@ -25,7 +25,7 @@ use crate::planted::{Bug, planted};
 use crate::ports::Sha256;
 use crate::revocation::RevocationList;
 use crate::staleness::ClassBudget;
-use crate::trust::{Epoch, TrustState, Update, UpdateContent, UpdateRefused};
+use crate::trust::{Descent, Epoch, TrustState, Update, UpdateContent, UpdateRefused};
 
 pub use effects::{Accepted, Effect, Ending, Event, Ignored, Kept, Saved, SetAside, Signing};
 
@@ -191,8 +191,7 @@ impl<S: Clone> Session<S> {
                 if planted(Bug::AcknowledgedBeforeSaving) {
                     effects.push(acknowledge_unsaved(update));
                 }
-                let carried = trust.carried(&state, now);
-                effects.push(save(accept(signed, update, state, carried)));
+                effects.push(save(accept(signed, update, state, trust, now)));
                 effects
             }
             Ok(Considered::InForce) => {
@@ -268,6 +267,7 @@ impl<S: Clone> Session<S> {
             signed,
             leads_to: target,
             carried: trust.carried(&state, now),
+            descent: Descent::default(),
             state: (in_force != target.epoch).then_some(state),
         })]))
     }
@@ -282,7 +282,7 @@ impl<S: Clone> Session<S> {
     ) -> Vec<Effect<S>> {
         let mut event = Event::LogReplaced;
         if let Some(state) = accepted.state {
-            if let Err(refused) = trust.install(state, now) {
+            if let Err(refused) = trust.advance(state, &accepted.descent, now) {
                 return self.refuse(trust, now, accepted.leads_to.epoch, refused);
             }
             event = Event::Installed;
@@ -379,13 +379,15 @@ fn nack<S>(trust: &HeldTrust, epoch: Epoch, refused: UpdateRefused, resync: bool
     }))
 }
 
-fn accept<S>(signed: S, update: &Update, state: TrustState, carried: RevocationList) -> Accepted<S> {
+fn accept<S>(signed: S, update: &Update, state: TrustState, trust: &HeldTrust, now: Moment) -> Accepted<S> {
+    let (signed, carried) = match update.content {
+        UpdateContent::Snapshot { .. } => (Signing::Snapshot(signed, Vec::new()), trust.carried(&state, now)),
+        UpdateContent::Delta { .. } => (Signing::Delta(signed), RevocationList::default()),
+    };
     Accepted {
-        signed: match update.content {
-            UpdateContent::Snapshot { .. } => Signing::Snapshot(signed, Vec::new()),
-            UpdateContent::Delta { .. } => Signing::Delta(signed),
-        },
+        signed,
         leads_to: StateId::stated_by(update),
+        descent: Descent::by(update),
         state: Some(state),
         carried,
     }

@@ -1,5 +1,6 @@
 //! The machines as such. Signatures, disks and streams are asked about where they are.
 
+mod carrying;
 mod clock;
 mod held;
 mod stream;

@@ -4,7 +4,7 @@ use super::*;
 use crate::key_set::KeyTimes;
 use crate::names::Issuer;
 use crate::test_util::{ToyHash, jwk, key_set};
-use crate::trust::{Ahead, Change, TrustState, Update, UpdateContent, UpdateRules};
+use crate::trust::{Ahead, Change, Descent, TrustState, Update, UpdateContent, UpdateRules};
 
 /// A token that every one of [`kinds`] is about.
 fn concerned() -> Claims {
@@ -112,9 +112,10 @@ fn what_is_heard_ahead_prolongs_what_is_in_force() {
         };
         let without = current.next(&pruned, &ToyHash);
         assert!(without.revocations().is_empty());
-        let left = ahead.beyond(&without, after(301));
+        let left = ahead.past(None, &without, &Descent::default(), after(301));
         let heeded = left.over(&without);
         assert!(heeded.revocations().check(&concerned()).is_err(), "{kind:?}");
-        assert!(ahead.beyond(&without, after(901)).is_empty());
+        let later = ahead.past(None, &without, &Descent::default(), after(901));
+        assert!(later.is_empty());
     }
 }

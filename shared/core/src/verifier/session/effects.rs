@@ -2,7 +2,7 @@
 
 use super::super::{ClockMark, Message, StateId};
 use crate::revocation::RevocationList;
-use crate::trust::{Epoch, TrustState, UpdateRefused};
+use crate::trust::{Descent, Epoch, TrustState, UpdateRefused};
 
 /// What whoever runs the session has to do, in order.
 #[derive(Debug)]
@@ -31,8 +31,10 @@ pub struct Accepted<S> {
     pub leads_to: StateId,
     /// That state; nothing when it is in force already, and only the log is to be replaced.
     pub(super) state: Option<TrustState>,
+    /// How that state came about.
+    pub(super) descent: Descent,
     /// Certificates that are revoked though that state does not say so ([`HeldTrust::carried`](crate::verifier::HeldTrust::carried)):
-    /// to be saved beside a snapshot, in place of what was saved so before.
+    /// to be saved beside a snapshot, in place of what was saved so before. Beside a delta nothing is saved, and what was saved stays.
     pub carried: RevocationList,
 }
 

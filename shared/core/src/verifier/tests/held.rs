@@ -1,13 +1,11 @@
 //! It goes forward only, and tells its age.
 
 use super::*;
-use crate::names::{CertificateThumbprint, ClientId};
-use crate::revocation::{Revocation, RevokedSubject};
 use crate::staleness::{MAX_BUDGET, MAX_LEASE, StalenessBudget};
 use crate::trust::UpdateRefused;
 
 /// What is held once `state` is in force, and confirmed at the beginning.
-fn confirmed(state: TrustState) -> HeldTrust {
+pub(super) fn confirmed(state: TrustState) -> HeldTrust {
     let mut held = nothing();
     let id = StateId::of(&state);
     held.install(state, after(0)).expect("newer");
@@ -179,100 +177,6 @@ fn a_file_is_counted_beside_what_was_told() {
         )
     };
     assert_eq!([left(30), left(900)], [20 * SECOND, 600 * SECOND]);
-}
-
-/// What is revoked: a certificate, and a client with everything that it was issued until now.
-fn revocations() -> (CertificateThumbprint, RevocationList) {
-    let thumbprint = CertificateThumbprint::new([7; 32]);
-    let until = |seconds| NOW.saturating_add(Duration::from_secs(seconds));
-    let revocation = |subject| Revocation {
-        subject,
-        issued_before: NOW,
-        expires_at: until(3600),
-    };
-    let client = ClientId::parse("orders").expect("valid");
-    let both = [
-        revocation(RevokedSubject::Certificate(thumbprint)),
-        revocation(RevokedSubject::Client(client)),
-    ];
-    (thumbprint, both.into())
-}
-
-/// The state of `epoch` with the key that is called `name` and these revocations.
-fn revoking(epoch: Epoch, name: u8, revocations: &RevocationList) -> TrustState {
-    let keys = Arc::clone(named_state(epoch, name).keys());
-    TrustState::new(issuer(), epoch, keys, revocations.clone(), &ToyHash)
-}
-
-fn refuses(held: &HeldTrust, thumbprint: &CertificateThumbprint) -> bool {
-    let view = held.in_force().expect("in force").view(after(0).elapsed);
-    view.state.revocations().holds_certificate(thumbprint)
-}
-
-/// I-09: a recovered authority has given up every key, so that what was held against tokens matters no more. A certificate that was
-/// revoked proves its SPIFFE ID to tokens that are issued from then on no more than before, also after a restart, until the entry has
-/// expired or the authority has it again.
-#[test]
-fn a_revoked_certificate_stays_so_past_a_recovery() {
-    let (thumbprint, both) = revocations();
-    let mut held = confirmed(revoking(1, 1, &both));
-    let recovered = revoking(1000, 2, &RevocationList::default());
-    let carried = held.carried(&recovered, after(1));
-    assert_eq!(carried.len(), 1, "the certificate, and not the client");
-    held.install(recovered.clone(), after(1)).expect("newer");
-    assert!(refuses(&held, &thumbprint));
-    let client = RevokedSubject::Client(ClientId::parse("orders").expect("valid"));
-    let view = held.in_force().expect("in force").view(after(0).elapsed);
-    assert_eq!(view.state.revocations().find(&client), None);
-    assert_eq!(
-        held.id(),
-        StateId::of(&recovered),
-        "its digest is that of the authority"
-    );
-
-    let mut restarted = nothing();
-    restarted.carry(&carried, after(2));
-    restarted.restore(recovered, [], after(2)).expect("newer");
-    assert!(refuses(&restarted, &thumbprint));
-    // Revoked again, it is in the state, and nothing is carried beside that.
-    let again = revoking(1001, 2, &both);
-    assert!(restarted.carried(&again, after(3)).is_empty());
-    restarted.install(again, after(3)).expect("newer");
-    assert!(refuses(&restarted, &thumbprint));
-    assert!(restarted.certificates().is_empty());
-}
-
-/// An entry that was carried along ends when it would have ended; by a time that the authority has confirmed.
-#[test]
-fn what_is_carried_ends() {
-    let (thumbprint, both) = revocations();
-    let mut held = confirmed(revoking(1, 1, &both));
-    held.install(revoking(1000, 2, &RevocationList::default()), after(1))
-        .expect("newer");
-    let later = revoking(1001, 2, &RevocationList::default());
-    // Nobody has said yet that so much time has passed.
-    held.install(later, after(4000)).expect("newer");
-    assert!(refuses(&held, &thumbprint));
-    let stated = TimeStated {
-        authority_millis: (NOW.as_seconds() + 4001) * 1000,
-        sent_at: after(4001).elapsed,
-    };
-    held.hear_time(stated, after(4001)).expect("near");
-    held.install(revoking(1002, 2, &RevocationList::default()), after(4002))
-        .expect("newer");
-    assert!(!refuses(&held, &thumbprint));
-}
-
-/// Whoever lets go of everything still knows which certificates are revoked when there is something to decide on again.
-#[test]
-fn a_revoked_certificate_stays_so_after_everything_was_let_go_of() {
-    let (thumbprint, both) = revocations();
-    let mut held = confirmed(revoking(1, 1, &both));
-    held.let_go();
-    assert_eq!(held.certificates().len(), 1);
-    held.install(revoking(1000, 2, &RevocationList::default()), after(1))
-        .expect("newer");
-    assert!(refuses(&held, &thumbprint));
 }
 
 /// K12, K13: neither an older epoch nor other content for the same one takes the place of what is in force.

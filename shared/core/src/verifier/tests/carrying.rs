@@ -1,0 +1,221 @@
+//! What goes on being heeded beside the state in force, past a recovery and past a restart.
+
+use super::held::confirmed;
+use super::*;
+use crate::names::{CertificateThumbprint, ClientId};
+use crate::revocation::{Revocation, RevokedSubject};
+use crate::trust::{Ahead, Change, Descent};
+
+/// What is revoked: a certificate, and a client with everything that it was issued until now.
+fn revocations() -> (CertificateThumbprint, RevocationList) {
+    let thumbprint = CertificateThumbprint::new([7; 32]);
+    let until = |seconds| NOW.saturating_add(Duration::from_secs(seconds));
+    let revocation = |subject| Revocation {
+        subject,
+        issued_before: NOW,
+        expires_at: until(3600),
+    };
+    let client = ClientId::parse("orders").expect("valid");
+    let both = [
+        revocation(RevokedSubject::Certificate(thumbprint)),
+        revocation(RevokedSubject::Client(client)),
+    ];
+    (thumbprint, both.into())
+}
+
+/// The state of `epoch` with the key that is called `name` and these revocations.
+fn revoking(epoch: Epoch, name: u8, revocations: &RevocationList) -> TrustState {
+    let keys = Arc::clone(named_state(epoch, name).keys());
+    TrustState::new(issuer(), epoch, keys, revocations.clone(), &ToyHash)
+}
+
+fn refuses(held: &HeldTrust, thumbprint: &CertificateThumbprint) -> bool {
+    let view = held.in_force().expect("in force").view(after(0).elapsed);
+    view.state.revocations().holds_certificate(thumbprint)
+}
+
+/// I-09: a recovered authority has given up every key, so that what was held against tokens matters no more. A certificate that was
+/// revoked proves its SPIFFE ID to tokens that are issued from then on no more than before, also after a restart, until the entry has
+/// expired or the authority has it again.
+#[test]
+fn a_revoked_certificate_stays_so_past_a_recovery() {
+    let (thumbprint, both) = revocations();
+    let mut held = confirmed(revoking(1, 1, &both));
+    let recovered = revoking(1000, 2, &RevocationList::default());
+    let carried = held.carried(&recovered, after(1));
+    assert_eq!(carried.len(), 1, "the certificate, and not the client");
+    held.install(recovered.clone(), after(1)).expect("newer");
+    assert!(refuses(&held, &thumbprint));
+    let client = RevokedSubject::Client(ClientId::parse("orders").expect("valid"));
+    let view = held.in_force().expect("in force").view(after(0).elapsed);
+    assert_eq!(view.state.revocations().find(&client), None);
+    assert_eq!(
+        held.id(),
+        StateId::of(&recovered),
+        "its digest is that of the authority"
+    );
+
+    let mut restarted = nothing();
+    restarted.carry(&carried, after(2));
+    restarted.restore(recovered, [], after(2)).expect("newer");
+    assert!(refuses(&restarted, &thumbprint));
+    // Revoked again, it is in the state, and nothing is carried beside that.
+    let again = revoking(1001, 2, &both);
+    assert!(restarted.carried(&again, after(3)).is_empty());
+    restarted.install(again, after(3)).expect("newer");
+    assert!(refuses(&restarted, &thumbprint));
+    assert!(restarted.certificates().is_empty());
+}
+
+/// An entry that was carried along ends when it would have ended; by a time that the authority has confirmed.
+#[test]
+fn what_is_carried_ends() {
+    let (thumbprint, both) = revocations();
+    let mut held = confirmed(revoking(1, 1, &both));
+    held.install(revoking(1000, 2, &RevocationList::default()), after(1))
+        .expect("newer");
+    let later = revoking(1001, 2, &RevocationList::default());
+    // Nobody has said yet that so much time has passed.
+    held.install(later, after(4000)).expect("newer");
+    assert!(refuses(&held, &thumbprint));
+    let stated = TimeStated {
+        authority_millis: (NOW.as_seconds() + 4001) * 1000,
+        sent_at: after(4001).elapsed,
+    };
+    held.hear_time(stated, after(4001)).expect("near");
+    held.install(revoking(1002, 2, &RevocationList::default()), after(4002))
+        .expect("newer");
+    assert!(!refuses(&held, &thumbprint));
+}
+
+/// Whoever lets go of everything still knows which certificates are revoked when there is something to decide on again.
+#[test]
+fn a_revoked_certificate_stays_so_after_everything_was_let_go_of() {
+    let (thumbprint, both) = revocations();
+    let mut held = confirmed(revoking(1, 1, &both));
+    held.let_go();
+    assert_eq!(held.certificates().len(), 1);
+    held.install(revoking(1000, 2, &RevocationList::default()), after(1))
+        .expect("newer");
+    assert!(refuses(&held, &thumbprint));
+}
+
+/// The revocation of the certificate that is called `name`, until so many seconds after the beginning.
+fn certificate(name: u8, until: u64) -> Revocation {
+    Revocation {
+        subject: RevokedSubject::Certificate(CertificateThumbprint::new([name; 32])),
+        issued_before: NOW,
+        expires_at: NOW.saturating_add(Duration::from_secs(until)),
+    }
+}
+
+/// The update that makes the next state out of `base` by `change`, and that state.
+fn delta(base: &TrustState, change: Change) -> (TrustState, Update) {
+    let next = base.next(&change, &ToyHash);
+    let update = Update {
+        issuer: issuer(),
+        epoch: next.epoch(),
+        state_digest: *next.digest(),
+        published_at: NOW,
+        content: UpdateContent::Delta {
+            base_epoch: base.epoch(),
+            base_digest: *base.digest(),
+            change,
+        },
+    };
+    (next, update)
+}
+
+fn adding(revocations: impl Into<RevocationList>) -> Change {
+    Change {
+        revoked: revocations.into(),
+        ..Change::default()
+    }
+}
+
+/// A change comes with every revocation, and says itself what it adds and drops: neither what is carried nor what is in force is gone
+/// through for it. So nothing that it leaves out is found here, unless it says that it drops something which has not expired.
+#[test]
+fn a_change_is_looked_at_and_nothing_else() {
+    let mut ahead = Ahead::default();
+    ahead.carry(&[certificate(7, 3600)].into());
+    let before = revoking(1, 1, &[certificate(8, 3600)].into());
+    let without = revoking(2, 1, &[certificate(9, 3600)].into());
+    let (_, adds) = delta(&before, adding([certificate(9, 3600)]));
+    let past = ahead.past(Some(&before), &without, &Descent::by(&adds), NOW);
+    assert!(past.shares_with(&ahead));
+    let (_, drops) = delta(
+        &before,
+        Change {
+            prune_before: Some(NOW.saturating_add(SECOND)),
+            ..Change::default()
+        },
+    );
+    let past = ahead.past(Some(&before), &without, &Descent::by(&drops), NOW);
+    assert_eq!(past.certificates().len(), 2);
+    // Of what follows on another state nobody knows what it leaves out.
+    let (_, other) = delta(&without, adding([certificate(9, 3600)]));
+    let past = ahead.past(Some(&before), &without, &Descent::by(&other), NOW);
+    assert_eq!(past.certificates().len(), 2);
+}
+
+/// What is carried is heeded past every change after it, beside what that revokes, until the authority has it again.
+#[test]
+fn what_is_carried_stays_past_changes() {
+    let (thumbprint, both) = revocations();
+    let mut held = confirmed(revoking(1, 1, &both));
+    let recovered = revoking(1000, 2, &RevocationList::default());
+    held.install(recovered.clone(), after(1)).expect("newer");
+    let (next, other) = delta(&recovered, adding([certificate(8, 3600)]));
+    held.advance(next.clone(), &Descent::by(&other), after(2))
+        .expect("newer");
+    assert_eq!(held.certificates().len(), 1);
+    assert!(refuses(&held, &thumbprint));
+    assert!(refuses(&held, &CertificateThumbprint::new([8; 32])));
+    assert_eq!(held.id(), StateId::of(&next));
+    let (last, again) = delta(&next, adding([certificate(7, 3600)]));
+    held.advance(last, &Descent::by(&again), after(3)).expect("newer");
+    assert!(held.certificates().is_empty());
+    assert!(refuses(&held, &thumbprint));
+}
+
+/// What is carried is written down beside a snapshot. Beside a delta it stays as it was written, and nobody works it out.
+#[test]
+fn nothing_is_written_down_beside_a_delta() {
+    let (_, both) = revocations();
+    let mut held = confirmed(revoking(1, 1, &both));
+    let younger = KeyTimes {
+        prepared_at: NOW,
+        ..KeyTimes::default()
+    };
+    let keys = Arc::new(key_set(&jwk(2), younger));
+    let recovered = TrustState::new(issuer(), 1000, keys, RevocationList::default(), &ToyHash);
+    let mut session: Session<()> = Session::new(
+        SessionSettings {
+            heartbeat_period: HEARTBEAT_PERIOD,
+            longest_session: Duration::from_secs(3600),
+            budgets: Arc::new([]),
+        },
+        Arc::new(ToyHash),
+        Beginning::default(),
+        after(0),
+    );
+    let mut carried = |held: &mut HeldTrust, update: Update| {
+        let received = Received {
+            update,
+            left_out: 0,
+            length: 100,
+            publishers: 1,
+        };
+        let effects = session.update(held, after(1), (), Ok(received));
+        let accepted = effects.into_iter().find_map(|effect| match effect {
+            Effect::Save(accepted) => Some(accepted),
+            Effect::Send(_) | Effect::Keep(_) | Effect::Probe(_) | Effect::End(_) | Effect::Tell(_) => None,
+        });
+        accepted.expect("newer").carried.len()
+    };
+    assert_eq!(carried(&mut held, snapshot(&recovered)), 1);
+    held.install(recovered.clone(), after(1)).expect("newer");
+    let (_, update) = delta(&recovered, adding([certificate(8, 3600)]));
+    assert_eq!(carried(&mut held, update), 0);
+}
