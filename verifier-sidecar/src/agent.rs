@@ -8,8 +8,9 @@
 //! ```
 //!
 //! INVARIANT (one asks): for each key its keeper alone asks the authority, one request at a time, whoever waits.
-//! INVARIANT (held back): after an attempt nobody asks again before its pause is over; who has no token is told why at once.
-//! INVARIANT (nothing revoked): what the trust in force says is revoked is given to nobody, nor what hangs on a certificate of ours that is.
+//! INVARIANT (held back): after an attempt nobody asks again before its pause is over, unless our certificate is what failed it and is
+//! another by now; who has no token is told why at once.
+//! INVARIANT (nothing revoked): what decisions heed as revoked is given to nobody, nor what hangs on a certificate of ours that is.
 //! INVARIANT (bounded): as many keys as configured; one that nobody asks for is dropped.
 
 mod keeper;
@@ -28,7 +29,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use countersign_core::names::{Audience, Scope};
+use countersign_core::names::{Audience, CertificateThumbprint, Scope};
 use countersign_core::ports::Clock;
 use countersign_verifier::trust::TrustStore;
 use countersign_wire::status::{Failure, NoToken};
@@ -210,7 +211,7 @@ impl Agent {
             KeyStatus {
                 key: slot.key.clone(),
                 good_for: kept.good_for(now, |token| standing(token, self)),
-                last_error: kept.last_error(|token| standing(token, self)),
+                last_error: kept.last_error(now, |token| standing(token, self)),
                 token: kept.into_token(),
                 pinned: slot.pinned,
             }
@@ -220,9 +221,10 @@ impl Agent {
 
     /// Why there is no token for `key`, or not the next one.
     pub(crate) fn last_error(&self, key: &TokenKey) -> Option<NoToken> {
+        let now = self.clock().elapsed();
         let keys = self.0.keys.lock().unwrap_or_else(PoisonError::into_inner);
         let kept = keys.get(key).map(|slot| slot.kept.borrow());
-        kept.and_then(|kept| kept.last_error(|token| standing(token, self)))
+        kept.and_then(|kept| kept.last_error(now, |token| standing(token, self)))
     }
 
     /// The limits.
@@ -275,7 +277,12 @@ impl Agent {
     fn answer(&self, slot: &Slot, kept: &Kept) -> Answer {
         let now = self.clock().elapsed();
         slot.touch(now);
-        kept.answer(now, |token| standing(token, self))
+        kept.answer(now, |with| self.has(with), |token| standing(token, self))
+    }
+
+    /// Whether this is our certificate now.
+    fn has(&self, certificate: &CertificateThumbprint) -> bool {
+        self.0.source.certificate().thumbprint == *certificate
     }
 
     /// The slot of `key`: the one there is, or a new one if there is room.

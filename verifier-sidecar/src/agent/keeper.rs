@@ -84,16 +84,17 @@ impl Keeper<'_> {
     /// How long until the authority is to be asked, or until it is to be looked again.
     fn due_in(&self, is_wanted: bool) -> Duration {
         let now = self.agent.clock().elapsed();
-        let asks_at = self
-            .slot
-            .kept
-            .borrow()
-            .asks_at(is_wanted, |token| standing(token, self.agent));
+        let asks_at = self.slot.kept.borrow().asks_at(
+            is_wanted,
+            |with| self.agent.has(with),
+            |token| standing(token, self.agent),
+        );
         asks_at.map_or(UNSEEN, |at| at.saturating_sub(now).min(UNSEEN))
     }
 
     async fn attempt(&mut self) {
         let asked_at = self.agent.clock().elapsed();
+        let with = self.agent.0.source.certificate().thumbprint;
         let fetched = self.agent.0.source.fetch(&self.slot.key).await;
         let fetched = fetched.and_then(|token| match standing(&token, self.agent) {
             // It would be asked for again and again.
@@ -119,7 +120,9 @@ impl Keeper<'_> {
                 let wish = retry_after.unwrap_or_default().min(LONGEST_WISH);
                 let pause = self.backoff.next_delay().max(wish);
                 self.tell_failure(why);
-                self.slot.kept.send_modify(|kept| kept.failed(why, now, pause));
+                self.slot
+                    .kept
+                    .send_modify(|kept| kept.failed(why, with, now, pause));
             }
         }
     }
@@ -127,12 +130,13 @@ impl Keeper<'_> {
     /// Once: nobody asks the authority until it is over.
     fn tell_disowned(&mut self) {
         let kept = self.slot.kept.borrow();
-        let is_disowned = kept.is_disowned(|token| standing(token, self.agent));
+        let now = self.agent.clock().elapsed();
+        let is_disowned = kept.is_disowned(now, |token| standing(token, self.agent));
         if is_disowned && self.told.replace(DISOWNED) != Some(DISOWNED) {
             tracing::warn!(
                 key = %self.slot.key,
                 reason = DISOWNED.reason(),
-                "our certificate is revoked: what is bound to its SPIFFE ID is given to nobody until there is another"
+                "our certificate is revoked: what is bound to it, or to its SPIFFE ID, is given to nobody until there is another"
             );
         }
     }

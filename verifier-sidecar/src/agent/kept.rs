@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use countersign_core::names::CertificateThumbprint;
 use countersign_runtime::backoff::Jitter;
 use countersign_wire::status::NoToken;
 
@@ -50,6 +51,9 @@ impl Fetched {
 #[derive(Clone, Copy, Debug)]
 struct Failed {
     why: NoToken,
+    at: Duration,
+    /// The certificate that it was made with, if that may be what failed it: with another one nobody has to wait.
+    with: Option<CertificateThumbprint>,
 }
 
 /// What is kept for one key.
@@ -73,8 +77,13 @@ pub(super) enum Answer {
 }
 
 impl Kept {
-    /// What somebody who wants a token at `now` is told.
-    pub(super) fn answer(&self, now: Duration, standing: impl Fn(&Token) -> Standing) -> Answer {
+    /// What somebody who wants a token at `now` is told, where the certificate `is_ours` that we have.
+    pub(super) fn answer(
+        &self,
+        now: Duration,
+        is_ours: impl FnOnce(&CertificateThumbprint) -> bool,
+        standing: impl Fn(&Token) -> Standing,
+    ) -> Answer {
         let held = self.lasting(now).map(|held| (held, standing(&held.token)));
         match held {
             // INVARIANT (nothing revoked): looked at each time, for revocations come at any.
@@ -88,18 +97,25 @@ impl Kept {
             }
             Some(_) | None => {}
         }
+        let pause = self.held_back_until(is_ours).saturating_sub(now);
         match self.failed {
             // INVARIANT (held back): whoever comes in the pause hears what came of the attempt before it.
-            Some(Failed { why }) if now < self.paused_until => Answer::Unavailable(Unavailable {
+            Some(Failed { why, .. }) if !pause.is_zero() => Answer::Unavailable(Unavailable {
                 why,
-                retry_after: self.paused_until - now,
+                retry_after: pause,
             }),
             Some(_) | None => Answer::Wait,
         }
     }
 
-    /// When the authority is to be asked: in the past when it is due. Nothing: when somebody wants a token.
-    pub(super) fn asks_at(&self, is_wanted: bool, standing: impl Fn(&Token) -> Standing) -> Option<Duration> {
+    /// When the authority is to be asked, where the certificate `is_ours` that we have: in the past when it is due. Nothing: when
+    /// somebody wants a token.
+    pub(super) fn asks_at(
+        &self,
+        is_wanted: bool,
+        is_ours: impl FnOnce(&CertificateThumbprint) -> bool,
+        standing: impl Fn(&Token) -> Standing,
+    ) -> Option<Duration> {
         let due = match &self.token {
             None if is_wanted => Duration::ZERO,
             None => return None,
@@ -109,7 +125,15 @@ impl Kept {
                 Standing::Outdated | Standing::Revoked => Duration::ZERO,
             },
         };
-        Some(due.max(self.paused_until))
+        Some(due.max(self.held_back_until(is_ours)))
+    }
+
+    /// Nobody asks the authority before. What it says of a certificate holds while that is ours.
+    fn held_back_until(&self, is_ours: impl FnOnce(&CertificateThumbprint) -> bool) -> Duration {
+        let with_another = self
+            .failed
+            .filter(|failed| failed.with.is_some_and(|with| !is_ours(&with)));
+        with_another.map_or(self.paused_until, |failed| failed.at + LEAST_PAUSE)
     }
 
     /// For how long the token is given out, if nothing is heard against it.
@@ -120,16 +144,16 @@ impl Kept {
     }
 
     /// Why there is no token, or not the next one, if anything is known to be wrong.
-    pub(super) fn last_error(&self, standing: impl Fn(&Token) -> Standing) -> Option<NoToken> {
-        if self.is_disowned(standing) {
+    pub(super) fn last_error(&self, now: Duration, standing: impl Fn(&Token) -> Standing) -> Option<NoToken> {
+        if self.is_disowned(now, standing) {
             return Some(DISOWNED);
         }
         self.failed.map(|failed| failed.why)
     }
 
-    /// Whether a token is kept that is good for nobody over the certificate that we have.
-    pub(super) fn is_disowned(&self, standing: impl Fn(&Token) -> Standing) -> bool {
-        let held = self.token.as_ref();
+    /// Whether a token is kept that would last, and is good for nobody over the certificate that we have.
+    pub(super) fn is_disowned(&self, now: Duration, standing: impl Fn(&Token) -> Standing) -> bool {
+        let held = self.lasting(now);
         held.is_some_and(|held| standing(&held.token) == Standing::Disowned)
     }
 
@@ -147,9 +171,19 @@ impl Kept {
         };
     }
 
-    /// Takes note of an attempt that failed at `now`. What is kept goes on being served.
-    pub(super) fn failed(&mut self, why: NoToken, now: Duration, pause: Duration) {
-        self.failed = Some(Failed { why });
+    /// Takes note of an attempt that failed at `now`, and was made `with` this certificate. What is kept goes on being served.
+    pub(super) fn failed(
+        &mut self,
+        why: NoToken,
+        with: CertificateThumbprint,
+        now: Duration,
+        pause: Duration,
+    ) {
+        self.failed = Some(Failed {
+            why,
+            at: now,
+            with: (why == DISOWNED).then_some(with),
+        });
         self.paused_until = now + pause.max(LEAST_PAUSE);
     }
 

@@ -2,6 +2,8 @@
 
 use countersign_core::claims::Confirmation;
 use countersign_core::issuing::IssueError;
+use countersign_core::names::CertificateThumbprint;
+use countersign_core::verifying::is_refused_over;
 use countersign_wire::status::NoToken;
 
 use super::Agent;
@@ -18,10 +20,10 @@ pub(super) enum Standing {
     /// It is bound to a certificate, or to a SPIFFE ID, that we had before: good for connections that were made with that, and for
     /// no others.
     Outdated,
-    /// It is bound to the SPIFFE ID of our certificate, which is revoked. Nobody accepts it over that, nor any other of that SPIFFE ID; over our
-    /// next certificate it is good again.
+    /// It is bound to our certificate, which is revoked, or to the SPIFFE ID in it. Nobody accepts it over that, nor any other that we could get
+    /// with it; over our next certificate what is bound to the SPIFFE ID is good again.
     Disowned,
-    /// It, or everything of its time, its client or its key, was taken back. Nobody accepts it.
+    /// It, or everything of its time, its client, its key or the certificate that it is bound to, was taken back. Nobody accepts it.
     Revoked,
 }
 
@@ -35,24 +37,32 @@ impl Standing {
     }
 }
 
-/// What is known against `token` now. That our trust may be old makes no difference: what was revoked stays so.
+/// What is known against `token` now. That our trust may be old makes no difference: what was revoked stays so. It is what decisions are
+/// made on, so with what is revoked by more than the state in force.
 pub(super) fn standing(token: &Token, agent: &Agent) -> Standing {
     let current = agent.0.trust.current();
-    let trust = current.in_force();
-    let is_revoked = trust.is_some_and(|trust| {
-        let key = trust.state.keys().find(token.key_id());
+    let trust = current.view(agent.clock().elapsed()).map(|view| view.state);
+    let is_taken_back = trust.is_some_and(|trust| {
+        let key = trust.keys().find(token.key_id());
         key.is_some_and(|key| key.times.compromised_at.is_some())
-            || trust.state.revocations().check(token.claims()).is_err()
+            || trust.revocations().check(token.claims()).is_err()
     });
+    let is_refused_over = |certificate: &CertificateThumbprint| {
+        trust.is_some_and(|trust| is_refused_over(token.claims(), certificate, trust.revocations()))
+    };
     let ours = agent.0.source.certificate();
-    let is_ours_revoked =
-        || trust.is_some_and(|trust| trust.state.revocations().holds_certificate(&ours.thumbprint));
+    let is_proven = token.claims().confirmation.is_proven_by(Some(&ours));
     match &token.claims().confirmation {
-        _ if is_revoked => Standing::Revoked,
+        _ if is_taken_back => Standing::Revoked,
         // The authority understands it, or it would not have given it.
-        Confirmation::Unsupported => Standing::Good,
-        confirmation if !confirmation.is_proven_by(Some(&ours)) => Standing::Outdated,
-        Confirmation::SpiffeId(_) if is_ours_revoked() => Standing::Disowned,
-        Confirmation::Certificate(_) | Confirmation::SpiffeId(_) | Confirmation::Unbound => Standing::Good,
+        Confirmation::Unsupported | Confirmation::Unbound => Standing::Good,
+        Confirmation::Certificate(_) | Confirmation::SpiffeId(_)
+            if is_proven && is_refused_over(&ours.thumbprint) =>
+        {
+            Standing::Disowned
+        }
+        Confirmation::Certificate(_) | Confirmation::SpiffeId(_) if is_proven => Standing::Good,
+        Confirmation::Certificate(before) if is_refused_over(before) => Standing::Revoked,
+        Confirmation::Certificate(_) | Confirmation::SpiffeId(_) => Standing::Outdated,
     }
 }

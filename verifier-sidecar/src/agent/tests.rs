@@ -1,5 +1,7 @@
 //! The agent on paused time, with an authority that does as it is told.
 
+mod disowned;
+
 use std::sync::atomic::AtomicU32;
 
 use countersign_core::Timestamp;
@@ -15,7 +17,9 @@ use countersign_verifier::test_util::{self, START, TestIssuer, bound_claims, cla
 use prometheus_client::registry::Registry;
 use tokio::time::{Instant, advance, sleep};
 
+use super::kept::LEAST_PAUSE;
 use super::source::NotFetched;
+use super::standing::DISOWNED;
 use super::token::Token;
 use super::*;
 
