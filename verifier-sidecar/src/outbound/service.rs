@@ -102,7 +102,7 @@ impl Serve for OutboundService {
             MethodLabel(found.map(|leading| Arc::clone(&leading.name))),
             record,
         );
-        let body = Counted::new(body, call.received());
+        let body = Counted::new(body, parts.version, call.received());
         let answering = async {
             let form = form?;
             let leading = found.ok_or(Failure::RouteUnknown)?;

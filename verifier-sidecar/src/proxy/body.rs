@@ -10,6 +10,7 @@ use bytes::Bytes;
 use countersign_verifier::identity::IdentityHeaders;
 use countersign_wire::status::Failure;
 use futures_util::FutureExt as _;
+use http::Version;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tracing::Span;
@@ -38,9 +39,6 @@ pub(crate) enum BrokenOff {
     Over(&'static str),
 }
 
-/// The most that a request may have as its whole.
-const WHOLE: usize = 16 * 1024;
-
 /// What a body gives next.
 type Next = Option<Result<Frame<Bytes>, hyper::Error>>;
 
@@ -50,36 +48,41 @@ pub(crate) struct Counted {
     pub(crate) incoming: Incoming,
     /// What was read ahead of it.
     ahead: Option<Next>,
+    /// To ask for its first frame is to ask its caller to go on (RFC 9110, section 10.1.1), so that is for whoever takes it.
+    came_as_http1: bool,
     received: Option<Arc<AtomicU64>>,
 }
 
 impl Counted {
-    pub(crate) const fn new(incoming: Incoming, received: Option<Arc<AtomicU64>>) -> Self {
+    /// A body of a request that came by `version`.
+    pub(crate) fn new(incoming: Incoming, version: Version, received: Option<Arc<AtomicU64>>) -> Self {
         Self {
             incoming,
             ahead: None,
+            came_as_http1: version == Version::HTTP_11,
             received,
         }
     }
 
-    /// Whether all of a small request is here already, as a unary call's usually is: its headers and its one message come together.
-    /// Reads one frame ahead for that, and does not wait.
-    pub(crate) async fn is_whole(&mut self) -> bool {
+    /// How many bytes it has, if all of it is here already, as a unary call's usually is: its headers and its one message come
+    /// together. Reads one frame ahead for that, and does not wait.
+    pub(crate) async fn whole(&mut self) -> Option<usize> {
         if self.ahead.is_none() && !self.incoming.is_end_stream() {
+            if self.came_as_http1 {
+                return None;
+            }
             let next = poll_fn(|cx| Poll::Ready(Pin::new(&mut self.incoming).poll_frame(cx))).await;
             if let Poll::Ready(next) = next {
                 self.ahead = Some(next);
             }
         }
-        match &self.ahead {
-            Some(Some(Ok(frame))) => {
-                let length = frame.data_ref().map_or(0, Bytes::len);
-                length <= WHOLE && self.incoming.is_end_stream()
-            }
-            Some(Some(Err(_))) => false,
-            Some(None) => true,
-            None => self.incoming.is_end_stream(),
-        }
+        let bytes = match &self.ahead {
+            Some(Some(Ok(frame))) => frame.data_ref().map_or(0, Bytes::len),
+            Some(Some(Err(_))) => return None,
+            Some(None) => return Some(0),
+            None => 0,
+        };
+        self.incoming.is_end_stream().then_some(bytes)
     }
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Next> {

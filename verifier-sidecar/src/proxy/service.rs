@@ -135,7 +135,7 @@ impl Serve for ProxyService {
         let pattern = pattern.and_then(|asked| asked.rule.pattern.clone());
         let label = MethodLabel(pattern);
         let mut call = proxy.metrics.begin(label, record);
-        let body = Counted::new(body, call.received());
+        let body = Counted::new(body, parts.version, call.received());
         let answering = async {
             match asked {
                 Ok(asked) if told.face == Face::Grpc && asked.form.method.as_str() == PRESENT => {

@@ -4,9 +4,9 @@
 //! Calls share a connection until it has as many as servers commonly grant, then the next one is opened; so a service
 //! full of long streams does not make short calls wait. Nor does a caller who does not read his answers: each call has its
 //! own part of the connection's window. A service may let one call take all of *its* window, and stop reading that call;
-//! therefore each caller's connection begins at another of ours, in turn, and only those that share one wait with it. Requests that
-//! are here as a whole cannot do that, and are most: they go over a few connections of their own, for what shares a connection leaves
-//! together, and each has memory of its own.
+//! therefore each caller's connection begins at another of ours, in turn, and only those that share one wait with it. Small requests
+//! that are here as a whole are most, and go over a few connections of their own, for what shares a connection leaves together, and
+//! each has memory of its own. Over one of these goes no more at a time than any service lets through unread, so that nothing waits.
 //!
 //! A connection that is gone is replaced by the next call that needs it. Many calls in want of one connection make one
 //! attempt, and all hear what came of it.
@@ -16,9 +16,11 @@
 mod http1;
 
 use std::fmt;
+use std::future::{Future as _, poll_fn};
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -85,7 +87,7 @@ impl Dial {
         }
     }
 
-    async fn connect(&self) -> io::Result<http2::SendRequest<RequestBody>> {
+    async fn connect(&self) -> io::Result<Connection> {
         match self {
             Self::Plaintext(UpstreamAddress::Unix(path)) => handshake(UnixStream::connect(path).await?).await,
             Self::Plaintext(UpstreamAddress::Tcp(addresses)) => handshake(tcp(addresses).await?).await,
@@ -130,11 +132,22 @@ impl fmt::Display for Dial {
     }
 }
 
-/// The calls that one connection takes. Servers grant about a hundred streams; what they do not grant waits inside.
+/// The calls that one connection takes, if the service grants as many, as most do. What it does not grant would wait inside.
 const STREAMS: u32 = 100;
 
-/// Connections for requests that are here as a whole, where there are at least twice as many.
+/// Connections for small requests that are here as a whole, where there are at least twice as many.
 const SHARED: usize = 8;
+
+/// The most bytes of a small request.
+const SMALL: u32 = 4 * 1024;
+
+/// The most that the calls over a connection for such requests have together in theirs. Nobody's window for a connection is smaller
+/// than 65,535 bytes (RFC 9113, section 6.9.2), and servers make room again once they have read half of it.
+const UNREAD: u32 = 65_535 / 2;
+
+/// Calls of one connection that were ended by us, of which it is still known that what comes for them is no error: many times what
+/// can be under way, so that callers who go away, however many at once, do not end a connection that others share.
+const RESETS: usize = 1_024;
 
 /// How long a connection may take to come about. The service is on this machine.
 const CONNECT_TIME: Duration = Duration::from_secs(1);
@@ -182,6 +195,9 @@ pub(crate) enum UpstreamError {
 pub(crate) struct Upstream {
     name: Arc<str>,
     dial: Dial,
+    /// For small requests that are here as a whole, if there are enough.
+    shared: Box<[Slot]>,
+    /// For all others, and for what those have no room for.
     slots: Box<[Slot]>,
     next_lane: AtomicUsize,
     http1: Pool,
@@ -194,10 +210,13 @@ pub(crate) struct Lane(usize);
 impl Upstream {
     /// The service that is connected to in this way, over at most so many connections. None is opened before the first call.
     pub(crate) fn dialling(dial: Dial, connections: usize) -> Self {
+        let shared = if connections < 2 * SHARED { 0 } else { SHARED };
+        let slots = |many: usize| (0..many).map(|_| Slot::default()).collect();
         Self {
             name: dial.to_string().into(),
             dial,
-            slots: (0..connections.max(1)).map(|_| Slot::default()).collect(),
+            shared: slots(shared),
+            slots: slots(connections.saturating_sub(shared).max(1)),
             next_lane: AtomicUsize::new(0),
             http1: Pool::default(),
         }
@@ -229,12 +248,13 @@ impl Upstream {
     ) -> Result<(Response<Incoming>, InFlight), UpstreamError> {
         if request.version() == Version::HTTP_11 {
             let response = self.http1.call(&self.dial, request).await?;
-            return Ok((response, InFlight(None)));
+            return Ok((response, InFlight::default()));
         }
-        let first = self.begins(lane, request.body_mut().body.is_whole().await);
+        let whole = request.body_mut().body.whole().await;
+        let small = whole.and_then(|bytes| u32::try_from(bytes).ok().filter(|bytes| *bytes <= SMALL));
         let mut may_repeat = true;
         loop {
-            let (mut sender, in_flight) = self.connection(first).await?;
+            let (mut sender, in_flight) = self.connection(lane, small).await?;
             match sender.try_send_request(request).await {
                 Ok(response) => return Ok((response, in_flight)),
                 Err(mut failed) => match failed.take_message() {
@@ -249,32 +269,38 @@ impl Upstream {
         }
     }
 
-    /// Where a request looks for a connection first.
-    const fn begins(&self, Lane(lane): Lane, is_whole: bool) -> usize {
-        let all = self.slots.len();
-        if all < 2 * SHARED {
-            lane % all
-        } else if is_whole {
-            lane % SHARED
-        } else {
-            SHARED + lane % (all - SHARED)
-        }
-    }
-
+    /// A connection with a place for one more call, which is one of so many bytes if it is `small`.
     async fn connection(
         &self,
-        first: usize,
+        lane: Lane,
+        small: Option<u32>,
     ) -> Result<(http2::SendRequest<RequestBody>, InFlight), UpstreamError> {
-        for slot in self.slots.iter().cycle().skip(first).take(self.slots.len()) {
+        for (slot, bytes) in self.places(lane, small) {
             let found = match slot.open_connection() {
                 Some(connection) => connection,
                 None => slot.connect(&self.dial).await?,
             };
-            if let Some(in_flight) = found.reserve() {
+            if let Some(in_flight) = found.reserve(bytes) {
                 return Ok((found.sender.clone(), in_flight));
             }
         }
         Err(UpstreamError::Full)
+    }
+
+    /// Where to look for one, in order, and what the call takes there of what is unread.
+    fn places(&self, lane: Lane, small: Option<u32>) -> impl Iterator<Item = (&Slot, u32)> {
+        let shared = small.map(|bytes| lane.through(&self.shared).map(move |slot| (slot, bytes)));
+        let own = lane.through(&self.slots).map(|slot| (slot, 0));
+        shared.into_iter().flatten().chain(own)
+    }
+}
+
+impl Lane {
+    /// All of `slots`, from that of this lane.
+    fn through(self, slots: &[Slot]) -> impl Iterator<Item = &Slot> {
+        let first = self.0.checked_rem(slots.len()).unwrap_or(0);
+        let (before, from) = slots.split_at(first);
+        from.iter().chain(before)
     }
 }
 
@@ -304,11 +330,8 @@ impl Slot {
         }
         let attempt = timeout(dial.patience(), dial.connect()).await;
         match attempt.unwrap_or_else(|_elapsed| Err(io::ErrorKind::TimedOut.into())) {
-            Ok(sender) => {
-                let connection = Arc::new(Connection {
-                    sender,
-                    streams: Arc::default(),
-                });
+            Ok(connection) => {
+                let connection = Arc::new(connection);
                 self.connection.store(Some(Arc::clone(&connection)));
                 *failed_at = None;
                 Ok(connection)
@@ -327,58 +350,162 @@ impl Slot {
 
 struct Connection {
     sender: http2::SendRequest<RequestBody>,
-    streams: Arc<AtomicU32>,
+    /// Calls at once that the service grants.
+    granted: Arc<AtomicUsize>,
+    calls: Arc<AtomicU32>,
+    /// Bytes of small requests, which the service may not have read.
+    unread: Arc<AtomicU32>,
 }
 
 impl Connection {
-    /// A place for one more call, if there is one.
-    fn reserve(&self) -> Option<InFlight> {
-        let one_more = |streams: u32| (streams < STREAMS).then_some(streams + 1);
-        self.streams
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more)
-            .ok()
-            .map(|_| InFlight(Some(Arc::clone(&self.streams))))
+    /// A place for one more call, with so many bytes, if there is one.
+    fn reserve(&self, bytes: u32) -> Option<InFlight> {
+        let granted = u32::try_from(self.granted.load(Ordering::Relaxed)).unwrap_or(u32::MAX);
+        Some(InFlight {
+            // One may wait, so that a service that grants none for a while is waited for.
+            _call: Some(Share::take(&self.calls, 1, granted.clamp(1, STREAMS))?),
+            _unread: Some(Share::take(&self.unread, bytes, UNREAD)?),
+        })
     }
 }
 
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Connection")
-            .field("streams", &self.streams)
+            .field("calls", &self.calls)
+            .field("unread", &self.unread)
             .finish_non_exhaustive()
     }
 }
 
 /// A call under way, on a connection that counts such.
-#[derive(Debug)]
-pub(crate) struct InFlight(Option<Arc<AtomicU32>>);
+#[derive(Debug, Default)]
+pub(crate) struct InFlight {
+    _call: Option<Share>,
+    _unread: Option<Share>,
+}
 
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        if let Some(streams) = &self.0 {
-            streams.fetch_sub(1, Ordering::Relaxed);
-        }
+/// What is taken of something that there is only so much of, until it is dropped.
+#[derive(Debug)]
+struct Share {
+    of: Arc<AtomicU32>,
+    amount: u32,
+}
+
+impl Share {
+    /// Takes `amount`, if no more than `most` is taken then.
+    fn take(of: &Arc<AtomicU32>, amount: u32, most: u32) -> Option<Self> {
+        let more = |taken: u32| taken.checked_add(amount).filter(|taken| *taken <= most);
+        of.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
+        Some(Self {
+            of: Arc::clone(of),
+            amount,
+        })
     }
 }
 
-async fn handshake<T>(stream: T) -> io::Result<http2::SendRequest<RequestBody>>
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.of.fetch_sub(self.amount, Ordering::Relaxed);
+    }
+}
+
+async fn handshake<T>(stream: T) -> io::Result<Connection>
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+    let (sender, mut connection) = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buf_size(SEND_BUFFER)
         .max_header_list_size(u32::try_from(HEADER_LIST).unwrap_or(u32::MAX))
+        .max_concurrent_reset_streams(RESETS)
+        .max_local_error_reset_streams(None)
         .handshake(TokioIo::new(stream))
         .await
         .map_err(io::Error::other)?;
+    let granted = Arc::new(AtomicUsize::new(connection.current_max_send_streams()));
+    let grants = Arc::clone(&granted);
     tokio::spawn(async move {
+        let ended = poll_fn(|cx| {
+            let ended = Pin::new(&mut connection).poll(cx);
+            grants.store(connection.current_max_send_streams(), Ordering::Relaxed);
+            ended
+        });
         // Calls over it hear of the error themselves.
-        if let Err(error) = connection.await {
+        if let Err(error) = ended.await {
             tracing::debug!(%error, "the connection to the service broke");
         }
     });
-    Ok(sender)
+    Ok(Connection {
+        sender,
+        granted,
+        calls: Arc::default(),
+        unread: Arc::default(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn upstream(connections: usize) -> Upstream {
+        let nowhere = UpstreamAddress::Tcp(Vec::new());
+        Upstream::dialling(Dial::Plaintext(nowhere), connections)
+    }
+
+    /// Where `small` calls and others look, by what they take there.
+    fn places(upstream: &Upstream, lane: usize, small: Option<u32>) -> Vec<u32> {
+        let places = upstream.places(Lane(lane), small);
+        places.map(|(_slot, bytes)| bytes).collect()
+    }
+
+    #[test]
+    fn what_may_stop_a_connection_goes_over_none_for_small_requests() {
+        let upstream = upstream(20);
+        for lane in 0..40 {
+            let others: Vec<_> = upstream.places(Lane(lane), None).collect();
+            assert_eq!(others.len(), 12, "{lane}");
+            for (slot, _) in others {
+                assert!(!upstream.shared.iter().any(|shared| std::ptr::eq(shared, slot)));
+            }
+            let small = places(&upstream, lane, Some(7));
+            assert_eq!(small, [[7; 8].as_slice(), &[0; 12]].concat(), "{lane}");
+        }
+    }
+
+    #[test]
+    fn callers_begin_at_one_after_the_other() {
+        let upstream = upstream(20);
+        let first = |lane: Lane| upstream.places(lane, None).next().map(|(slot, _)| slot);
+        for n in 0..40 {
+            let begins = first(upstream.lane());
+            let expected = upstream.slots.get(n % 12);
+            assert!(
+                begins.zip(expected).is_some_and(|(a, b)| std::ptr::eq(a, b)),
+                "{n}"
+            );
+        }
+    }
+
+    #[test]
+    fn few_connections_are_for_all_requests() {
+        for connections in [1, 2, 15] {
+            let upstream = upstream(connections);
+            assert_eq!(places(&upstream, 3, Some(7)), vec![0; connections]);
+        }
+    }
+
+    #[test]
+    fn no_more_goes_unread_than_every_service_lets_through() {
+        let unread = Arc::default();
+        let largest: Vec<_> = (0..10)
+            .map_while(|_| Share::take(&unread, SMALL, UNREAD))
+            .collect();
+        assert_eq!(largest.len(), 7);
+        assert!(Share::take(&unread, 0, UNREAD).is_some());
+        drop(largest);
+        assert_eq!(unread.load(Ordering::Relaxed), 0);
+    }
 }

@@ -14,10 +14,11 @@ use http_body_util::{BodyExt as _, Empty, Full, StreamBody};
 use hyper::body::Incoming;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
-use crate::support::raw::call;
+use crate::support::raw::{Outcome, call, preface, send_first, whole};
 use crate::support::upstream::{DEAF, ENDLESS, FRAME, MURMUR, MUTE, POLITE, RawService};
 use crate::support::{Setup, Sidecar, eventually, within};
 
@@ -27,12 +28,18 @@ const USUAL: (u32, u32) = (1 << 20, 1 << 20);
 /// A call takes a little of what its connection has.
 const AMPLE: (u32, u32) = (1 << 16, 1 << 26);
 
+/// What every server has.
+const LEAST: (u32, u32) = (65_535, 65_535);
+
 /// Calls at once that stand still.
 const MANY: usize = 40;
 
 /// A sidecar before a service with these windows.
 async fn before((stream_window, connection_window): (u32, u32)) -> (Sidecar, RawService) {
-    let service = RawService::start(stream_window, connection_window).await;
+    in_front(RawService::start(stream_window, connection_window).await).await
+}
+
+async fn in_front(service: RawService) -> (Sidecar, RawService) {
     let setup = Setup {
         upstream: Some(format!("http://{}", service.address)),
         ..Setup::default()
@@ -55,6 +62,9 @@ impl Caller {
         let address = sidecar.plaintext();
         let stream = TcpStream::connect(address).await.expect("connected");
         let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+            // However many it gives up, it goes on itself.
+            .max_concurrent_reset_streams(10_000)
+            .max_local_error_reset_streams(None)
             .initial_stream_window_size(1 << 16)
             .initial_connection_window_size(1 << 26)
             .handshake(TokioIo::new(stream))
@@ -205,6 +215,85 @@ async fn requests_that_come_as_a_whole_share_a_few_connections() {
         std::mem::replace(&mut before, now) == now && now > 0
     })
     .await;
+}
+
+/// Nor does any number of them stop one another: of those that the service leaves unread no more goes over a connection than it lets
+/// through.
+#[tokio::test]
+async fn requests_that_come_as_a_whole_and_are_not_read_stop_nobody() {
+    for bytes in [16 * 1024, 4 * 1024, 1024] {
+        let (sidecar, service) = before(LEAST).await;
+        let authorization = format!("Bearer {}", sidecar.token());
+        let fields = |path| {
+            [
+                (":method", "POST"),
+                (":scheme", "http"),
+                (":path", path),
+                (":authority", "localhost"),
+                ("content-type", "application/grpc"),
+                ("te", "trailers"),
+                ("authorization", authorization.as_str()),
+            ]
+        };
+        let mut deaf = Vec::new();
+        for _ in 0..16 {
+            let mut caller = TcpStream::connect(sidecar.plaintext()).await.expect("connected");
+            // As much as they may send before they hear anything.
+            let many = u32::try_from(60 * 1024 / bytes).expect("few");
+            let unread = (0..many).flat_map(|n| whole(2 * n + 1, &fields(DEAF), &vec![0; bytes]));
+            let unread: Vec<_> = preface().into_iter().chain(unread).collect();
+            caller.write_all(&unread).await.expect("sent");
+            deaf.push(caller);
+        }
+        for n in 0..80 {
+            let small = whole(1, &fields(POLITE), b"small");
+            let answered = within("an answer", send_first(sidecar.plaintext(), &small)).await;
+            assert_eq!((answered, service.received().len()), (Outcome::Answered, n + 1));
+        }
+    }
+}
+
+/// A service may have few calls at once. Those that are open for long make no other wait behind them, while there are connections.
+#[tokio::test]
+async fn calls_beyond_what_a_connection_is_granted_go_over_another() {
+    let service = RawService::granting(USUAL.0, USUAL.1, Some(5)).await;
+    let (sidecar, service) = in_front(service).await;
+    let caller = Caller::connect(&sidecar).await;
+    let empty = || Empty::new().boxed_unsync();
+    // What is granted is known with the first answer, and heeded once another call was dispatched.
+    for _ in 0..2 {
+        drop(caller.answer(POLITE, empty()).await);
+    }
+    let calls: Vec<_> = (0..5).map(|_| caller.send(DEAF, empty())).collect();
+    for _ in 0..10 {
+        drop(caller.answer(POLITE, empty()).await);
+    }
+    assert_eq!(service.connections(), 2);
+    assert!(calls.iter().all(|call| !call.is_finished()));
+}
+
+/// What comes for calls that their callers gave up ends nobody else's, though thousands of them went over the same connection.
+#[tokio::test]
+async fn callers_that_go_away_end_nobody_elses_calls() {
+    let (sidecar, service) = before(USUAL).await;
+    let mut open = Vec::new();
+    for _ in 0..8 {
+        let other = Caller::connect(&sidecar).await;
+        open.push(other.answer(ENDLESS, Empty::new().boxed_unsync()).await);
+    }
+    let leaving = Caller::connect(&sidecar).await;
+    for _ in 0..60 {
+        let answers = (0..MANY).map(|_| leaving.answer(ENDLESS, Empty::new().boxed_unsync()));
+        drop(futures_util::future::join_all(answers).await);
+    }
+    for answer in open {
+        let mut body = answer.into_body();
+        for _ in 0..100 {
+            let frame = within("a frame", body.frame()).await;
+            frame.expect("no end").expect("no error");
+        }
+    }
+    assert_eq!(service.connections(), 8);
 }
 
 /// The same in the other direction: callers that do not read stop what is sent to them, and nothing else.

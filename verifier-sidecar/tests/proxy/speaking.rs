@@ -10,6 +10,7 @@ use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::Code;
@@ -377,6 +378,27 @@ async fn http1_reaches_a_service_of_http2() {
         ),
         (200, Some(&HeaderValue::from_static("trailers")))
     );
+}
+
+/// RFC 9110, section 10.1.1: nobody is told to go on with a request for a service that cannot be reached.
+#[tokio::test]
+async fn nobody_is_told_to_go_on_to_nowhere() {
+    let nowhere = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+    let uri = format!("http://{}", nowhere.local_addr().expect("an address"));
+    drop(nowhere);
+    let sidecar = before(&uri, "http2", None).await;
+    let mut stream = TcpStream::connect(listener(&sidecar)).await.expect("connected");
+    let request = format!(
+        "POST {} HTTP/1.1\r\nhost: orders\r\nauthorization: Bearer {}\r\nexpect: 100-continue\r\ncontent-length: 5\r\nconnection: close\r\n\r\n",
+        plain::ECHO,
+        sidecar.token()
+    );
+    stream.write_all(request.as_bytes()).await.expect("sent");
+    let mut told = String::new();
+    within("all of it", stream.read_to_string(&mut told))
+        .await
+        .expect("told");
+    assert!(told.starts_with("HTTP/1.1 502 Bad Gateway\r\n"), "{told}");
 }
 
 /// Over TLS, too, where the version is agreed on in the handshake.

@@ -67,7 +67,8 @@ impl Drop for Seat {
 /// The ways of what one socket accepts to the workers.
 ///
 /// INVARIANT (none stops the others): what goes to a worker has room there before it goes, so that whoever accepts waits for none that
-/// stands still as long as another has any.
+/// stands still as long as another has any. It does not cover who accepts: where that is a task of one of the workers and this one
+/// stands still, nobody new comes in, and what the others have goes on.
 #[derive(Debug)]
 pub struct Spread<T>(Vec<Way<T>>);
 

@@ -122,6 +122,7 @@ pub(crate) enum Outcome {
     Closed,
 }
 
+const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
@@ -185,12 +186,23 @@ pub(crate) const GOOD: &[(&str, &str)] = &[
     ("te", "trailers"),
 ];
 
+/// A request of which all is there at once.
+pub(crate) fn whole(stream: u32, fields: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
+    let headers = frame(HEADERS, 0x4, stream, &header_block(fields));
+    [headers, frame(DATA, 0x1, stream, body)].concat()
+}
+
 /// Sends a request of exactly these fields, whatever they are.
 pub(crate) async fn send_fields(address: SocketAddr, fields: &[(&str, &str)]) -> Outcome {
-    let mut stream = TcpStream::connect(address).await.expect("connected");
     let request = frame(HEADERS, 0x4 | 0x1, 1, &header_block(fields));
+    send_first(address, &request).await
+}
+
+/// Sends the frames of the first request of a connection.
+pub(crate) async fn send_first(address: SocketAddr, request: &[u8]) -> Outcome {
+    let mut stream = TcpStream::connect(address).await.expect("connected");
     stream
-        .write_all(&[preface(), request].concat())
+        .write_all(&[&preface(), request].concat())
         .await
         .expect("written");
     loop {

@@ -57,6 +57,11 @@ pub(crate) struct RawService {
 impl RawService {
     /// Starts one. Of one call, and of all calls of a connection, it has so many bytes under way before it reads them.
     pub(crate) async fn start(stream_window: u32, connection_window: u32) -> Self {
+        Self::granting(stream_window, connection_window, None).await
+    }
+
+    /// The same, of which a connection has no more than so many calls at once.
+    pub(crate) async fn granting(stream_window: u32, connection_window: u32, calls: Option<u32>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
         let address = listener.local_addr().expect("an address");
         let kept = Arc::<Kept>::default();
@@ -69,6 +74,7 @@ impl RawService {
                 let connection = http2::Builder::new(TokioExecutor::new())
                     .initial_stream_window_size(stream_window)
                     .initial_connection_window_size(connection_window)
+                    .max_concurrent_streams(calls)
                     .serve_connection(TokioIo::new(stream), service);
                 tokio::spawn(connection);
             }
