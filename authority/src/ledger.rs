@@ -106,24 +106,28 @@ impl LedgerPolicy {
     }
 
     /// Whether there is room for `after`, which has `revoked` in it. Single tokens leave some, and certificates half of that, so
-    /// that a list full of them does not stop anybody from disabling a client; and clients and the like leave room for one that
-    /// ends everything.
+    /// that a list full of them does not stop anybody from disabling a client, whose entry is not counted against them; and clients,
+    /// certificates and the like leave room for one that ends everything.
     fn has_room(&self, after: &RevocationList, revoked: &RevocationList) -> bool {
         let kept_free = (self.max_revocations / 4).min(MAX_NAMED_REVOCATIONS);
-        let most = |revocation: Revocation| match revocation.subject {
-            RevokedSubject::Token(_) => (self.max_revocations - kept_free, MAX_NAMED_REVOCATIONS),
-            RevokedSubject::Certificate(_) => (
-                self.max_revocations - kept_free / 2,
-                MAX_NAMED_REVOCATIONS - kept_free / 2,
-            ),
-            RevokedSubject::Client(_) | RevokedSubject::Subject(_) | RevokedSubject::Audience(_) => (
-                self.max_revocations.saturating_sub(1),
-                MAX_NAMED_REVOCATIONS.saturating_sub(1),
-            ),
-            RevokedSubject::Everything => (self.max_revocations, MAX_NAMED_REVOCATIONS),
+        let for_clients = kept_free / 2;
+        let (all, named, certificates) = (after.len(), after.others_len(), after.certificates_len());
+        let not_for_clients = all.saturating_sub(named).saturating_add(certificates);
+        let leaves = |room| {
+            all.saturating_add(room) <= self.max_revocations
+                && named.saturating_add(room) <= MAX_NAMED_REVOCATIONS
         };
-        let mut most = revoked.iter().map(most);
-        most.all(|(in_all, named)| after.len() <= in_all && after.others_len() <= named)
+        let fits = |revocation: Revocation| match revocation.subject {
+            RevokedSubject::Token(_) => all <= self.max_revocations - kept_free && leaves(0),
+            RevokedSubject::Certificate(_) => {
+                not_for_clients <= self.max_revocations - for_clients
+                    && certificates <= MAX_NAMED_REVOCATIONS - for_clients
+                    && leaves(1)
+            }
+            RevokedSubject::Client(_) | RevokedSubject::Subject(_) | RevokedSubject::Audience(_) => leaves(1),
+            RevokedSubject::Everything => leaves(0),
+        };
+        revoked.iter().all(fits)
     }
 }
 

@@ -185,6 +185,43 @@ fn certificates_leave_room_for_clients() {
     assert!(policy.has_room(&list, &RevocationList::from([client])));
 }
 
+/// Nor do clients take what is for certificates: only these are counted against those.
+#[test]
+fn disabled_clients_do_not_stop_anybody_from_revoking_a_certificate() {
+    let policy = LedgerPolicy {
+        max_revocations: countersign_wire::MAX_REVOCATIONS,
+        ..Bench::policy()
+    };
+    let until =
+        |subject| revocation_plans::until(Timestamp::from_seconds(START), subject, policy.certificate_life);
+    let client = |n: u32| until(RevokedSubject::Client(client_id(&format!("c{n}"))));
+    let certificate = |n| until(RevokedSubject::Certificate(CertificateThumbprint::new([n; 32])));
+    let mut list: RevocationList = (0..99_997).map(client).collect();
+    for n in 1..=2 {
+        list.add(certificate(n));
+        assert!(
+            policy.has_room(&list, &RevocationList::from([certificate(n)])),
+            "{n}"
+        );
+    }
+    // The last place of all is for one that ends everything.
+    list.add(certificate(3));
+    assert!(!policy.has_room(&list, &RevocationList::from([certificate(3)])));
+    let everything = until(RevokedSubject::Everything);
+    assert!(policy.has_room(&list, &RevocationList::from([everything])));
+
+    // Also where single tokens have all that they may have.
+    let policy = LedgerPolicy {
+        max_revocations: 100,
+        ..policy
+    };
+    let tokens = (0..75).map(|n| until(RevokedSubject::Token(token(&format!("1.{n:x}")))));
+    let mut list: RevocationList = tokens.chain((0..20).map(client)).collect();
+    list.add(certificate(1));
+    assert_eq!((list.len(), list.others_len()), (96, 21));
+    assert!(policy.has_room(&list, &RevocationList::from([certificate(1)])));
+}
+
 /// A limit below what is held refuses more, and nothing else.
 #[tokio::test]
 async fn a_limit_that_was_lowered_stops_neither_rotation_nor_pruning() {

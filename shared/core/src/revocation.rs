@@ -35,8 +35,8 @@ pub enum RevokedSubject {
     Subject(Subject),
     /// Tokens for this audience, up to the watermark.
     Audience(Audience),
-    /// Tokens bound to this certificate, up to the watermark. As long as the entry is there, the certificate proves no SPIFFE ID either:
-    /// tokens that are bound to one are refused over it, whenever they were issued.
+    /// Tokens bound to this certificate, up to the watermark. As long as the entry is there, the certificate proves neither itself nor its
+    /// SPIFFE ID: tokens that are bound to one of them are refused over it, whenever they were issued until the end of the entry.
     Certificate(CertificateThumbprint),
     /// All tokens of the issuer, up to the watermark.
     Everything,
@@ -142,6 +142,12 @@ impl RevocationList {
     #[must_use]
     pub fn others_len(&self) -> usize {
         self.others.len()
+    }
+
+    /// How many of those are about certificates.
+    #[must_use]
+    pub fn certificates_len(&self) -> usize {
+        self.others.certificates_len()
     }
 
     /// Whether there are none.

@@ -58,6 +58,10 @@ impl Watermarks {
             + usize::from(self.everything.is_some())
     }
 
+    pub(super) fn certificates_len(&self) -> usize {
+        self.certificates.size()
+    }
+
     pub(super) const fn sum(&self) -> EntrySum {
         self.sum
     }
