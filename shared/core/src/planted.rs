@@ -118,6 +118,8 @@ pub enum Bug {
     CertificatesForgotten,
     /// And a restart does, of those that a recovery left out.
     CertificatesNotRestored,
+    /// What is carried past a recovery never ends.
+    CarriedForGood,
     /// The register does not hear of trust files.
     ExportNotWritten,
     /// After a start of the authority nobody is taken to have a trust file.
@@ -128,7 +130,7 @@ pub enum Bug {
 
 impl Bug {
     /// Every one.
-    pub const ALL: [Self; 59] = [
+    pub const ALL: [Self; 60] = [
         Self::GateSkipped,
         Self::GateOnAcknowledged,
         Self::AcknowledgedBeforeSaving,
@@ -185,6 +187,7 @@ impl Bug {
         Self::RevokedCertificateProves,
         Self::CertificatesForgotten,
         Self::CertificatesNotRestored,
+        Self::CarriedForGood,
         Self::ExportNotWritten,
         Self::ExportsForgotten,
         Self::FileMadeFirst,

@@ -15,6 +15,9 @@ use crate::world::World;
 /// For what lies between two readings, and for clocks that run apart.
 const MARGIN: Duration = Duration::from_millis(2);
 
+/// For what times are rounded and moved by, where something ends.
+const ENDED: Duration = Duration::from_secs(5);
+
 /// An invariant that was broken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
@@ -165,11 +168,20 @@ impl World {
         let Ok(now) = look.now else { return false };
         let valid = shown.claims.issued_at <= now.saturating_add(LEEWAY) && shown.claims.expires_at > now;
         let pending = self.pending_key(&shown.key_id);
-        let taken_back = self.model.facts_of(token).next().is_some() || self.model.is_over_revoked(token);
+        let heard = self.heard_by(known, now, at);
+        let taken_back =
+            self.model.facts_of(token).next().is_some() || self.model.is_over_held(token, known, heard);
         if !valid || pending || taken_back {
             return false;
         }
         self.may_hold(known, &shown.key_id) && self.is_live(verifier, class, at)
+    }
+
+    /// By when the authority has said what time it is to a verifier whose time is `now`, since it started.
+    fn heard_by(&self, known: &Known, now: Timestamp, at: Duration) -> Timestamp {
+        let anchor = known.anchor.filter(|_| known.heard);
+        let since = anchor.map(|anchor| at.saturating_sub(anchor.at) + self.model.steps + ENDED);
+        since.map_or(Timestamp::default(), |since| now.saturating_sub(since))
     }
 
     /// Whether a verifier that knows so much has been waited for before the key signed.

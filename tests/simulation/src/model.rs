@@ -85,6 +85,8 @@ pub(crate) type Receipt = BTreeMap<ClassName, Duration>;
 pub(crate) struct Fact {
     pub(crate) scope: Scope,
     pub(crate) epoch: Epoch,
+    /// When it is forgotten, if it is a revocation.
+    pub(crate) until: Timestamp,
     /// Whether its operator was told so.
     pub(crate) acknowledged: bool,
     /// Whether it turned out not to be.
@@ -229,6 +231,7 @@ impl Model {
         self.facts.push(Fact {
             scope,
             epoch,
+            until: Timestamp::default(),
             acknowledged: false,
             void: false,
             receipt: None,
@@ -257,6 +260,22 @@ impl Model {
         let token = &self.tokens[token];
         let over = |fact: &Fact| matches!(&fact.scope, Scope::Tokens(subject, _) if token.is_over(subject));
         self.facts.iter().any(over)
+    }
+
+    /// The same, as long as it may be by who has this in force, and heard the authority say that it is `time`, or later: whoever has an
+    /// entry that has ended beside what is in force heeds it no more.
+    pub(crate) fn is_over_held(&self, token: usize, known: &Known, time: Timestamp) -> bool {
+        let token = &self.tokens[token];
+        let is_kept = |fact: &Fact| fact.until >= time && fact.until >= token.claims.issued_at;
+        let over = |fact: &Fact| {
+            is_kept(fact) && matches!(&fact.scope, Scope::Tokens(subject, _) if token.is_over(subject))
+        };
+        let in_force = self.published.get(&(known.epoch, known.digest));
+        let in_force = in_force.into_iter().flat_map(|published| &published.revocations);
+        let is_held = |(subject, entry): (&RevokedSubject, &Entry)| {
+            token.is_over(subject) && entry.1 >= token.claims.issued_at
+        };
+        self.facts.iter().any(over) || in_force.into_iter().any(is_held)
     }
 
     /// The state after `before` with `revoked` added and what expired before `pruned` dropped, and what was dropped.

@@ -47,8 +47,11 @@ impl World {
                 self.model.verifiers[verifier].released = Some(self.now);
             }
         }
+        let until = outcome.revoked.as_ref().map(|revocation| revocation.expires_at);
         if let Some(scope) = scope {
-            self.memory.pending = Some(self.model.fact(scope, epoch));
+            let fact = self.model.fact(scope, epoch);
+            self.model.facts[fact].until = until.unwrap_or_default();
+            self.memory.pending = Some(fact);
         }
     }
 

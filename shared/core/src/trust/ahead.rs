@@ -22,6 +22,7 @@ use crate::time::Timestamp;
 /// How a state came about, as far as it matters to what is heeded beside it. By default nobody knows, and it may lack anything.
 #[derive(Clone, Debug, Default)]
 pub struct Descent {
+    published_at: Timestamp,
     step: Option<Step>,
 }
 
@@ -49,7 +50,22 @@ impl Descent {
                 prune_before: change.prune_before,
             }),
         };
-        Self { step }
+        Self {
+            published_at: update.published_at,
+            step,
+        }
+    }
+
+    /// When the last update on the way was published, by the authority's clock. Zero: nobody knows.
+    #[must_use]
+    pub const fn published_at(&self) -> Timestamp {
+        self.published_at
+    }
+
+    /// The same of a state that may lack anything.
+    #[must_use]
+    pub fn at_once(self) -> Self {
+        Self { step: None, ..self }
     }
 
     /// The change by which it came about from `before`, if that is how it did.
@@ -66,6 +82,8 @@ impl Descent {
 pub struct Ahead {
     revocations: RevocationList,
     compromised: BTreeMap<KeyId, Timestamp>,
+    /// No revocation ends before this. Nothing: there is none.
+    first_end: Option<Timestamp>,
 }
 
 impl Ahead {
@@ -78,6 +96,23 @@ impl Ahead {
     /// Goes on heeding that the certificates in `revocations` are revoked.
     pub fn carry(&mut self, revocations: &RevocationList) {
         self.revocations.merge(&revocations.about_certificates());
+        self.note_ends();
+    }
+
+    fn note_ends(&mut self) {
+        let ends = self.revocations.expiries().map(|(expires_at, _)| expires_at);
+        self.first_end = ends.min();
+    }
+
+    /// Drops what has expired by `now`. Whether there was anything; looks at nothing as long as there cannot be.
+    pub fn expire(&mut self, now: Timestamp) -> bool {
+        if self.first_end.is_none_or(|end| end >= now) {
+            return false;
+        }
+        let held = self.revocations.len();
+        self.revocations = self.revocations.pruned(now);
+        self.note_ends();
+        self.revocations.len() < held
     }
 
     /// Which certificates are revoked by this, and not by the state in force.
@@ -93,7 +128,7 @@ impl Ahead {
     }
 
     /// What goes on being heeded once `state` is in force, in place of `before`: what of this `state` does not have, and certificates
-    /// that it leaves out, which only the state of a recovered authority does. Nothing that has expired by `now`.
+    /// that it leaves out, which only the state of a recovered authority does. Nothing is added that has expired by `now`.
     ///
     /// A change says itself what it adds and drops, so that nothing else is looked at: it comes with every revocation.
     #[must_use]
@@ -105,25 +140,24 @@ impl Ahead {
         now: Timestamp,
     ) -> Self {
         let step = descent.step_from(before);
-        let mut revocations = self.revocations.clone();
+        let mut past = self.clone();
+        let revocations = &mut past.revocations;
         match step {
             Some(step) => revocations.settle(&step.revoked, &state.revocations),
-            None => revocations = revocations.pruned(now).beyond(&state.revocations),
+            None => *revocations = revocations.pruned(now).beyond(&state.revocations),
         }
         let leaves_out = step.is_none_or(|step| step.prune_before.is_some_and(|time| time > now));
         if let Some(before) = before.filter(|_| leaves_out) {
             let left_out = before.revocations.certificates_beyond(&state.revocations);
             revocations.extend(left_out.filter(|entry| entry.expires_at >= now));
+            past.note_ends();
         }
         let holds_still = |key_id: &KeyId| {
             let key = state.keys.find(key_id);
             key.is_some_and(|key| key.times.compromised_at.is_none())
         };
-        let compromised = self.compromised.iter().filter(|(key_id, _)| holds_still(key_id));
-        Self {
-            revocations,
-            compromised: compromised.map(|(key_id, at)| (key_id.clone(), *at)).collect(),
-        }
+        past.compromised.retain(|key_id, _| holds_still(key_id));
+        past
     }
 
     /// `state` as decisions are to be made on it: with all of this taken back. Its digest is still that of `state`, so no
@@ -195,6 +229,7 @@ impl UpdateRules {
         } else {
             ahead.revocations.extend(new.iter().take(room));
         }
+        ahead.note_ends();
         for key in update.key_set().into_iter().flat_map(|keys| keys.keys()) {
             let key_id = key.jwk.key_id();
             if let Some(at) = key.times.compromised_at

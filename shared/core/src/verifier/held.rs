@@ -157,12 +157,14 @@ impl HeldTrust {
         self.clock.look(now)
     }
 
-    /// [`VerifierClock::hear`].
+    /// [`VerifierClock::hear`], and [`HeldTrust::expire`] by that.
     ///
     /// # Errors
     /// [`TooFar`].
     pub fn hear_time(&mut self, stated: TimeStated, now: Moment) -> Result<(), TooFar> {
-        self.clock.hear(stated, now)
+        self.clock.hear(stated, now)?;
+        self.expire(now);
+        Ok(())
     }
 
     /// The trust in force, when there is any.
@@ -374,6 +376,7 @@ impl HeldTrust {
         self.remember();
         self.floor = offered;
         self.alarm = None;
+        self.expire_by(self.passed(descent, at));
         self.ahead = self.ahead_of(&state, descent, at);
         let origin = (self.in_force.as_ref(), descent);
         let trust = InForce::new(state, origin, &self.ahead, at.elapsed, confirmations);

@@ -139,6 +139,7 @@ impl<S: Clone> Session<S> {
 
     /// A heartbeat period has passed.
     pub fn tick(&mut self, trust: &mut HeldTrust, now: Moment) -> Vec<Effect<S>> {
+        trust.expire(now);
         let set = trust.look_at_clock(now).map(Event::ClockSet);
         let mut effects: Vec<_> = set.map(Effect::Tell).into_iter().collect();
         let mut patience = self.settings.heartbeat_period.saturating_mul(SILENT_PERIODS);
@@ -263,11 +264,12 @@ impl<S: Clone> Session<S> {
             return Ok(Some(Vec::new()));
         }
         let (signed, state) = rebuild.finish();
+        let descent = Descent::by(update).at_once();
         Ok(Some(vec![save(Accepted {
             signed,
             leads_to: target,
-            carried: trust.carried(&state, now),
-            descent: Descent::default(),
+            carried: trust.carried(&state, &descent, now),
+            descent,
             state: (in_force != target.epoch).then_some(state),
         })]))
     }
@@ -380,14 +382,18 @@ fn nack<S>(trust: &HeldTrust, epoch: Epoch, refused: UpdateRefused, resync: bool
 }
 
 fn accept<S>(signed: S, update: &Update, state: TrustState, trust: &HeldTrust, now: Moment) -> Accepted<S> {
+    let descent = Descent::by(update);
     let (signed, carried) = match update.content {
-        UpdateContent::Snapshot { .. } => (Signing::Snapshot(signed, Vec::new()), trust.carried(&state, now)),
+        UpdateContent::Snapshot { .. } => {
+            let carried = trust.carried(&state, &descent, now);
+            (Signing::Snapshot(signed, Vec::new()), carried)
+        }
         UpdateContent::Delta { .. } => (Signing::Delta(signed), RevocationList::default()),
     };
     Accepted {
         signed,
         leads_to: StateId::stated_by(update),
-        descent: Descent::by(update),
+        descent,
         state: Some(state),
         carried,
     }

@@ -23,24 +23,47 @@ impl HeldTrust {
         self.rules.carry(&mut self.ahead, revocations, time);
     }
 
-    /// Which certificates are revoked once `state`, which came as a snapshot, is in force, and not by that itself: to be written down
-    /// beside it.
+    /// Which certificates are revoked once `state`, which came as a snapshot by `descent`, is in force, and not by that itself: to be
+    /// written down beside it.
     #[must_use]
-    pub fn carried(&self, state: &TrustState, at: Moment) -> RevocationList {
-        self.ahead_of(state, &Descent::default(), at).certificates()
+    pub fn carried(&self, state: &TrustState, descent: &Descent, at: Moment) -> RevocationList {
+        self.ahead_of(state, descent, at).certificates()
     }
 
     /// What goes on being heeded once `state` is in force.
     pub(super) fn ahead_of(&self, state: &TrustState, descent: &Descent, at: Moment) -> Ahead {
         let before = self.in_force.as_ref().map(|trust| &trust.state);
         let before = before.filter(|_| !planted(Bug::CertificatesForgotten));
-        // A wall clock that nobody has confirmed may be far ahead, and what is dropped is not heard of again.
-        let expired_by = if self.clock.is_heard() {
+        self.ahead.past(before, state, descent, self.passed(descent, at))
+    }
+
+    /// By when entries have expired for sure. A wall clock that nobody has confirmed may be far ahead, and what is dropped is not heard
+    /// of again: until the authority has said what time it is, it is no earlier than when the last update was published.
+    pub(super) fn passed(&self, descent: &Descent, at: Moment) -> Timestamp {
+        if planted(Bug::CarriedForGood) {
+            Timestamp::default()
+        } else if self.clock.is_heard() {
             self.clock.best(at.elapsed)
         } else {
-            Timestamp::default()
-        };
-        self.ahead.past(before, state, descent, expired_by)
+            descent.published_at()
+        }
+    }
+
+    /// Stops heeding what has expired, if the authority has said what time it is.
+    pub fn expire(&mut self, at: Moment) {
+        if self.clock.is_heard() {
+            self.expire_by(self.passed(&Descent::default(), at));
+        }
+    }
+
+    pub(super) fn expire_by(&mut self, time: Timestamp) {
+        if !self.ahead.expire(time) {
+            return;
+        }
+        if let Some(trust) = &mut self.in_force {
+            trust.tighten(&self.ahead);
+        }
+        self.changes = self.changes.saturating_add(1);
     }
 
     /// Holds nothing in force any more. The floor stays, and which certificates are revoked.

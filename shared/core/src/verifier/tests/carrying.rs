@@ -42,7 +42,7 @@ fn a_revoked_certificate_stays_so_past_a_recovery() {
     let (thumbprint, both) = revocations();
     let mut held = confirmed(revoking(1, 1, &both));
     let recovered = revoking(1000, 2, &RevocationList::default());
-    let carried = held.carried(&recovered, after(1));
+    let carried = held.carried(&recovered, &Descent::default(), after(1));
     assert_eq!(carried.len(), 1, "the certificate, and not the client");
     held.install(recovered.clone(), after(1)).expect("newer");
     assert!(refuses(&held, &thumbprint));
@@ -61,31 +61,92 @@ fn a_revoked_certificate_stays_so_past_a_recovery() {
     assert!(refuses(&restarted, &thumbprint));
     // Revoked again, it is in the state, and nothing is carried beside that.
     let again = revoking(1001, 2, &both);
-    assert!(restarted.carried(&again, after(3)).is_empty());
+    assert!(
+        restarted
+            .carried(&again, &Descent::default(), after(3))
+            .is_empty()
+    );
     restarted.install(again, after(3)).expect("newer");
     assert!(refuses(&restarted, &thumbprint));
     assert!(restarted.certificates().is_empty());
 }
 
-/// An entry that was carried along ends when it would have ended; by a time that the authority has confirmed.
-#[test]
-fn what_is_carried_ends() {
+/// What the authority says `seconds` after the beginning.
+fn stated(seconds: u64) -> TimeStated {
+    TimeStated {
+        authority_millis: after(seconds).wall_millis,
+        sent_at: after(seconds).elapsed,
+    }
+}
+
+/// What is held once a certificate that was revoked until an hour after the beginning is carried past a recovery.
+fn carrying() -> (CertificateThumbprint, HeldTrust) {
     let (thumbprint, both) = revocations();
     let mut held = confirmed(revoking(1, 1, &both));
     held.install(revoking(1000, 2, &RevocationList::default()), after(1))
         .expect("newer");
-    let later = revoking(1001, 2, &RevocationList::default());
-    // Nobody has said yet that so much time has passed.
-    held.install(later, after(4000)).expect("newer");
+    (thumbprint, held)
+}
+
+/// I-04: an entry that was carried along ends when it would have ended, as soon as the authority has said that it is so late.
+#[test]
+fn what_is_carried_ends() {
+    let (thumbprint, mut held) = carrying();
+    let changes = held.changes();
+    held.hear_time(stated(3600), after(3600)).expect("near");
     assert!(refuses(&held, &thumbprint));
-    let stated = TimeStated {
-        authority_millis: (NOW.as_seconds() + 4001) * 1000,
-        sent_at: after(4001).elapsed,
-    };
-    held.hear_time(stated, after(4001)).expect("near");
-    held.install(revoking(1002, 2, &RevocationList::default()), after(4002))
-        .expect("newer");
+    assert_eq!(held.changes(), changes);
+    held.hear_time(stated(3601), after(3601)).expect("near");
     assert!(!refuses(&held, &thumbprint));
+    assert!(held.certificates().is_empty());
+    assert!(
+        held.changes() > changes,
+        "decisions that are remembered are made anew"
+    );
+}
+
+/// And once it has said what time it is, whether anything comes or not.
+#[test]
+fn what_is_carried_ends_in_silence() {
+    let (thumbprint, mut held) = carrying();
+    let mut session = session();
+    session.tick(&mut held, after(3601));
+    assert!(refuses(&held, &thumbprint), "nobody has said that it is so late");
+    let (thumbprint, mut held) = carrying();
+    held.hear_time(stated(2), after(2)).expect("near");
+    session.tick(&mut held, after(3600));
+    assert!(refuses(&held, &thumbprint));
+    session.tick(&mut held, after(3601));
+    assert!(!refuses(&held, &thumbprint));
+}
+
+/// Until the authority has said what time it is, it is no earlier than when it published the last update. A wall clock may be wrong by
+/// any amount.
+#[test]
+fn what_is_carried_ends_by_when_an_update_was_published() {
+    for (published_at, refused) in [(3600, true), (3601, false)] {
+        for wall in [0, 100_000] {
+            let (thumbprint, mut held) = carrying();
+            let base = held.in_force().expect("in force").state.clone();
+            for (next, update) in [
+                delta(&base, adding([certificate(8, 9000)])),
+                (revoking(2000, 2, &RevocationList::default()), snapshot(&base)),
+            ] {
+                let mut held = held.clone();
+                let update = Update {
+                    published_at: NOW.saturating_add(Duration::from_secs(published_at)),
+                    ..update
+                };
+                held.advance(next, &Descent::by(&update), after(wall))
+                    .expect("newer");
+                assert_eq!(refuses(&held, &thumbprint), refused, "{published_at} {wall}");
+            }
+            // Of what was found on disk nobody knows when that was.
+            held.restore(revoking(2000, 2, &RevocationList::default()), [], after(wall))
+                .expect("newer");
+            assert!(refuses(&held, &thumbprint));
+        }
+    }
 }
 
 /// Whoever lets go of everything still knows which certificates are revoked when there is something to decide on again.
@@ -179,6 +240,15 @@ fn what_is_carried_stays_past_changes() {
     assert!(refuses(&held, &thumbprint));
 }
 
+fn session() -> Session<()> {
+    let settings = SessionSettings {
+        heartbeat_period: HEARTBEAT_PERIOD,
+        longest_session: Duration::from_secs(3600),
+        budgets: Arc::new([]),
+    };
+    Session::new(settings, Arc::new(ToyHash), Beginning::default(), after(0))
+}
+
 /// What is carried is written down beside a snapshot. Beside a delta it stays as it was written, and nobody works it out.
 #[test]
 fn nothing_is_written_down_beside_a_delta() {
@@ -190,16 +260,7 @@ fn nothing_is_written_down_beside_a_delta() {
     };
     let keys = Arc::new(key_set(&jwk(2), younger));
     let recovered = TrustState::new(issuer(), 1000, keys, RevocationList::default(), &ToyHash);
-    let mut session: Session<()> = Session::new(
-        SessionSettings {
-            heartbeat_period: HEARTBEAT_PERIOD,
-            longest_session: Duration::from_secs(3600),
-            budgets: Arc::new([]),
-        },
-        Arc::new(ToyHash),
-        Beginning::default(),
-        after(0),
-    );
+    let mut session = session();
     let mut carried = |held: &mut HeldTrust, update: Update| {
         let received = Received {
             update,
