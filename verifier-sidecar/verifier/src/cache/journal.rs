@@ -164,9 +164,8 @@ impl Journal {
             tracing::warn!(error = %ErrorChain(&error), "the cache cannot be read");
             Unusable::Unreadable
         })?;
-        let carried = replay::carried(&records)?;
-        let replayed = replay.run(&records)?;
-        if let Some(replayed) = &replayed {
+        let on_disk = replay.load(&records)?;
+        if let Some(replayed) = &on_disk.replayed {
             self.tip = replayed.state.epoch();
             self.link = self.publishers.last_link();
             self.heartbeat_epoch = replayed
@@ -177,7 +176,21 @@ impl Journal {
             self.bytes = replayed.deltas.iter().map(|delta| delta.length).sum();
             self.catch_up(replay, replayed);
         }
-        Ok(OnDisk { replayed, carried })
+        Ok(on_disk)
+    }
+
+    /// Keeps what was carried in records that could not be used, in the place of which this is.
+    pub(super) fn keep(&mut self, carried: &RevocationList) -> Result<(), JournalError> {
+        let identity = replay::write_identity(&self.identity)?;
+        let certificates = replay::write_carried(carried)?;
+        self.records.commit(&Change {
+            put: vec![
+                (replay::IDENTITY.to_owned(), identity.as_slice()),
+                (replay::CARRIED.to_owned(), certificates.as_slice()),
+            ],
+            remove: Vec::new(),
+        })?;
+        Ok(())
     }
 
     /// Saves `entry`.

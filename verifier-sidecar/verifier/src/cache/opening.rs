@@ -105,10 +105,12 @@ impl Opening {
                 self.publishers.saved(self.publishers.generation());
                 (self.cache(worker, directory, epoch), Ok(replayed))
             }
-            Ok(None) => (self.fresh(directory), Ok(None)),
+            Ok(None) => (self.fresh(directory, &carried), Ok(None)),
             Err(rejected) => {
                 highest = higher(highest, rejected.highest);
-                (self.instead(directory, rejected.reason), Err(rejected.reason))
+                carried.clone_from(&rejected.carried);
+                let cache = self.instead(directory, &rejected);
+                (cache, Err(rejected.reason))
             }
         };
         Ok(Outcome {
@@ -205,8 +207,9 @@ impl Opening {
         attempt.map(Some)
     }
 
-    /// An empty database in place of one that cannot be used.
-    fn instead(&self, directory: Arc<Directory>, why: Unusable) -> TrustCache {
+    /// An empty database in place of one that cannot be used, but for what is carried.
+    fn instead(&self, directory: Arc<Directory>, rejected: &Rejected) -> TrustCache {
+        let why = rejected.reason;
         tracing::warn!(
             reason = why.reason(),
             "the trust on disk is not used; nothing is decided until the authority answers"
@@ -217,17 +220,18 @@ impl Opening {
             tracing::warn!(%error, "the cache cannot be set aside; trust is kept in memory only");
             return TrustCache::in_memory(NotDurable::Unwritable);
         }
-        self.fresh(directory)
+        self.fresh(directory, &rejected.carried)
     }
 
-    fn fresh(&self, directory: Arc<Directory>) -> TrustCache {
+    fn fresh(&self, directory: Arc<Directory>, carried: &RevocationList) -> TrustCache {
         if let Err(error) = directory.make_database() {
             tracing::warn!(%error, "the cache cannot be created; trust is kept in memory only");
             return TrustCache::in_memory(NotDurable::Unwritable);
         }
         let opening = self.clone();
         let owned = Arc::clone(&directory);
-        match self.attempt(move || Ok((opening.journal(owned)?, OnDisk::default()))) {
+        let carried = carried.clone();
+        match self.attempt(move || opening.begin(owned, &carried)) {
             Ok((worker, _nothing)) => self.cache(worker, directory, 0),
             Err(rejected) => {
                 tracing::warn!(
@@ -248,6 +252,21 @@ impl Opening {
         let mut journal = self.journal(directory)?;
         let on_disk = journal.load(&self.replay(floor))?;
         Ok((journal, on_disk))
+    }
+
+    /// In the worker's thread.
+    fn begin(&self, directory: Arc<Directory>, carried: &RevocationList) -> Loaded {
+        let mut journal = self.journal(directory)?;
+        if !carried.is_empty()
+            && let Err(error) = journal.keep(carried)
+        {
+            tracing::warn!(
+                error = %ErrorChain(&error),
+                count = carried.len(),
+                "revoked certificates that an earlier authority knew of are kept in memory only until the authority answers"
+            );
+        }
+        Ok((journal, OnDisk::default()))
     }
 
     fn journal(&self, directory: Arc<Directory>) -> Result<Journal, Rejected> {

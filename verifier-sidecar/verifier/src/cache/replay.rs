@@ -121,13 +121,8 @@ pub(super) fn write_carried(revocations: &RevocationList) -> serde_json::Result<
     serde_json::to_vec(&revocations.others().filter_map(record).collect::<Vec<_>>())
 }
 
-/// The certificates that are revoked by more than the state in `records`.
-pub(super) fn carried(records: &RecordMap) -> Result<RevocationList, Unusable> {
-    let Some(record) = records.get(CARRIED) else {
-        return Ok(RevocationList::default());
-    };
-    let certificates: Vec<CertificateRecord> =
-        serde_json::from_slice(record).map_err(|_malformed| Unusable::Malformed)?;
+fn read_carried(record: &[u8]) -> Option<RevocationList> {
+    let certificates: Vec<CertificateRecord> = serde_json::from_slice(record).ok()?;
     let revocation = |record: CertificateRecord| {
         let thumbprint = CertificateThumbprint::parse(&record.thumbprint).ok()?;
         Some(Revocation {
@@ -136,8 +131,7 @@ pub(super) fn carried(records: &RecordMap) -> Result<RevocationList, Unusable> {
             expires_at: Timestamp::from_seconds(record.expires_at),
         })
     };
-    let revocations = certificates.into_iter().map(revocation);
-    revocations.collect::<Option<_>>().ok_or(Unusable::Malformed)
+    certificates.into_iter().map(revocation).collect()
 }
 
 /// The record of `links`.
@@ -182,11 +176,13 @@ pub(super) struct OnDisk {
     pub(super) carried: RevocationList,
 }
 
-/// Why the records give nothing, and the highest state that they prove was signed once.
-#[derive(Clone, Copy, Debug)]
+/// Why the records give nothing, the highest state that they prove was signed once, and what holds whatever else is damaged.
+#[derive(Clone, Debug)]
 pub(super) struct Rejected {
     pub(super) reason: Unusable,
     pub(super) highest: Option<StateId>,
+    /// Certificates that are revoked by more than the state that was there.
+    pub(super) carried: Box<RevocationList>,
 }
 
 impl From<Unusable> for Rejected {
@@ -194,6 +190,7 @@ impl From<Unusable> for Rejected {
         Self {
             reason,
             highest: None,
+            carried: Box::default(),
         }
     }
 }
@@ -203,6 +200,7 @@ impl From<verifier::Rejected> for Rejected {
         Self {
             reason: rejected.reason.into(),
             highest: rejected.highest,
+            carried: Box::default(),
         }
     }
 }
@@ -219,9 +217,44 @@ pub(super) struct Replay<'a> {
 }
 
 impl Replay<'_> {
+    /// Everything in `records`. What is carried holds also where the rest is not used: it is by itself, and makes decisions stricter
+    /// and nothing else.
+    pub(super) fn load(&self, records: &RecordMap) -> Result<OnDisk, Rejected> {
+        let carried = self.carried(records);
+        match (self.run(records), carried) {
+            (Ok(replayed), Ok(carried)) => Ok(OnDisk { replayed, carried }),
+            (Ok(replayed), Err(why)) => Err(Rejected {
+                highest: replayed.map(|replayed| StateId::of(&replayed.state)),
+                ..why.into()
+            }),
+            (Err(rejected), carried) => Err(Rejected {
+                carried: carried.map(Box::new).unwrap_or_default(),
+                ..rejected
+            }),
+        }
+    }
+
+    /// The certificates that are revoked by more than the state in `records`, if those are of the same authority: whose audience and
+    /// which sidecar it was is no matter.
+    fn carried(&self, records: &RecordMap) -> Result<RevocationList, Unusable> {
+        let Some(record) = records.get(CARRIED).filter(|_| self.is_of_authority(records)) else {
+            return Ok(RevocationList::default());
+        };
+        read_carried(record).ok_or(Unusable::Malformed)
+    }
+
+    fn is_of_authority(&self, records: &RecordMap) -> bool {
+        let record = records.get(IDENTITY);
+        let record = record.and_then(|record| serde_json::from_slice::<IdentityRecord>(record).ok());
+        record.is_some_and(|IdentityRecord { identity, .. }| {
+            let ours = (&self.identity.issuer, &self.identity.trust_domain);
+            (&identity.issuer, &identity.trust_domain) == ours
+        })
+    }
+
     /// The trust that `records` hold. Nothing when there are none and none are missing, or when it was let go of.
     pub(super) fn run(&self, records: &RecordMap) -> Result<Option<Replayed>, Rejected> {
-        let floor = match (self.floor, records.is_empty()) {
+        let floor = match (self.floor, holds_nothing(records)) {
             (floor::Found::Nothing, true) => return Ok(None),
             (_, true) => return Err(Unusable::Lost.into()),
             (floor::Found::Nothing | floor::Found::Unreadable, false) => None,
@@ -267,8 +300,8 @@ impl Replay<'_> {
             .filter(|(name, _)| !others.contains(&name.as_str()))
         {
             let (epoch, delta) = self.delta(name, record).map_err(|reason| Rejected {
-                reason,
                 highest: Some(replay.highest()),
+                ..reason.into()
             })?;
             replay.follow(epoch, &delta)?;
             logged.push(LoggedDelta {
@@ -351,6 +384,12 @@ impl Replay<'_> {
         let signed = Signed::decode(record).map_err(|_malformed| Unusable::Malformed)?;
         self.publishers.update(&signed).map_err(Unusable::Refused)
     }
+}
+
+/// Whether nothing was ever saved, but for what was carried over from records that could not be used.
+fn holds_nothing(records: &RecordMap) -> bool {
+    let is_new = records.len() == 2 && [IDENTITY, CARRIED].iter().all(|name| records.contains_key(*name));
+    records.is_empty() || is_new
 }
 
 /// The latest of what the records, which have verified, name an epoch with.

@@ -17,6 +17,7 @@ use super::*;
 use crate::sync::scripted::{ISSUER, START, ScriptedAuthority, TestClock, rules, store};
 
 mod ages;
+mod carried;
 mod catching_up;
 mod damage;
 mod failing;

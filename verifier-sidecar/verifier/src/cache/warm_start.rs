@@ -112,6 +112,7 @@ impl Reader<'_> {
             Err(Rejected {
                 reason: Unusable::BelowFloor,
                 highest: Some(highest),
+                ..
             }) if self.held.is_some() => return (WarmStart::NoFurther(highest.epoch), None),
             Err(Rejected { reason, .. }) => return (WarmStart::Refused(reason), None),
         };
