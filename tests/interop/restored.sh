@@ -79,15 +79,21 @@ get_token() {
   as billing token get --client caller --secret-file "$work/caller" --audience "$audience" "$@"
 }
 
-# A token for the workload whose certificate that is, bound to its SPIFFE ID.
-worker_token() {
-  "$countersign" token get --audience "$audience" --authority "127.0.0.1:$authority_port" --ca "$ca" \
-    --cert "$work/pki/worker.pem" --key "$work/pki/worker-key.pem" 2>/dev/null
+# Two workloads by what their tokens are bound to, which a certificate of that name is for.
+readonly workloads=(spiffe-id certificate)
+declare -A thumbprint
+spiffe_id() {
+  printf 'spiffe://dev.countersign.test/countersign/sidecar/%s' "$1"
 }
-# What a sidecar says of a token over the workload's certificate: over_certificate NUMBER TOKEN
+# A token for the workload, got with its certificate: workload_token WORKLOAD
+workload_token() {
+  "$countersign" token get --audience "$audience" --authority "127.0.0.1:$authority_port" --ca "$ca" \
+    --cert "$work/pki/$1.pem" --key "$work/pki/$1-key.pem" 2>/dev/null
+}
+# What a sidecar says of a token over the workload's certificate: over_certificate NUMBER WORKLOAD TOKEN
 over_certificate() {
-  "$tools/grpcurl" -plaintext -max-time 5 -protoset proto/src/gen/descriptors.bin -d "{\"token\": \"$2\",
-    \"path\": \"/$demo/Echo\", \"peer_certificate_sha256\": \"$thumbprint\", \"peer_spiffe_id\": \"$worker\"}" \
+  "$tools/grpcurl" -plaintext -max-time 5 -protoset proto/src/gen/descriptors.bin -d "{\"token\": \"$3\", \"path\": \"/$demo/Echo\",
+    \"peer_certificate_sha256\": \"${thumbprint[$2]}\", \"peer_spiffe_id\": \"$(spiffe_id "$2")\"}" \
     "127.0.0.1:$(verify_port "$1")" countersign.verify.v1.VerifyService/Verify 2>&1 </dev/null |
     "$tools/gojq" -r 'if .allowed then "allowed" else .refused.reason end' 2>&1
 }
@@ -108,12 +114,15 @@ thiefs=$(new_token thief)
 for token in "$good" "$stolen" "$thiefs"; do
   expect_through 'a good token' OK 01 "$token"
 done
-certificate worker
-readonly worker=spiffe://dev.countersign.test/countersign/sidecar/worker
-thumbprint=$(openssl x509 -in "$work/pki/worker.pem" -outform der | openssl dgst -sha256 -binary | base64)
-admin client create worker --spiffe-id "$worker" --token-binding spiffe-id --grant "$audience=$scope" >/dev/null
-for name in "${names[@]}"; do
-  expect_equal "$name: a token that is bound to a SPIFFE ID" allowed "$(over_certificate "$name" "$(worker_token)")"
+for workload in "${workloads[@]}"; do
+  certificate "$workload"
+  thumbprint[$workload]=$(openssl x509 -in "$work/pki/$workload.pem" -outform der | openssl dgst -sha256 -binary | base64)
+  admin client create "bound-to-$workload" --spiffe-id "$(spiffe_id "$workload")" --token-binding "$workload" \
+    --grant "$audience=$scope" >/dev/null
+  for name in "${names[@]}"; do
+    got=$(over_certificate "$name" "$workload" "$(workload_token "$workload")")
+    expect_equal "$name: a token that is bound to a $workload" allowed "$got"
+  done
 done
 
 printf '== yesterday\n'
@@ -127,16 +136,22 @@ run_sidecar 02
 run_sidecar 03
 becomes 20 'all are up to date' all_current "${#names[@]}"
 
-printf '== today: a token, a client and a certificate are revoked\n'
-bound=$(worker_token)
-admin revoke certificate "$work/pki/worker.pem" >/dev/null
+printf '== today: a token, a client and certificates are revoked\n'
+declare -A bound
+for workload in "${workloads[@]}"; do
+  bound[$workload]=$(workload_token "$workload")
+  admin revoke certificate "$work/pki/$workload.pem" >/dev/null
+done
 printf '%s' "$stolen" | admin revoke token - >/dev/null
 admin revoke client thief >/dev/null
 admin client create newcomer --grant "$audience=$scope" >/dev/null
 for name in "${names[@]}"; do
   becomes 10 "$name refuses the token" comes_to 'UNAUTHENTICATED TOKEN_REVOKED' "$name" "$stolen"
   becomes 10 "$name refuses the client's" comes_to 'UNAUTHENTICATED CLIENT_REVOKED' "$name" "$thiefs"
-  becomes 10 "$name refuses over the certificate" says_over_certificate token_revoked "$name" "$bound"
+  for workload in "${workloads[@]}"; do
+    becomes 10 "$name refuses over the certificate what is bound to a $workload" \
+      says_over_certificate token_revoked "$name" "$workload" "${bound[$workload]}"
+  done
 done
 
 # From now on, whatever runs is asked again and again, until the end.
@@ -255,17 +270,22 @@ for name in "${names[@]}"; do
   expect_through "$name: the revoked client's" 'UNAUTHENTICATED KEY_REVOKED' "$name" "$thiefs"
   expect_through "$name: one from before" 'UNAUTHENTICATED KEY_REVOKED' "$name" "$good"
 done
-# The authority does not know that the certificate is revoked. Who knew goes on refusing over it, also after a start.
-unknowing=$(worker_token)
+# The authority does not know that the certificates are revoked, and gives tokens over them. Who knew goes on refusing, also after a
+# start.
 stop 04
 run_sidecar 04
 becomes 20 'all are up to date' all_current "${#names[@]}"
-for name in 01 03 04; do
-  expect_equal "$name: a new token over the revoked certificate" token_revoked "$(over_certificate "$name" "$unknowing")"
+for workload in "${workloads[@]}"; do
+  unknowing=$(workload_token "$workload")
+  for name in 01 03 04; do
+    got=$(over_certificate "$name" "$workload" "$unknowing")
+    expect_equal "$name: a new token bound to a $workload, over the revoked one" token_revoked "$got"
+  done
+  got=$(over_certificate 02 "$workload" "$unknowing")
+  expect_equal '02, whose directory is of yesterday, cannot know' allowed "$got"
+  admin revoke certificate "$work/pki/$workload.pem" >/dev/null
+  becomes 10 'revoked again, it does' says_over_certificate token_revoked 02 "$workload" "$unknowing"
 done
-expect_equal '02, whose directory is of yesterday, cannot know' allowed "$(over_certificate 02 "$unknowing")"
-admin revoke certificate "$work/pki/worker.pem" >/dev/null
-becomes 10 'revoked again, it does' says_over_certificate token_revoked 02 "$unknowing"
 expect_metric 'the authority is well' 0 $((authority_port + 1)) countersign_recovery_required
 expect_metric 'and the alarm ends' 0 "$(admin_port 01)" 'countersign_trust_alarm{reason="epoch_regressed"}'
 
