@@ -4442,8 +4442,8 @@ pub mod revoke_request {
         #[prost(string, tag = "7")]
         Audience(::prost::alloc::string::String),
         /// Every token bound to the certificate with this SHA-256 thumbprint (32 bytes) that was issued until now. As long as the
-        /// revocation is kept (`RevokeResponse.expires_at`), nobody is given a token over that certificate either, and it proves no SPIFFE ID:
-        /// tokens that are bound to one are refused over it, whenever they were issued.
+        /// revocation is kept (`RevokeResponse.expires_at`), nobody is given a token over that certificate either, and it proves neither itself nor
+        /// its SPIFFE ID: tokens that are bound to one of them are refused over it, whenever they were issued until then.
         #[prost(bytes, tag = "9")]
         CertificateThumbprint(::prost::alloc::vec::Vec<u8>),
     }
@@ -4526,7 +4526,7 @@ pub mod revocation_record {
         /// An audience's tokens up to `issued_before`.
         #[prost(string, tag = "7")]
         Audience(::prost::alloc::string::String),
-        /// The tokens bound to a certificate, up to `issued_before`; and over that certificate all that are bound to a SPIFFE ID.
+        /// The tokens bound to a certificate, up to `issued_before`; and over that certificate all that are bound to it or to its SPIFFE ID.
         #[prost(bytes, tag = "8")]
         CertificateThumbprint(::prost::alloc::vec::Vec<u8>),
     }

@@ -187,8 +187,8 @@ pub mod revocation {
         #[prost(string, tag = "5")]
         Audience(::prost::alloc::string::String),
         /// Every token bound to the certificate with this SHA-256 thumbprint (32 bytes; `cnf` with `x5t#S256`), issued at or before
-        /// `issued_before`. And for as long as the entry is there the certificate proves no SPIFFE ID: every token that is bound to one (`cnf` with
-        /// `spiffe_id`) is refused over it, whenever it was issued.
+        /// `issued_before`. And for as long as the entry is there the certificate proves neither itself nor its SPIFFE ID: every token that is bound
+        /// to one of them (`cnf` with `x5t#S256` or `spiffe_id`) is refused over it, whenever it was issued until `expires_at`.
         #[prost(bytes, tag = "6")]
         CertificateThumbprint(::prost::alloc::vec::Vec<u8>),
     }
