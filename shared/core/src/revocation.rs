@@ -284,6 +284,17 @@ impl RevocationList {
         }
     }
 
+    /// Drops so many entries about certificates, those that end first. How many there were.
+    pub(crate) fn drop_certificates(&mut self, count: usize) -> usize {
+        let mut entries: Vec<Revocation> = self.others.certificates().collect();
+        entries.sort_by_key(|entry| entry.expires_at);
+        entries.truncate(count);
+        for entry in &entries {
+            Arc::make_mut(&mut self.others).take_out(&entry.subject);
+        }
+        entries.len()
+    }
+
     /// Whether both share what they hold that is not numbered tokens.
     #[cfg(test)]
     pub(crate) fn shares_others_with(&self, other: &Self) -> bool {

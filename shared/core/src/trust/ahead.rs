@@ -11,6 +11,7 @@
 //! it. So it is carried along.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use super::{Epoch, MAX_EPOCH_STEP, StateDigest, TrustState, Update, UpdateContent, UpdateRules};
@@ -102,6 +103,25 @@ impl Ahead {
     fn note_ends(&mut self) {
         let ends = self.revocations.expiries().map(|(expires_at, _)| expires_at);
         self.first_end = ends.min();
+    }
+
+    /// Holds no more than `room` entries: of certificates those that end last. How many it drops.
+    pub fn bound(&mut self, room: usize) -> usize {
+        let excess = self.revocations.len().saturating_sub(room);
+        if excess == 0 {
+            return 0;
+        }
+        self.revocations.drop_certificates(excess)
+    }
+
+    /// Heeds nothing for longer than until `latest`. Whether there was anything.
+    fn cap(&mut self, latest: Timestamp) -> bool {
+        let is_overlong = self.revocations.outlasting(latest) > 0;
+        if is_overlong {
+            self.revocations = self.revocations.capped(latest);
+            self.note_ends();
+        }
+        is_overlong
     }
 
     /// Drops what has expired by `now`. Whether there was anything; looks at nothing as long as there cannot be.
@@ -203,23 +223,30 @@ impl Ahead {
 }
 
 impl UpdateRules {
-    /// Goes on heeding in `ahead` what was written down of certificates that are revoked. Of an entry that claims to matter for
-    /// longer than any may, as much is believed as of one in an update.
-    pub fn carry(&self, ahead: &mut Ahead, revocations: &RevocationList, now: Timestamp) {
-        ahead.carry(&revocations.capped(self.latest_expiry(now)));
+    /// Of what was written down of certificates that are revoked, and claims to matter for longer than any may, as much is believed as of
+    /// an entry in an update. Whether `ahead` had any of that.
+    pub fn cap(&self, ahead: &mut Ahead, now: Timestamp) -> bool {
+        ahead.cap(self.latest_expiry(now))
     }
 
     /// Adds to `ahead` what `update`, which is not taken over, takes back beyond `current`. An entry that claims to
     /// matter for longer than any may is heeded for as long as one may. Nothing is heeded of another issuer's
-    /// update, of one that is no later than `current`, of an impossible epoch, or beyond `max_revocations`.
-    pub fn heed(&self, ahead: &mut Ahead, current: &TrustState, update: &Update, now: Timestamp) {
+    /// update, of one that is no later than `current`, of an impossible epoch, or beyond `max_revocations`. What time it is is known as
+    /// well as `now` says.
+    pub fn heed(
+        &self,
+        ahead: &mut Ahead,
+        current: &TrustState,
+        update: &Update,
+        now: &RangeInclusive<Timestamp>,
+    ) {
         let later = update.epoch.saturating_sub(current.epoch);
         if update.issuer != self.issuer || later == 0 || later > MAX_EPOCH_STEP {
             return;
         }
-        let told = update.revocations().capped(self.latest_expiry(now));
+        let told = update.revocations().capped(self.latest_expiry(*now.end()));
         let new = told
-            .pruned(now)
+            .pruned(*now.start())
             .beyond(&current.revocations)
             .beyond(&ahead.revocations);
         let held = current.revocations.len().saturating_add(ahead.revocations.len());

@@ -107,6 +107,8 @@ pub struct HeldTrust {
     floor: StateId,
     alarm: Option<TrustAlarm>,
     ahead: Ahead,
+    /// How many certificates there was no room for in that, and nobody was told of.
+    dropped: usize,
     earlier: VecDeque<StateId>,
     changes: u64,
 }
@@ -122,6 +124,7 @@ impl HeldTrust {
             floor: StateId::default(),
             alarm: None,
             ahead: Ahead::default(),
+            dropped: 0,
             earlier: VecDeque::new(),
             changes: 0,
         }
@@ -162,7 +165,11 @@ impl HeldTrust {
     /// # Errors
     /// [`TooFar`].
     pub fn hear_time(&mut self, stated: TimeStated, now: Moment) -> Result<(), TooFar> {
+        let is_first = !self.clock.is_heard();
         self.clock.hear(stated, now)?;
+        if is_first {
+            self.cap(now);
+        }
         self.expire(now);
         Ok(())
     }
@@ -242,13 +249,19 @@ impl HeldTrust {
     /// Takes back what `update`, which cannot be taken over, takes back. Decisions heed it from now on; the state in force
     /// stays, and is confirmed only once the authority's is taken over.
     pub fn heed(&mut self, update: &Update, at: Moment) {
-        let Some(trust) = self.in_force.as_mut().filter(|_| !planted(Bug::NotHeeded)) else {
+        let time = self.clock.best(at.elapsed);
+        // A wall clock that nobody has confirmed may be wrong by any amount, and so may be an authority's that nobody else has.
+        let stated = if self.clock.is_heard() {
+            time
+        } else {
+            update.published_at
+        };
+        let time = time.min(stated)..=time.max(stated);
+        let Some(trust) = self.in_force.as_ref().filter(|_| !planted(Bug::NotHeeded)) else {
             return;
         };
-        let time = self.clock.best(at.elapsed);
-        self.rules.heed(&mut self.ahead, &trust.state, update, time);
-        trust.tighten(&self.ahead);
-        self.changes = self.changes.saturating_add(1);
+        self.rules.heed(&mut self.ahead, &trust.state, update, &time);
+        self.tighten();
     }
 
     /// Puts `state` in force. It keeps the age of the state before it, which it contains; without one, it has none until
@@ -377,8 +390,10 @@ impl HeldTrust {
         self.floor = offered;
         self.alarm = None;
         self.expire_by(self.passed(descent, at));
-        self.ahead = self.ahead_of(&state, descent, at);
-        let origin = (self.in_force.as_ref(), descent);
+        let (ahead, dropped) = self.ahead_of(&state, descent, at);
+        self.ahead = ahead;
+        self.count_dropped(dropped);
+        let origin = (self.in_force.as_ref().filter(|_| dropped == 0), descent);
         let trust = InForce::new(state, origin, &self.ahead, at.elapsed, confirmations);
         self.in_force = Some(trust);
         self.changes = self.changes.saturating_add(1);

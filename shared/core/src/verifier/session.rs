@@ -142,6 +142,7 @@ impl<S: Clone> Session<S> {
         trust.expire(now);
         let set = trust.look_at_clock(now).map(Event::ClockSet);
         let mut effects: Vec<_> = set.map(Effect::Tell).into_iter().collect();
+        effects.extend(told_dropped(trust));
         let mut patience = self.settings.heartbeat_period.saturating_mul(SILENT_PERIODS);
         if !self.heard || self.resync.is_pending() {
             patience = patience.max(SNAPSHOT_PATIENCE);
@@ -302,6 +303,7 @@ impl<S: Clone> Session<S> {
             self.acknowledge(trust),
             self.ping(trust, now),
         ];
+        effects.extend(told_dropped(trust));
         effects.extend(self.new_log(trust, now, saved));
         effects
     }
@@ -410,6 +412,12 @@ fn count_expired<S>(trust: &HeldTrust, update: &Update, now: Moment) -> Effect<S
     let expiries = update.revocations().expiries();
     let expired = expiries.filter(|(expires_at, _)| *expires_at < time);
     set_aside(SetAside::Expired, expired.map(|(_, count)| count).sum())
+}
+
+/// What nobody was told of yet that there was no room for.
+fn told_dropped<S>(trust: &mut HeldTrust) -> Option<Effect<S>> {
+    let dropped = trust.take_dropped();
+    (dropped > 0).then(|| set_aside(SetAside::NoRoom, dropped))
 }
 
 const fn set_aside<S>(why: SetAside, count: usize) -> Effect<S> {

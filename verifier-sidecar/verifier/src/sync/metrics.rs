@@ -26,7 +26,8 @@ pub struct SyncMetrics {
     /// Updates refused, by reason ([`countersign_core::trust::UpdateRefused::reason`]; `message_unknown` for messages of
     /// another kind).
     pub updates_refused: ByReason,
-    /// Revocations in updates that were not taken as they stand: `malformed`, `overlong`, or `expired` before they came.
+    /// Revocations in updates that were not taken as they stand: `malformed`, `overlong`, or `expired` before they came; and those of
+    /// certificates that are held past a recovery, and that there is `no_room` for.
     pub revocations_set_aside: ByReason,
     /// Snapshots asked for because the state in force could not be continued.
     pub resyncs: Counter,

@@ -278,7 +278,15 @@ impl Session {
             Event::LogReplaced => drop(self.refusals.recovered()),
             Event::Repeated => drop(metrics.updates_repeated.inc()),
             Event::Refused { epoch, refused } => self.tell_refused(epoch, refused),
-            Event::SetAside { why, count } => metrics.count_revocations(why.reason(), count),
+            Event::SetAside { why, count } => {
+                metrics.count_revocations(why.reason(), count);
+                if why == machine::SetAside::NoRoom {
+                    tracing::error!(
+                        count,
+                        "certificates that were revoked before a recovery are forgotten: trust.max_revocations leaves no room"
+                    );
+                }
+            }
             Event::Confirmed => {
                 metrics.heartbeats_accepted.inc();
                 self.ignored.recovered();

@@ -15,26 +15,55 @@ impl HeldTrust {
     }
 
     /// Goes on heeding that the certificates in `revocations` are revoked, as they were written down by an earlier process.
+    ///
+    /// What claims to matter for longer than anything may is not believed. Until the authority has said what time it is, nobody can tell:
+    /// by a wall clock that is behind, everything does.
     pub fn carry(&mut self, revocations: &RevocationList, at: Moment) {
         if planted(Bug::CertificatesNotRestored) {
             return;
         }
-        let time = self.clock.best(at.elapsed);
-        self.rules.carry(&mut self.ahead, revocations, time);
+        self.ahead.carry(revocations);
+        self.cap(at);
+        let in_force = self.in_force.as_ref();
+        let held = in_force.map_or(0, |trust| trust.state.revocations().len());
+        let dropped = self.ahead.bound(self.rules.max_revocations.saturating_sub(held));
+        self.count_dropped(dropped);
+    }
+
+    /// How many certificates there was no room for that were to be carried, since this was asked last.
+    #[must_use]
+    pub const fn take_dropped(&mut self) -> usize {
+        std::mem::replace(&mut self.dropped, 0)
+    }
+
+    pub(super) const fn count_dropped(&mut self, count: usize) {
+        self.dropped = self.dropped.saturating_add(count);
+    }
+
+    /// Believes nothing that claims too much, if the authority has said what time it is.
+    pub(super) fn cap(&mut self, at: Moment) {
+        if self.clock.is_heard() && self.rules.cap(&mut self.ahead, self.clock.best(at.elapsed)) {
+            self.tighten();
+        }
     }
 
     /// Which certificates are revoked once `state`, which came as a snapshot by `descent`, is in force, and not by that itself: to be
     /// written down beside it.
     #[must_use]
     pub fn carried(&self, state: &TrustState, descent: &Descent, at: Moment) -> RevocationList {
-        self.ahead_of(state, descent, at).certificates()
+        let (ahead, _dropped) = self.ahead_of(state, descent, at);
+        ahead.certificates()
     }
 
-    /// What goes on being heeded once `state` is in force.
-    pub(super) fn ahead_of(&self, state: &TrustState, descent: &Descent, at: Moment) -> Ahead {
+    /// What goes on being heeded once `state` is in force, and for how many certificates there is no room. With what the state holds there
+    /// are never more than there may be in a state.
+    pub(super) fn ahead_of(&self, state: &TrustState, descent: &Descent, at: Moment) -> (Ahead, usize) {
         let before = self.in_force.as_ref().map(|trust| &trust.state);
         let before = before.filter(|_| !planted(Bug::CertificatesForgotten));
-        self.ahead.past(before, state, descent, self.passed(descent, at))
+        let mut ahead = self.ahead.past(before, state, descent, self.passed(descent, at));
+        let held = state.revocations().len();
+        let dropped = ahead.bound(self.rules.max_revocations.saturating_sub(held));
+        (ahead, dropped)
     }
 
     /// By when entries have expired for sure. A wall clock that nobody has confirmed may be far ahead, and what is dropped is not heard
@@ -57,9 +86,13 @@ impl HeldTrust {
     }
 
     pub(super) fn expire_by(&mut self, time: Timestamp) {
-        if !self.ahead.expire(time) {
-            return;
+        if self.ahead.expire(time) {
+            self.tighten();
         }
+    }
+
+    /// Decisions heed what is held ahead from now on.
+    pub(super) fn tighten(&mut self) {
         if let Some(trust) = &mut self.in_force {
             trust.tighten(&self.ahead);
         }

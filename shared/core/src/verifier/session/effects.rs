@@ -120,6 +120,8 @@ pub enum SetAside {
     Overlong,
     /// It expired before it came.
     Expired,
+    /// It is about a certificate that was revoked before a recovery, and there are more of those than can be held: these end first.
+    NoRoom,
 }
 
 impl SetAside {
@@ -130,6 +132,7 @@ impl SetAside {
             Self::Malformed => "malformed",
             Self::Overlong => "overlong",
             Self::Expired => "expired",
+            Self::NoRoom => "no_room",
         }
     }
 }

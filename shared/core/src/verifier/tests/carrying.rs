@@ -4,6 +4,7 @@ use super::held::confirmed;
 use super::*;
 use crate::names::{CertificateThumbprint, ClientId};
 use crate::revocation::{Revocation, RevokedSubject};
+use crate::time::Timestamp;
 use crate::trust::{Ahead, Change, Descent};
 
 /// What is revoked: a certificate, and a client with everything that it was issued until now.
@@ -149,6 +150,122 @@ fn what_is_carried_ends_by_when_an_update_was_published() {
     }
 }
 
+/// Until when the certificate that is called `name` is held to be revoked by more than the state in force.
+fn until(held: &HeldTrust, name: u8) -> Option<Timestamp> {
+    let subject = RevokedSubject::Certificate(CertificateThumbprint::new([name; 32]));
+    let entry = held.certificates().find(&subject);
+    entry.map(|entry| entry.expires_at)
+}
+
+/// By a wall clock that is behind, what was written down claims to matter for longer than anything may. It is not cut short for that, and
+/// what really claims too much is once the authority has said what time it is. So it is with what an update takes back.
+#[test]
+fn a_wall_clock_that_is_behind_ends_nothing_early() {
+    let behind = |seconds| Moment {
+        wall_millis: 1000 * seconds,
+        ..after(seconds)
+    };
+    let mut held = HeldTrust::new(rules(), VerifierClock::start(None, behind(0)));
+    let written = [certificate(7, 3600), certificate(8, 1_000_000)];
+    held.carry(&written.into(), behind(0));
+    held.restore(state(1), [], behind(0)).expect("newer");
+    let (missed, _) = delta(&state(1), Change::default());
+    let (_, update) = delta(
+        &missed,
+        adding([certificate(9, 3600), certificate(10, 1_000_000)]),
+    );
+    held.heed(&update, behind(1));
+    let ends = |held: &HeldTrust| [7, 8, 9, 10].map(|name| until(held, name));
+    let at = |seconds| Some(NOW.saturating_add(Duration::from_secs(seconds)));
+    assert_eq!(ends(&held), [at(3600), at(1_000_000), at(3600), at(7205)]);
+    held.hear_time(stated(2), behind(2)).expect("the first");
+    assert_eq!(ends(&held), [at(3600), at(7207), at(3600), at(7205)]);
+    held.hear_time(stated(3), behind(3)).expect("near");
+    assert_eq!(until(&held, 8), at(7207), "once");
+    // Whoever knows what time it is cuts short at once.
+    held.carry(&[certificate(11, 1_000_000)].into(), behind(3));
+    assert_eq!(until(&held, 11), at(7208));
+}
+
+/// With what the state in force holds there are never more than a state may have: those stay that end last, and the rest is counted.
+#[test]
+fn there_is_room_for_as_much_as_a_state_may_have() {
+    let few = UpdateRules {
+        max_revocations: 5,
+        ..rules()
+    };
+    let all: RevocationList = [20, 40, 10, 30]
+        .map(|name| certificate(name, 60 * u64::from(name)))
+        .into();
+    let recovered = revoking(1000, 2, &[1, 2, 3].map(|name| certificate(name, 3600)).into());
+    let held_of = |held: &HeldTrust| [10, 20, 30, 40].map(|name| until(held, name).is_some());
+    let mut held = HeldTrust::new(few.clone(), VerifierClock::start(None, after(0)));
+    held.install(revoking(1, 1, &all), after(0)).expect("newer");
+    let carried = held.carried(&recovered, &Descent::default(), after(1));
+    assert_eq!(carried.len(), 2);
+    held.install(recovered.clone(), after(1)).expect("newer");
+    assert_eq!(held_of(&held), [false, false, true, true]);
+    assert_eq!(held.take_dropped(), 2);
+    // Also when a change takes up the room.
+    let (next, update) = delta(&recovered, adding([certificate(4, 3600)]));
+    held.advance(next, &Descent::by(&update), after(2))
+        .expect("newer");
+    assert_eq!(held_of(&held), [false, false, false, true]);
+    assert_eq!(held.take_dropped(), 1);
+    assert!(!refuses(&held, &CertificateThumbprint::new([30; 32])));
+    assert!(refuses(&held, &CertificateThumbprint::new([40; 32])));
+
+    // And after a restart, whatever was written down.
+    let mut restarted = HeldTrust::new(few, VerifierClock::start(None, after(0)));
+    let mut written = all.clone();
+    written.extend((50..60).map(|name| certificate(name, 1)));
+    restarted.carry(&written, after(3));
+    assert_eq!((restarted.certificates().len(), restarted.take_dropped()), (5, 9));
+    restarted.restore(recovered, [], after(3)).expect("newer");
+    assert_eq!(held_of(&restarted), [false, false, true, true]);
+    assert_eq!((restarted.certificates().len(), restarted.take_dropped()), (2, 3));
+}
+
+/// It is told how many there was no room for.
+#[test]
+fn what_there_is_no_room_for_is_told() {
+    let few = UpdateRules {
+        max_revocations: 1,
+        ..rules()
+    };
+    let mut held = HeldTrust::new(few, VerifierClock::start(None, after(0)));
+    held.carry(&[certificate(7, 3600)].into(), after(0));
+    held.install(state(1), after(0)).expect("newer");
+    let mut session = session();
+    let (_, update) = delta(&state(1), adding([certificate(8, 3600)]));
+    let accepted = accepted(&mut session, &mut held, update);
+    let saved = Saved {
+        durable: true,
+        wants_snapshot: false,
+        log_outdated: false,
+    };
+    let effects = session.saved(&mut held, after(1), accepted, saved);
+    assert_eq!(no_room(&effects), [1]);
+    // What there was no room for at the start is told as soon as there is a stream.
+    held.carry(&[certificate(9, 3600)].into(), after(1));
+    assert_eq!(no_room(&session.tick(&mut held, after(2))), [1]);
+    assert!(no_room(&session.tick(&mut held, after(4))).is_empty());
+}
+
+fn no_room(effects: &[Effect<()>]) -> Vec<usize> {
+    let counts = effects.iter().filter_map(|effect| {
+        let Effect::Tell(Event::SetAside {
+            why: SetAside::NoRoom,
+            count,
+        }) = effect
+        else {
+            return None;
+        };
+        Some(*count)
+    });
+    counts.collect()
+}
+
 /// Whoever lets go of everything still knows which certificates are revoked when there is something to decide on again.
 #[test]
 fn a_revoked_certificate_stays_so_after_everything_was_let_go_of() {
@@ -249,6 +366,22 @@ fn session() -> Session<()> {
     Session::new(settings, Arc::new(ToyHash), Beginning::default(), after(0))
 }
 
+/// What is to be saved of `update`.
+fn accepted(session: &mut Session<()>, held: &mut HeldTrust, update: Update) -> Accepted<()> {
+    let received = Received {
+        update,
+        left_out: 0,
+        length: 100,
+        publishers: 1,
+    };
+    let effects = session.update(held, after(1), (), Ok(received));
+    let accepted = effects.into_iter().find_map(|effect| match effect {
+        Effect::Save(accepted) => Some(*accepted),
+        Effect::Send(_) | Effect::Keep(_) | Effect::Probe(_) | Effect::End(_) | Effect::Tell(_) => None,
+    });
+    accepted.expect("newer")
+}
+
 /// What is carried is written down beside a snapshot. Beside a delta it stays as it was written, and nobody works it out.
 #[test]
 fn nothing_is_written_down_beside_a_delta() {
@@ -261,20 +394,7 @@ fn nothing_is_written_down_beside_a_delta() {
     let keys = Arc::new(key_set(&jwk(2), younger));
     let recovered = TrustState::new(issuer(), 1000, keys, RevocationList::default(), &ToyHash);
     let mut session = session();
-    let mut carried = |held: &mut HeldTrust, update: Update| {
-        let received = Received {
-            update,
-            left_out: 0,
-            length: 100,
-            publishers: 1,
-        };
-        let effects = session.update(held, after(1), (), Ok(received));
-        let accepted = effects.into_iter().find_map(|effect| match effect {
-            Effect::Save(accepted) => Some(accepted),
-            Effect::Send(_) | Effect::Keep(_) | Effect::Probe(_) | Effect::End(_) | Effect::Tell(_) => None,
-        });
-        accepted.expect("newer").carried.len()
-    };
+    let mut carried = |held: &mut HeldTrust, update| accepted(&mut session, held, update).carried.len();
     assert_eq!(carried(&mut held, snapshot(&recovered)), 1);
     held.install(recovered.clone(), after(1)).expect("newer");
     let (_, update) = delta(&recovered, adding([certificate(8, 3600)]));
