@@ -120,6 +120,10 @@ pub enum Bug {
     CertificatesNotRestored,
     /// What is carried past a recovery never ends.
     CarriedForGood,
+    /// A cold start forgets what is carried with the rest.
+    CarriedSetAside,
+    /// And who lets go of everything does.
+    CarriedLetGo,
     /// The register does not hear of trust files.
     ExportNotWritten,
     /// After a start of the authority nobody is taken to have a trust file.
@@ -130,7 +134,7 @@ pub enum Bug {
 
 impl Bug {
     /// Every one.
-    pub const ALL: [Self; 60] = [
+    pub const ALL: [Self; 62] = [
         Self::GateSkipped,
         Self::GateOnAcknowledged,
         Self::AcknowledgedBeforeSaving,
@@ -188,6 +192,8 @@ impl Bug {
         Self::CertificatesForgotten,
         Self::CertificatesNotRestored,
         Self::CarriedForGood,
+        Self::CarriedSetAside,
+        Self::CarriedLetGo,
         Self::ExportNotWritten,
         Self::ExportsForgotten,
         Self::FileMadeFirst,

@@ -4,6 +4,7 @@
 //! between leaves some of it; a torn write leaves a record that cannot be read; a backup puts an older directory back.
 
 mod found;
+mod harm;
 mod warm_start;
 
 use std::collections::BTreeMap;
@@ -12,7 +13,7 @@ use std::time::Duration;
 
 use countersign_core::names::KeyId;
 use countersign_core::planted::{Bug, planted};
-use countersign_core::publishers::{FIRST_GENERATION, Generation, LinkId, LinkRefused, Publishers, Unsaved};
+use countersign_core::publishers::{Generation, LinkId, LinkRefused, Publishers, Unsaved};
 use countersign_core::revocation::RevocationList;
 use countersign_core::trust::{Epoch, UpdateRules};
 use countersign_core::verifier::{
@@ -23,6 +24,7 @@ use crate::random::Random;
 use crate::toy::{Signed, ToyHash};
 
 pub(crate) use found::{Confirmed, Found, Starting, off};
+pub(crate) use harm::Lacks;
 
 /// From so many deltas on, a snapshot is asked for. Far fewer than in earnest, so that it happens.
 const LOG_BOUND: usize = 24;
@@ -36,8 +38,6 @@ struct Heard {
     anchor: Duration,
     /// How far the clock was off by which `sent` was told.
     error: Duration,
-    /// Whether it does so no more.
-    void: bool,
 }
 
 /// What was made durable: the highest state, and the last link to a publisher set.
@@ -67,6 +67,21 @@ struct Content {
     floor: Option<Floor>,
     /// A record cannot be read.
     torn: bool,
+    /// The one of what is carried cannot.
+    carried_torn: bool,
+    /// All but the floor and what is carried was let go of.
+    let_go: bool,
+}
+
+impl Content {
+    /// What holds whatever becomes of the rest.
+    fn carried(&self) -> RevocationList {
+        if self.carried_torn {
+            RevocationList::default()
+        } else {
+            self.carried.clone()
+        }
+    }
 }
 
 /// What a save does, step by step.
@@ -106,6 +121,8 @@ pub(crate) struct Disk {
     pub(crate) sealed: Sealed,
     /// Whether a start may find nothing though something was durable.
     pub(crate) damaged: bool,
+    /// Whether what is carried may be lost, or older than it was.
+    carried_damaged: bool,
     tip: Epoch,
     heartbeat_epoch: Epoch,
     /// The link on disk that leads to the publisher set there.
@@ -177,7 +194,6 @@ impl Disk {
                 sent: kept.sent.clone(),
                 anchor,
                 error: Duration::ZERO,
-                void: false,
             }))],
             saved: Saved {
                 durable: true,
@@ -235,13 +251,18 @@ impl Disk {
     pub(crate) fn crash(&mut self, writing: Option<Writing>, tears: bool, random: &mut Random) {
         let Some(writing) = writing else { return };
         let reached = random.index(writing.steps.len() + 1);
-        let count = writing.steps.len();
-        for step in writing.steps.into_iter().take(reached) {
+        let mut steps = writing.steps.into_iter();
+        for step in steps.by_ref().take(reached) {
             self.take(step);
         }
-        if tears && reached < count && random.chance(300) {
+        if let Some(step) = steps.next().filter(|_| tears)
+            && random.chance(300)
+        {
+            let is_carried = matches!(step, Step::Snapshot(..));
             self.content.torn = true;
+            self.content.carried_torn |= is_carried;
             self.damaged = true;
+            self.carried_damaged |= is_carried;
         }
     }
 
@@ -249,6 +270,7 @@ impl Disk {
         match step {
             Step::Snapshot(signed, deltas, to, carried, links) => {
                 self.content.carried = carried;
+                (self.content.carried_torn, self.content.let_go) = (false, false);
                 self.content.snapshot = Some(signed);
                 self.content.deltas = deltas.into_iter().collect();
                 if self.heartbeat_epoch != to.epoch || links.is_some() {
@@ -276,80 +298,6 @@ impl Disk {
         if let Some(links) = links {
             self.link = Some(links.last);
             self.content.links = links.links;
-        }
-    }
-
-    /// Somebody makes a copy of the directory.
-    pub(crate) fn copy(&mut self) {
-        self.copies.push((self.content.clone(), self.sealed));
-    }
-
-    /// Somebody puts a copy back: of all, or of the records only. What was sealed since then is gone with all of it.
-    pub(crate) fn put_back(&mut self, all: bool, random: &mut Random) -> bool {
-        if self.copies.is_empty() {
-            return false;
-        }
-        let (content, sealed) = random.pick(&self.copies).clone();
-        self.damaged = true;
-        if all {
-            (self.content, self.sealed) = (content, sealed);
-        } else {
-            let floor = self.content.floor;
-            self.content = Content { floor, ..content };
-        }
-        true
-    }
-
-    /// The floor, or the records, or both are lost.
-    pub(crate) fn lose(&mut self, floor: bool, records: bool) {
-        self.damaged = true;
-        if floor {
-            self.content.floor = None;
-        }
-        if records {
-            let floor = self.content.floor;
-            self.content = Content {
-                floor,
-                ..Content::default()
-            };
-        }
-    }
-
-    /// What is there counts as confirmed no more.
-    pub(crate) fn forget_confirmation(&mut self) {
-        self.copies.clear();
-        if let Some(heard) = &mut self.content.heartbeat {
-            heard.void = true;
-        }
-    }
-
-    /// A start has seen what is left.
-    pub(crate) const fn settle(&mut self, found: bool) {
-        if self.content.floor.is_none() {
-            self.sealed = Sealed {
-                state: StateId {
-                    epoch: 0,
-                    digest: [0; 32],
-                },
-                publishers: 0,
-            };
-        }
-        self.damaged = !found;
-    }
-
-    /// The authority is told that `state` is on disk, and with it the publisher set of the generation that it names.
-    pub(crate) const fn seal(&mut self, state: StateId, publishers: Generation) {
-        if state.epoch > self.sealed.state.epoch {
-            self.sealed.state = state;
-        }
-        self.seal_publishers(publishers);
-        self.damaged = false;
-    }
-
-    /// The authority is told that the publisher set of `generation` is on disk.
-    pub(crate) const fn seal_publishers(&mut self, generation: Generation) {
-        if generation > FIRST_GENERATION && generation > self.sealed.publishers {
-            self.sealed.publishers = generation;
         }
     }
 
@@ -386,14 +334,18 @@ impl Disk {
                 found
             }
             Err(highest) => {
+                let carried = self.content.carried();
+                let carried = (!planted(Bug::CarriedSetAside)).then_some(carried);
                 self.content = Content {
                     floor,
+                    carried: carried.unwrap_or_default(),
                     ..Content::default()
                 };
                 (self.tip, self.heartbeat_epoch) = (0, 0);
                 let floor = floor.map(|floor| floor.state);
                 let known = floor.into_iter().chain(highest).max_by_key(|state| state.epoch);
                 Found {
+                    carried: self.content.carried.clone(),
                     floor: known,
                     unusable: true,
                     ..Found::default()
@@ -410,8 +362,12 @@ impl Disk {
     ) -> Result<Found, Option<StateId>> {
         let content = &self.content;
         let Some(snapshot) = &content.snapshot else {
-            return if content.floor.is_none() {
-                Ok(Found::default())
+            return if content.floor.is_none() || content.let_go {
+                Ok(Found {
+                    carried: content.carried(),
+                    floor: content.floor.map(|floor| floor.state),
+                    ..Found::default()
+                })
             } else {
                 Err(None)
             };
@@ -425,7 +381,7 @@ impl Disk {
         if heard.is_some_and(|heard| !believed(&heard.signed)) {
             return Err(None);
         }
-        let manifest = heard.filter(|heard| !heard.void).and_then(|heard| {
+        let manifest = heard.and_then(|heard| {
             let heartbeat = heard.signed.as_heartbeat()?.clone();
             let sent = heard.sent.clone();
             Some(Manifest { heartbeat, sent })

@@ -200,8 +200,12 @@ impl World {
         if process.is_none_or(saves) || self.verifiers[verifier].paused_until > self.now {
             return false;
         }
-        self.verifiers[verifier].leave();
-        self.send_up(stream, Up::Leave);
+        if self.verifiers[verifier].leave() {
+            self.note_let_go(verifier);
+            self.send_up(stream, Up::Leave);
+        } else {
+            self.send_up(stream, Up::Closed);
+        }
         let stream = self.verifiers[verifier].crash(false, &mut self.random);
         if let Some(stream) = stream {
             self.network.leave(stream, Way::Up);

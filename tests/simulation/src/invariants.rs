@@ -15,9 +15,6 @@ use crate::world::World;
 /// For what lies between two readings, and for clocks that run apart.
 const MARGIN: Duration = Duration::from_millis(2);
 
-/// For what times are rounded and moved by, where something ends.
-const ENDED: Duration = Duration::from_secs(5);
-
 /// An invariant that was broken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
@@ -177,13 +174,6 @@ impl World {
         self.may_hold(known, &shown.key_id) && self.is_live(verifier, class, at)
     }
 
-    /// By when the authority has said what time it is to a verifier whose time is `now`, since it started.
-    fn heard_by(&self, known: &Known, now: Timestamp, at: Duration) -> Timestamp {
-        let anchor = known.anchor.filter(|_| known.heard);
-        let since = anchor.map(|anchor| at.saturating_sub(anchor.at) + self.model.steps + ENDED);
-        since.map_or(Timestamp::default(), |since| now.saturating_sub(since))
-    }
-
     /// Whether a verifier that knows so much has been waited for before the key signed.
     fn may_hold(&self, known: &Known, key_id: &countersign_core::names::KeyId) -> bool {
         let ungated = self.model.ungated.get(key_id);
@@ -253,9 +243,10 @@ impl World {
         }
         self.check_id(verifier, id);
         self.check_publishers(verifier);
-        if self.verifiers[verifier].disk.sealed.state == id {
-            let known = &mut self.model.verifiers[verifier];
-            known.on_disk.clone_from(&known.certificates);
+        // What was sealed before may be in force again, and not be on disk.
+        let disk = &self.verifiers[verifier].disk;
+        if disk.sealed.state == id && !disk.damaged {
+            self.note_on_disk(verifier, id);
         }
     }
 
@@ -288,13 +279,7 @@ impl World {
         });
         let known = &mut self.model.verifiers[verifier];
         (known.epoch, known.digest) = (id.epoch, id.digest);
-        let published = self.model.published.get(&(id.epoch, id.digest));
-        for (subject, (_, expires_at)) in published.iter().flat_map(|published| &published.revocations) {
-            if let RevokedSubject::Certificate(revoked) = subject {
-                let until = known.certificates.entry(*revoked).or_default();
-                *until = (*until).max(*expires_at);
-            }
-        }
+        self.note_certificates(verifier, id);
     }
 
     /// What a start found: nothing below what was sealed, and nothing lost that was not damaged.
@@ -303,6 +288,7 @@ impl World {
         let epoch = process.map_or(0, |process| process.held.epoch());
         let disk = &mut self.verifiers[verifier].disk;
         let (sealed, damaged) = (disk.sealed.state.epoch, disk.damaged);
+        let lacks = disk.lacks(epoch != 0);
         disk.settle(epoch != 0);
         let name = self.name(verifier);
         let what = |_: &Self| format!("{name} starts at epoch {epoch}, with {sealed} sealed");
@@ -313,11 +299,7 @@ impl World {
         self.check(excused || epoch >= sealed, "I-34", what);
         let known = &mut self.model.verifiers[verifier];
         known.heard = false;
-        // Who starts with nothing, or with what somebody put there, knows of none.
-        if epoch == 0 || damaged {
-            known.on_disk.clear();
-        }
-        known.certificates.clone_from(&known.on_disk);
+        self.note_lacks(verifier, lacks);
     }
 
     /// Whether its clocks are so far off that it may decide for longer than it is waited for.

@@ -20,6 +20,7 @@
 )]
 
 mod authority;
+mod carrying;
 mod clock;
 mod disk;
 mod doings;

@@ -138,6 +138,8 @@ pub(crate) struct Known {
     pub(crate) certificates: BTreeMap<CertificateThumbprint, Timestamp>,
     /// Those of them that it said to have on disk.
     pub(crate) on_disk: BTreeMap<CertificateThumbprint, Timestamp>,
+    /// Those of these that it has there beside the state, which does not say so.
+    pub(crate) beside: BTreeMap<CertificateThumbprint, Timestamp>,
     /// By when each class stops, for one in quarantine, in true time.
     pub(crate) quarantine: Option<Receipt>,
     /// When it was last let out of quarantine.

@@ -3,6 +3,7 @@
 //! As in the sidecar, what is saved is waited for before anything else of the stream is read, and decisions go on meanwhile.
 
 mod deciding;
+mod ending;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -29,18 +30,6 @@ use crate::random::Random;
 use crate::toy::{Signed, ToyHash};
 
 pub(crate) use deciding::{Look, Shown};
-
-/// The longest pause between two streams.
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-
-/// The first pause.
-const SHORTEST_PAUSE: Duration = Duration::from_millis(200);
-
-/// A stream that lived so long counts as recovery.
-const HEALTHY_AFTER: Duration = Duration::from_secs(10);
-
-/// A stream is not ended more often than this to shorten the log on disk.
-const LOG_PAUSE: Duration = Duration::from_secs(600);
 
 /// How long a save is waited for.
 const SAVE_PATIENCE: Duration = Duration::from_secs(2);
@@ -184,20 +173,6 @@ impl Verifier {
             heard: false,
         });
         (confirmed, goes_on)
-    }
-
-    /// Stops without a word. The stream that it had.
-    pub(crate) fn crash(&mut self, tears: bool, random: &mut Random) -> Option<StreamId> {
-        self.life += 1;
-        let process = self.process.take()?;
-        let writing = process.saving.map(|saving| saving.writing);
-        self.disk.crash(writing, tears, random);
-        process.live.map(|live| live.stream)
-    }
-
-    /// Stops in good order: it decides nothing before the authority is heard again, also after a start.
-    pub(crate) fn leave(&mut self) {
-        self.disk.forget_confirmation();
     }
 
     /// Opens `stream`.
@@ -468,32 +443,5 @@ impl Verifier {
             Saves::Heartbeat => self.with_session(|machine, held| machine.kept(held, now, saved)),
         });
         self.perform(rest, at, None, random)
-    }
-
-    /// The stream is over. How long to wait before the next.
-    pub(crate) fn ended(&mut self, ending: Option<Ending>, at: Duration, random: &mut Random) -> Duration {
-        let elapsed = self.clock.elapsed(at);
-        let Some(process) = &mut self.process else {
-            return LONGEST_PAUSE;
-        };
-        let live = process.live.take();
-        if ending == Some(Ending::LogFull) {
-            process.may_end_for_log_from = elapsed + LOG_PAUSE;
-        }
-        let healthy = live.is_some_and(|live| {
-            live.machine.is_confirmed() && live.opened.is_some_and(|opened| at - opened >= HEALTHY_AFTER)
-        });
-        if healthy {
-            process.attempt = 0;
-        }
-        if matches!(ending, Some(Ending::LogFull | Ending::Renewed)) {
-            return Duration::ZERO;
-        }
-        let ceiling = SHORTEST_PAUSE
-            .saturating_mul(1 << process.attempt.min(10))
-            .min(LONGEST_PAUSE);
-        process.attempt += 1;
-        let nanos = u64::try_from(ceiling.as_nanos()).unwrap_or(u64::MAX);
-        Duration::from_nanos(random.below(nanos + 1))
     }
 }

@@ -117,7 +117,6 @@ fn verify(
             sent,
             anchor: file.heartbeat.at,
             error,
-            void: false,
         },
     })
 }

@@ -104,6 +104,9 @@ impl HeldTrust {
         if let Some(trust) = self.in_force.take() {
             self.ahead.carry(trust.state.revocations());
         }
+        if planted(Bug::CarriedLetGo) {
+            self.ahead = Ahead::default();
+        }
         self.changes = self.changes.saturating_add(1);
     }
 }
