@@ -7,8 +7,8 @@
 //! old until a state with the digest stated can be taken over.
 //!
 //! An authority that was recovered from a backup gives up every key, and with them all that its verifiers hold against tokens.
-//! That a certificate is revoked is also held against tokens yet to be issued, to its SPIFFE ID, and the backup may not know of
-//! it. So it is carried along.
+//! That a certificate is revoked is also held against tokens yet to be issued, to it or to its SPIFFE ID, and the backup may not
+//! know of it. So it is carried along.
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
