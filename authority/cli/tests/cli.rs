@@ -384,6 +384,25 @@ fn an_expired_and_a_tampered_token_say_so() {
     assert_eq!(report["signature_verified"], false);
 }
 
+/// Where others take a file, this takes a token.
+#[test]
+fn whoever_names_a_file_instead_of_a_token_is_told_of_stdin() {
+    let issued = issued(600);
+    let keys = issued.folder.path().join("keys.json");
+    let file = keys.to_str().expect("text");
+    for command in [&["token", "inspect", file][..], &["revoke", "token", file]] {
+        let told = countersign(issued.folder.path(), command)
+            .output()
+            .expect("it runs");
+        assert_eq!(told.status.code(), Some(2), "{}", err(&told));
+        assert!(
+            err(&told).contains(&format!("on stdin: `- <{file}`")),
+            "{}",
+            err(&told)
+        );
+    }
+}
+
 /// Whoever asks for JSON gets it, also when the command line is not understood.
 #[test]
 fn a_senseless_command_line_is_answered_in_json_where_asked_for() {

@@ -28,6 +28,9 @@ const NAMED: usize = 10;
 /// How much of a verifier's identifier people are shown. `fleet forget` takes as much of it as tells it from others.
 const SHORT: usize = 8;
 
+/// The state of a laggard that is not connected.
+const AWAY: &str = "away";
+
 /// How far an epoch has come.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Reach {
@@ -99,6 +102,15 @@ impl Reach {
     /// What it is at `now`, by the authority's clock: complete, once all bounds have passed.
     fn passed(&mut self, now: Timestamp) {
         self.complete = self.complete || self.by.is_some_and(|by| by.0 <= now);
+    }
+
+    /// Whether nothing but exported trust files is without it: about those there is nothing to be done but to wait.
+    #[must_use]
+    pub(crate) fn lacks_files_only(&self) -> bool {
+        !self.complete
+            && self.trust_files_until.is_some()
+            && self.bounds.is_empty()
+            && self.in_force >= self.live
     }
 
     /// In one sentence. `now` is for whether a date has to be told with a time.
@@ -187,7 +199,7 @@ impl Laggard {
         let state = match (laggard.quarantined, laggard.connected) {
             (true, _) => "quarantined",
             (false, true) => "behind",
-            (false, false) => "away",
+            (false, false) => AWAY,
         };
         Self {
             spiffe_id: laggard.spiffe_id,
@@ -322,7 +334,10 @@ pub(crate) fn complete(reach: &Reach) -> Result<(), Failure> {
     }
     let sentence = reach.sentence(SystemClock.now());
     let message = format!("not in force everywhere yet: {sentence}");
-    let next = format!("go on waiting: `countersign fleet watch {}`", reach.epoch);
+    let mut next = format!("go on waiting: `countersign fleet watch {}`", reach.epoch);
+    if reach.laggards.iter().any(|laggard| laggard.state == AWAY) {
+        next.push_str("; one that is away because it was stopped for good: `countersign fleet forget`");
+    }
     Err(Failure::new(Exit::Unavailable, message).next(next))
 }
 

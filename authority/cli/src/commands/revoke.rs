@@ -333,7 +333,8 @@ async fn revoke(what: &str, subject: Subject, common: &Common, output: Output) -
 fn sentence(what: &str, token_id: &str, already: bool) -> String {
     let space = if token_id.is_empty() { "" } else { " " };
     let already = if already {
-        " (nothing to do: already without effect)"
+        // It was revoked before, or has expired: the authority does not say which.
+        " (nothing to do: refused already)"
     } else {
         ""
     };
@@ -441,7 +442,7 @@ mod tests {
         assert_eq!(sentence("token", "1.0", false), "revoked token 1.0");
         assert_eq!(
             sentence("token", "", true),
-            "revoked token (nothing to do: already without effect)"
+            "revoked token (nothing to do: refused already)"
         );
     }
 

@@ -101,9 +101,11 @@ async fn get(args: GetArgs, output: Output) -> Result<(), Failure> {
         .audience
         .clone()
         .or_else(|| environment.map(|found| found.demo.audience));
+    let audience = audience.unwrap_or_default();
+    let asked = asked(&audience);
     let request = v1::IssueTokenRequest {
         grant_type: CLIENT_CREDENTIALS.to_owned(),
-        audience: audience.unwrap_or_default(),
+        audience,
         scopes: args.scopes.clone(),
         client_id: client.clone(),
         client_secret: secret_file
@@ -116,7 +118,7 @@ async fn get(args: GetArgs, output: Output) -> Result<(), Failure> {
     let connection = Connection::open(&args.connection, Caller::Client(&client)).await?;
     let answer = connection.tokens().issue_token(request).await;
     let answer = answer
-        .map_err(|status| Failure::answered("no token", &status))?
+        .map_err(|status| Failure::answered(&asked, &status))?
         .into_inner();
     if !output.is_json() {
         return output.raw(&answer.access_token);
@@ -129,6 +131,14 @@ async fn get(args: GetArgs, output: Output) -> Result<(), Failure> {
         audience: &answer.audience,
     };
     output.data(&issued, |_| String::new())
+}
+
+/// What failed, when it did: the audience may be one that nobody named.
+fn asked(audience: &str) -> String {
+    match audience {
+        "" => "no token".to_owned(),
+        audience => format!("no token for the audience `{audience}`"),
+    }
 }
 
 fn secret_file(args: &GetArgs, client: &str, environment: Option<&Environment>) -> Option<PathBuf> {
@@ -146,8 +156,12 @@ fn seconds(lifetime: Duration) -> i64 {
 /// of it.
 ///
 /// # Errors
-/// When stdin cannot be read or is empty.
+/// When stdin cannot be read or is empty, or `argument` names a file: a token on the command line is the token itself.
 pub(crate) fn read(argument: &str) -> Result<String, Failure> {
+    if argument != "-" && Path::new(argument).is_file() {
+        let message = format!("`{argument}` is a file, and no token");
+        return Err(Failure::usage(message).next(format!("give what is in it on stdin: `- <{argument}`")));
+    }
     if argument != "-" {
         return Ok(argument.trim().to_owned());
     }
@@ -156,4 +170,16 @@ pub(crate) fn read(argument: &str) -> Result<String, Failure> {
             .next("pipe one in: `countersign token get ... | countersign token inspect -`"));
     }
     files::line(Path::new("-")).map(|line| line.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// In an environment it is not on the command line.
+    #[test]
+    fn whoever_gets_no_token_is_told_for_which_audience() {
+        assert_eq!(asked("demo"), "no token for the audience `demo`");
+        assert_eq!(asked(""), "no token");
+    }
 }

@@ -71,10 +71,11 @@ key_encryption_key = {key}
 operators = [{operator}]
 verifiers = [{verifier}]
 
-# So that load can be tried, too.
+# So that load can be tried, too; and more verifiers than the sidecar here, under its identity.
 [limits]
 tokens_per_second = 100000
 tokens_burst = 100000
+streams_per_verifier = 100
 "#,
         issuer = quoted(ISSUER),
         trust_domain = quoted(TRUST_DOMAIN),
@@ -157,4 +158,27 @@ grpc = {verify}
         verify_socket = path(&layout.verify_socket),
         verify = quoted(ports.verify()),
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use countersign_authority::config::Config;
+    use countersign_core::ports::Clock as _;
+    use countersign_runtime::SystemClock;
+
+    use super::*;
+    use crate::dev::ports::{PortArgs, Ports};
+    use crate::output::{ColourChoice, Output};
+
+    /// There is one identity for verifiers here: a service that embeds one, and a second sidecar, have to fit beside the first.
+    #[tokio::test]
+    async fn there_is_room_for_more_verifiers() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let output = Output::new(true, ColourChoice::Never);
+        let ports = Ports::choose(&PortArgs::default(), None, output).await;
+        let layout = Layout::make(folder.path(), &ports.expect("ports"), SystemClock.now()).expect("made");
+        write(&layout).expect("written");
+        let config = Config::load(&layout.authority_config).expect("a good configuration");
+        assert_eq!(config.limits.streams_per_verifier, 100);
+    }
 }

@@ -70,6 +70,20 @@ impl Holders {
     }
 }
 
+/// What an operator can do about those that do not hold a key, after `command` has waited for them.
+pub(super) fn next(reach: &Reach, command: &str) -> String {
+    if reach.lacks_files_only() {
+        return format!(
+            "repeat `{command}` when the exported trust file has expired, which neither `countersign fleet forget` nor \
+             `countersign fleet quarantine` puts forward; or go on without whoever starts from it: `--force REASON`"
+        );
+    }
+    format!(
+        "repeat `{command}` to wait on; `countersign fleet forget` those that are gone for good, `countersign fleet quarantine` those \
+         whose disk does not work, or go on without them: `--force REASON`"
+    )
+}
+
 fn without_disk(verifiers: Vec<v1::Verifier>) -> Vec<Holder> {
     let without = verifiers.into_iter().filter(|verifier| !verifier.durable);
     without
@@ -78,4 +92,34 @@ fn without_disk(verifiers: Vec<v1::Verifier>) -> Vec<Holder> {
             verifier_id: verifier.verifier_id,
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Nobody shall forget a verifier, and wait on all the same.
+    #[test]
+    fn where_a_trust_file_is_waited_for_no_verifier_is_named() {
+        let files = |in_force| {
+            Reach::read(v1::EpochReach {
+                epoch: 7,
+                live: 2,
+                in_force,
+                trust_files_until: Some(countersign_wire::write_time(Timestamp::from_seconds(
+                    1_800_000_000,
+                ))),
+                ..v1::EpochReach::default()
+            })
+        };
+        let told = |reach: &Reach| next(reach, "countersign key rotate");
+        let waits = "repeat `countersign key rotate` when the exported trust file has expired";
+        assert!(told(&files(2)).starts_with(waits), "{}", told(&files(2)));
+        assert!(told(&files(2)).ends_with("`--force REASON`"));
+        let both = told(&files(1));
+        assert!(
+            both.contains("`countersign fleet forget` those that are gone"),
+            "{both}"
+        );
+    }
 }

@@ -17,7 +17,7 @@ use countersign_runtime::SystemClock;
 use serde::Serialize;
 use tokio::time::Instant;
 
-use super::holders::Holders;
+use super::holders::{self, Holders};
 use super::publishing_keys;
 use crate::args::duration;
 use crate::commands::reach::{self, Reach};
@@ -211,17 +211,14 @@ async fn when_held(
         };
         output.data(&pending, |_| format!("{}\n{lines}", pending.publishers.keys()))?;
         let message = "the prepared publishing key does not sign yet: it is not held everywhere";
-        return Err(Failure::new(Exit::Unavailable, message).next(NEXT));
+        let next = holders::next(&behind, "countersign key publishing rotate");
+        return Err(Failure::new(Exit::Unavailable, message).next(next));
     };
     output.warn(&format!(
         "the prepared publishing key is not held everywhere, and signs all the same\n{lines}"
     ));
     activated(connection, Some(reason)).await.map(drop)
 }
-
-/// What an operator can do about verifiers that do not hold a key.
-const NEXT: &str = "repeat `countersign key publishing rotate` to wait on; `countersign fleet forget` those that are gone for \
-                    good, or go on without them: `--force REASON`";
 
 async fn listed(connection: &Connection) -> Result<v1::PublisherSetView, Failure> {
     let answer = connection

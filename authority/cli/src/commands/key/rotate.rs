@@ -17,7 +17,7 @@ use countersign_runtime::SystemClock;
 use serde::Serialize;
 use tokio::time::Instant;
 
-use super::holders::Holders;
+use super::holders::{self, Holders};
 use super::{activated, listed, prepared};
 use crate::args::duration;
 use crate::commands::reach::{self, Reach};
@@ -163,7 +163,8 @@ impl Turn<'_> {
                 format!("{kid} is prepared and does not sign yet\n{lines}")
             })?;
             let message = format!("key {kid} does not sign yet: it is not held everywhere");
-            return Err(Failure::new(Exit::Unavailable, message).next(NEXT));
+            let next = holders::next(&reach, "countersign key rotate");
+            return Err(Failure::new(Exit::Unavailable, message).next(next));
         };
         self.output.warn(&format!(
             "key {kid} is not held everywhere, and signs all the same\n{lines}"
@@ -228,10 +229,6 @@ enum Held {
     Taken(Box<Taken>),
     NotYet(Reach),
 }
-
-/// What an operator can do about verifiers that do not hold a key.
-const NEXT: &str = "repeat `countersign key rotate` to wait on; `countersign fleet forget` those that are gone for good, \
-                    `countersign fleet quarantine` those whose disk does not work, or go on without them: `--force REASON`";
 
 async fn signs(connection: &Connection, key: &v1::Key, output: Output) -> Result<(), Failure> {
     let mut waiting = Waiting::new(output, UNTIL_IT_SIGNS);

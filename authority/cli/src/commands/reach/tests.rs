@@ -218,3 +218,22 @@ fn a_wait_that_is_over_fails_with_the_code_for_try_again_and_says_where_to() {
     );
     assert!(failure.next.is_some_and(|next| next.contains("fleet watch 7")));
 }
+
+/// Whoever waits for one that was stopped finds out what can be done about it. Of one that is connected nobody shall make it forget.
+#[test]
+fn a_wait_for_one_that_is_away_says_what_helps_if_it_is_gone() {
+    let next = |connected| {
+        let laggards = vec![v1::Laggard {
+            connected,
+            ..laggard("b")
+        }];
+        let lacking = v1::EpochReach {
+            laggards,
+            ..lacking()
+        };
+        let failure = complete(&Reach::read(lacking)).expect_err("not everywhere");
+        failure.next.expect("what to do")
+    };
+    assert!(next(false).contains("fleet forget"), "{}", next(false));
+    assert!(!next(true).contains("fleet forget"), "{}", next(true));
+}
