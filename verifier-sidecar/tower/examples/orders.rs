@@ -1,7 +1,7 @@
 //! A service that verifies its callers itself: `DemoService.Echo` behind the layer.
 //!
 //! ```sh
-//! cargo run -p countersign-tower --example orders -- DEV_FOLDER 127.0.0.1:8443 127.0.0.1:50051
+//! cargo run --release -p countersign-tower --example orders -- DEV_FOLDER 127.0.0.1:8443 127.0.0.1:50051
 //! ```
 //!
 //! `DEV_FOLDER` holds what `countersign dev` made, and the first address is where its authority is; `docs/embedding.md` goes through it.

@@ -1,7 +1,7 @@
 //! Asks a sidecar about the tokens on stdin, one in each line, and prints one line for each.
 //!
 //! ```sh
-//! cargo run -p countersign-tower --example verify -- one|batch|stream TARGET METHOD <tokens
+//! cargo run --release -p countersign-tower --example verify -- one|batch|stream TARGET METHOD <tokens
 //! ```
 //!
 //! `TARGET` is `unix:///run/countersign-sidecar/verify.sock`, or `host:port` on loopback; `docs/verify-api.md` goes through it. What asks
