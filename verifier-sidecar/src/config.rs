@@ -64,6 +64,8 @@ pub struct Config {
     pub listeners: Vec<ListenerConfig>,
     /// What methods ask for.
     pub methods: MethodTable,
+    /// Whether methods that the file names are asked for more than a good token, and all others are not.
+    pub others_unguarded: bool,
     /// The apps behind the sidecar.
     pub apps: AppsConfig,
     /// How many connections to each service there may be.
@@ -216,6 +218,7 @@ impl Checker {
             unused_classes: classes.unused(file),
             listeners,
             methods,
+            others_unguarded: access::others_unguarded(file),
             apps,
             upstream_connections: connections,
             tokens: forwarding(&file.tokens),

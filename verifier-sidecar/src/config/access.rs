@@ -17,6 +17,12 @@ const REFLECTION: &[&str] = &[
     "/grpc.reflection.v1alpha.ServerReflection/*",
 ];
 
+/// Whether `file` guards what it names, and leaves what it does not to any good token: a rule that is forgotten guards nothing.
+pub(super) fn others_unguarded(file: &File) -> bool {
+    let guards = |method: &Method| method.scopes.is_some() || method.bound;
+    file.default_scopes.is_none() && file.method.iter().any(guards)
+}
+
 impl Checker {
     pub(super) fn methods(&mut self, file: &File, classes: &Classes) -> MethodTable {
         let default = Requirements {

@@ -63,6 +63,13 @@ impl fmt::Display for Implied<'_> {
         for class in &self.0.unused_classes {
             write!(f, "\nclass `{class}`: no method belongs to it")?;
         }
+        if self.0.others_unguarded {
+            let audience = &self.0.expectations.audience;
+            write!(
+                f,
+                "\nwhat no `[[method]]` names takes any good token for `{audience}`: there are no `default_scopes`"
+            )?;
+        }
         Ok(())
     }
 }

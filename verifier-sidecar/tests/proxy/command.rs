@@ -71,6 +71,30 @@ fn a_good_configuration_is_called_good() {
     );
 }
 
+/// A path that no rule names is not closed by the rules that there are.
+#[test]
+fn whoever_writes_rules_is_told_what_the_rest_asks_for() {
+    let told = |more: &str| {
+        let output = run(
+            &GOOD.replacen("[authority]", &format!("{more}\n[authority]"), 1),
+            &["--check"],
+        );
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        text(&output.stdout)
+    };
+    let (guards, opens) = (
+        "path = \"/v1/orders/*\"\nscopes = [\"read\"]",
+        "path = \"/healthz\"\nopen = true",
+    );
+    let sentence =
+        "what no `[[method]]` names takes any good token for `demo`: there are no `default_scopes`\n";
+    let told_of = |rule: &str| told(&format!("[[method]]\n{rule}"));
+    assert!(told_of(guards).ends_with(sentence), "{}", told_of(guards));
+    assert!(!told_of(opens).contains("default_scopes"), "{}", told_of(opens));
+    let all = told(&format!("default_scopes = [\"admin\"]\n[[method]]\n{guards}"));
+    assert!(!all.contains("default_scopes"), "{all}");
+}
+
 /// C01, C06: every complaint on stderr, with file and line, and 64.
 #[test]
 fn a_bad_configuration_ends_with_64_and_every_complaint() {

@@ -176,6 +176,7 @@ fn what_the_numbers_come_to_is_said() {
          10s\n\
          class `tolerant`: goes on for 1d10s after the last contact; if this sidecar is cut off, a revoked token is unnoticed for \
          at most 1h5s, when it has expired, and a compromised key for at most 1d10s\n\
-         class `idle`: no method belongs to it"
+         class `idle`: no method belongs to it\n\
+         what no `[[method]]` names takes any good token for `orders`: there are no `default_scopes`"
     );
 }
