@@ -106,7 +106,7 @@ impl Answer {
             is_over: false,
             without_status,
             call,
-            _in_flight: self.in_flight,
+            in_flight: self.in_flight,
             _span: span,
         };
         // Nobody asks a body that has ended for its end.

@@ -187,9 +187,17 @@ pub(crate) struct Relayed {
     /// What it counts as if it ends well and does not say how the call went.
     pub(crate) without_status: Option<&'static str>,
     pub(crate) call: ActiveCall,
-    pub(crate) _in_flight: InFlight,
+    pub(crate) in_flight: InFlight,
     /// The call's span lasts as long as the call.
     pub(crate) _span: Span,
+}
+
+impl Drop for Relayed {
+    fn drop(&mut self) {
+        if !self.incoming.is_end_stream() {
+            self.in_flight.broken_off();
+        }
+    }
 }
 
 impl Relayed {

@@ -6,39 +6,36 @@
 //! own part of the connection's window. A service may let one call take all of *its* window, and stop reading that call;
 //! therefore each caller's connection begins at another of ours, in turn, and only those that share one wait with it. Small requests
 //! that are here as a whole are most, and go over a few connections of their own, for what shares a connection leaves together, and
-//! each has memory of its own. Over one of these goes no more at a time than any service lets through unread, so that nothing waits.
+//! each has memory of its own. Over one of these goes no more at a time than any service lets through unread, so that nothing waits,
+//! and nothing that a service may end the connection for: that would end what others have under way there.
 //!
 //! A connection that is gone is replaced by the next call that needs it. Many calls in want of one connection make one
 //! attempt, and all hear what came of it.
 //!
 //! A request that came as HTTP/1.1 goes on as HTTP/1.1, over connections of its own (`http1`).
 
+mod connection;
 mod http1;
 
 use std::fmt;
-use std::future::{Future as _, poll_fn};
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use arc_swap::ArcSwapOption;
 use countersign_mtls::ClientTls;
 use http::uri::Scheme;
 use http::{Request, Response, Version};
 use hyper::body::Incoming;
 use hyper::client::conn::http2;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
-use tokio::sync::Mutex;
-use tokio::time::{Instant, timeout};
 
 use super::body::RequestBody;
 use crate::server::Keepalive;
+pub(crate) use connection::InFlight;
+use connection::{Connection, HEADER_LIST, SEND_BUFFER, Seat, Slot, handshake};
 use http1::Pool;
 
 /// Where the service is.
@@ -132,46 +129,24 @@ impl fmt::Display for Dial {
     }
 }
 
-/// The calls that one connection takes, if the service grants as many, as most do. What it does not grant would wait inside.
-const STREAMS: u32 = 100;
-
 /// Connections for small requests that are here as a whole, where there are at least twice as many.
 const SHARED: usize = 8;
 
 /// The most bytes of a small request.
 const SMALL: u32 = 4 * 1024;
 
-/// The most that the calls over a connection for such requests have together in theirs. Nobody's window for a connection is smaller
-/// than 65,535 bytes (RFC 9113, section 6.9.2), and servers make room again once they have read half of it.
-const UNREAD: u32 = 65_535 / 2;
+/// The most bytes of its names and values. Servers that take 8 KiB of them end the connection if there are many more, and a byte may take
+/// four when it is compressed (RFC 7541, appendix B).
+const SMALL_HEAD: usize = 2_560;
 
-/// Calls of one connection that were ended by us, of which it is still known that what comes for them is no error: many times what
-/// can be under way, so that callers who go away, however many at once, do not end a connection that others share.
-const RESETS: usize = 1_024;
+/// How often a request that has certainly not left is sent once more.
+const REPEATS: usize = 3;
 
 /// How long a connection may take to come about. The service is on this machine.
 const CONNECT_TIME: Duration = Duration::from_secs(1);
 
 /// The same for a name, a connection and a TLS handshake over a network.
 const REMOTE_CONNECT_TIME: Duration = Duration::from_secs(5);
-
-/// How long a failure to connect is taken for the answer, so that a service that is down is not asked by every call.
-const FAILURE_HOLDS: Duration = Duration::from_millis(50);
-
-/// What one stream may have under way before its caller takes it: what gRPC grants by default, and many times what
-/// loopback carries in one round trip.
-const STREAM_WINDOW: u32 = 64 * 1024;
-
-/// The same for all streams of a connection: no bound beside theirs, which together are the most that callers who do not read can have
-/// under way through it. With less, streams that nobody reads would stop the others; or end them, for by this window the HTTP/2
-/// library also tells how many small frames that wait to be read are an attack. A service is none.
-const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
-
-/// What one stream may have under way towards a slow service.
-const SEND_BUFFER: usize = 64 * 1024;
-
-/// Error details of services can be long.
-const HEADER_LIST: usize = 64 * 1024;
 
 /// Why the service did not answer.
 #[derive(Debug, thiserror::Error)]
@@ -252,18 +227,22 @@ impl Upstream {
         }
         let whole = request.body_mut().body.whole().await;
         let small = whole.and_then(|bytes| u32::try_from(bytes).ok().filter(|bytes| *bytes <= SMALL));
-        let mut may_repeat = true;
+        let small = small.filter(|_| head(&request) <= SMALL_HEAD);
+        let mut repeats = 0..REPEATS;
         loop {
-            let (mut sender, in_flight) = self.connection(lane, small).await?;
+            let (mut sender, mut in_flight) = self.connection(lane, small).await?;
             match sender.try_send_request(request).await {
-                Ok(response) => return Ok((response, in_flight)),
-                Err(mut failed) => match failed.take_message() {
+                Ok(response) => {
+                    in_flight.answered();
+                    return Ok((response, in_flight));
+                }
+                Err(mut failed) => match (failed.take_message(), repeats.next()) {
                     // The connection was closing. Nothing of the request has left, so it may go over another.
-                    Some(unsent) if may_repeat => {
+                    (Some(unsent), Some(_)) => {
+                        in_flight.answered();
                         request = unsent;
-                        may_repeat = false;
                     }
-                    Some(_) | None => return Err(UpstreamError::Broken(failed.into_error())),
+                    (Some(_) | None, _) => return Err(UpstreamError::Broken(failed.into_error())),
                 },
             }
         }
@@ -275,24 +254,50 @@ impl Upstream {
         lane: Lane,
         small: Option<u32>,
     ) -> Result<(http2::SendRequest<RequestBody>, InFlight), UpstreamError> {
-        for (slot, bytes) in self.places(lane, small) {
+        let mut failed = None;
+        for (slot, seat) in self.places(lane, small) {
             let found = match slot.open_connection() {
                 Some(connection) => connection,
-                None => slot.connect(&self.dial).await?,
+                // Those that are there may have a place.
+                None if failed.is_some() => continue,
+                None => match slot.connect(&self.dial).await {
+                    Ok(connection) => connection,
+                    Err(error) => {
+                        failed = Some(error);
+                        continue;
+                    }
+                },
             };
-            if let Some(in_flight) = found.reserve(bytes) {
+            if let Some(in_flight) = found.reserve(seat) {
                 return Ok((found.sender.clone(), in_flight));
             }
         }
-        Err(UpstreamError::Full)
+        Err(failed.unwrap_or(UpstreamError::Full))
     }
 
-    /// Where to look for one, in order, and what the call takes there of what is unread.
-    fn places(&self, lane: Lane, small: Option<u32>) -> impl Iterator<Item = (&Slot, u32)> {
-        let shared = small.map(|bytes| lane.through(&self.shared).map(move |slot| (slot, bytes)));
-        let own = lane.through(&self.slots).map(|slot| (slot, 0));
-        shared.into_iter().flatten().chain(own)
+    /// Where to look for one, in order, and for which seat.
+    fn places(&self, lane: Lane, small: Option<u32>) -> impl Iterator<Item = (&Slot, Seat)> {
+        let shared = small.map(|bytes| {
+            lane.through(&self.shared)
+                .map(move |slot| (slot, Seat::Small(bytes)))
+        });
+        let own = |seat| lane.through(&self.slots).map(move |slot| (slot, seat));
+        shared
+            .into_iter()
+            .flatten()
+            .chain(own(Seat::Granted))
+            .chain(own(Seat::Waiting))
     }
+}
+
+/// The bytes of what a request says before its body.
+fn head(request: &Request<RequestBody>) -> usize {
+    let fields = request.headers().iter();
+    let fields = fields.map(|(name, value)| name.as_str().len().saturating_add(value.len()));
+    let uri = request.uri();
+    let target = uri.path_and_query().map_or(0, |target| target.as_str().len());
+    let authority = uri.authority().map_or(0, |authority| authority.as_str().len());
+    fields.fold(target.saturating_add(authority), usize::saturating_add)
 }
 
 impl Lane {
@@ -304,208 +309,5 @@ impl Lane {
     }
 }
 
-/// Room for one connection.
-#[derive(Debug, Default)]
-struct Slot {
-    connection: ArcSwapOption<Connection>,
-    /// Held while connecting; when the last attempt failed.
-    failed_at: Mutex<Option<Instant>>,
-}
-
-impl Slot {
-    fn open_connection(&self) -> Option<Arc<Connection>> {
-        self.connection
-            .load_full()
-            .filter(|connection| !connection.sender.is_closed())
-    }
-
-    async fn connect(&self, dial: &Dial) -> Result<Arc<Connection>, UpstreamError> {
-        let mut failed_at = self.failed_at.lock().await;
-        // Whoever held the lock before may have done the work.
-        if let Some(connection) = self.open_connection() {
-            return Ok(connection);
-        }
-        if failed_at.is_some_and(|at| at.elapsed() < FAILURE_HOLDS) {
-            return Err(UpstreamError::JustFailed);
-        }
-        let attempt = timeout(dial.patience(), dial.connect()).await;
-        match attempt.unwrap_or_else(|_elapsed| Err(io::ErrorKind::TimedOut.into())) {
-            Ok(connection) => {
-                let connection = Arc::new(connection);
-                self.connection.store(Some(Arc::clone(&connection)));
-                *failed_at = None;
-                Ok(connection)
-            }
-            Err(error) => {
-                if failed_at.is_none() {
-                    let error: &dyn std::error::Error = &error;
-                    tracing::warn!(service = %dial, error, "cannot connect to a service");
-                }
-                *failed_at = Some(Instant::now());
-                Err(UpstreamError::Connect(error))
-            }
-        }
-    }
-}
-
-struct Connection {
-    sender: http2::SendRequest<RequestBody>,
-    /// Calls at once that the service grants.
-    granted: Arc<AtomicUsize>,
-    calls: Arc<AtomicU32>,
-    /// Bytes of small requests, which the service may not have read.
-    unread: Arc<AtomicU32>,
-}
-
-impl Connection {
-    /// A place for one more call, with so many bytes, if there is one.
-    fn reserve(&self, bytes: u32) -> Option<InFlight> {
-        let granted = u32::try_from(self.granted.load(Ordering::Relaxed)).unwrap_or(u32::MAX);
-        Some(InFlight {
-            // One may wait, so that a service that grants none for a while is waited for.
-            _call: Some(Share::take(&self.calls, 1, granted.clamp(1, STREAMS))?),
-            _unread: Some(Share::take(&self.unread, bytes, UNREAD)?),
-        })
-    }
-}
-
-impl fmt::Debug for Connection {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connection")
-            .field("calls", &self.calls)
-            .field("unread", &self.unread)
-            .finish_non_exhaustive()
-    }
-}
-
-/// A call under way, on a connection that counts such.
-#[derive(Debug, Default)]
-pub(crate) struct InFlight {
-    _call: Option<Share>,
-    _unread: Option<Share>,
-}
-
-/// What is taken of something that there is only so much of, until it is dropped.
-#[derive(Debug)]
-struct Share {
-    of: Arc<AtomicU32>,
-    amount: u32,
-}
-
-impl Share {
-    /// Takes `amount`, if no more than `most` is taken then.
-    fn take(of: &Arc<AtomicU32>, amount: u32, most: u32) -> Option<Self> {
-        let more = |taken: u32| taken.checked_add(amount).filter(|taken| *taken <= most);
-        of.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
-        Some(Self {
-            of: Arc::clone(of),
-            amount,
-        })
-    }
-}
-
-impl Drop for Share {
-    fn drop(&mut self) {
-        self.of.fetch_sub(self.amount, Ordering::Relaxed);
-    }
-}
-
-async fn handshake<T>(stream: T) -> io::Result<Connection>
-where
-    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let (sender, mut connection) = http2::Builder::new(TokioExecutor::new())
-        .timer(TokioTimer::new())
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_send_buf_size(SEND_BUFFER)
-        .max_header_list_size(u32::try_from(HEADER_LIST).unwrap_or(u32::MAX))
-        .max_concurrent_reset_streams(RESETS)
-        .max_local_error_reset_streams(None)
-        .handshake(TokioIo::new(stream))
-        .await
-        .map_err(io::Error::other)?;
-    let granted = Arc::new(AtomicUsize::new(connection.current_max_send_streams()));
-    let grants = Arc::clone(&granted);
-    tokio::spawn(async move {
-        let ended = poll_fn(|cx| {
-            let ended = Pin::new(&mut connection).poll(cx);
-            grants.store(connection.current_max_send_streams(), Ordering::Relaxed);
-            ended
-        });
-        // Calls over it hear of the error themselves.
-        if let Err(error) = ended.await {
-            tracing::debug!(%error, "the connection to the service broke");
-        }
-    });
-    Ok(Connection {
-        sender,
-        granted,
-        calls: Arc::default(),
-        unread: Arc::default(),
-    })
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn upstream(connections: usize) -> Upstream {
-        let nowhere = UpstreamAddress::Tcp(Vec::new());
-        Upstream::dialling(Dial::Plaintext(nowhere), connections)
-    }
-
-    /// Where `small` calls and others look, by what they take there.
-    fn places(upstream: &Upstream, lane: usize, small: Option<u32>) -> Vec<u32> {
-        let places = upstream.places(Lane(lane), small);
-        places.map(|(_slot, bytes)| bytes).collect()
-    }
-
-    #[test]
-    fn what_may_stop_a_connection_goes_over_none_for_small_requests() {
-        let upstream = upstream(20);
-        for lane in 0..40 {
-            let others: Vec<_> = upstream.places(Lane(lane), None).collect();
-            assert_eq!(others.len(), 12, "{lane}");
-            for (slot, _) in others {
-                assert!(!upstream.shared.iter().any(|shared| std::ptr::eq(shared, slot)));
-            }
-            let small = places(&upstream, lane, Some(7));
-            assert_eq!(small, [[7; 8].as_slice(), &[0; 12]].concat(), "{lane}");
-        }
-    }
-
-    #[test]
-    fn callers_begin_at_one_after_the_other() {
-        let upstream = upstream(20);
-        let first = |lane: Lane| upstream.places(lane, None).next().map(|(slot, _)| slot);
-        for n in 0..40 {
-            let begins = first(upstream.lane());
-            let expected = upstream.slots.get(n % 12);
-            assert!(
-                begins.zip(expected).is_some_and(|(a, b)| std::ptr::eq(a, b)),
-                "{n}"
-            );
-        }
-    }
-
-    #[test]
-    fn few_connections_are_for_all_requests() {
-        for connections in [1, 2, 15] {
-            let upstream = upstream(connections);
-            assert_eq!(places(&upstream, 3, Some(7)), vec![0; connections]);
-        }
-    }
-
-    #[test]
-    fn no_more_goes_unread_than_every_service_lets_through() {
-        let unread = Arc::default();
-        let largest: Vec<_> = (0..10)
-            .map_while(|_| Share::take(&unread, SMALL, UNREAD))
-            .collect();
-        assert_eq!(largest.len(), 7);
-        assert!(Share::take(&unread, 0, UNREAD).is_some());
-        drop(largest);
-        assert_eq!(unread.load(Ordering::Relaxed), 0);
-    }
-}
+mod tests;

@@ -19,7 +19,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
 use crate::support::raw::{Outcome, call, preface, send_first, whole};
-use crate::support::upstream::{DEAF, ENDLESS, FRAME, MURMUR, MUTE, POLITE, RawService};
+use crate::support::upstream::{DEAF, ENDLESS, FRAME, MURMUR, MUTE, POLITE, RawService, TRAILING};
 use crate::support::{Setup, Sidecar, eventually, within};
 
 /// What hyper's servers have under way by default: one call can take all that a connection has.
@@ -272,7 +272,46 @@ async fn calls_beyond_what_a_connection_is_granted_go_over_another() {
     assert!(calls.iter().all(|call| !call.is_finished()));
 }
 
-/// What comes for calls that their callers gave up ends nobody else's, though thousands of them went over the same connection.
+/// And where there is no other, they wait.
+#[tokio::test]
+async fn calls_beyond_what_a_service_grants_wait() {
+    let service = RawService::granting(USUAL.0, USUAL.1, Some(1)).await;
+    let setup = Setup {
+        upstream: Some(format!("http://{}", service.address)),
+        more: format!("{}\n[limits]\nupstream_connections = 1\n", Setup::default().more),
+        ..Setup::default()
+    };
+    let sidecar = Sidecar::with(setup).await;
+    let caller = Caller::connect(&sidecar).await;
+    let empty = || Empty::new().boxed_unsync();
+    for _ in 0..2 {
+        drop(caller.answer(POLITE, empty()).await);
+    }
+    for answer in futures_util::future::join_all((0..10).map(|_| caller.answer(POLITE, empty()))).await {
+        assert_eq!(answer.headers()["grpc-status"], "0");
+    }
+    assert_eq!(service.connections(), 1);
+}
+
+/// A server that takes 8 KiB of headers may end the connection for a request with many more: that goes over its caller's own.
+#[tokio::test]
+async fn large_heads_go_over_connections_of_their_callers() {
+    let (sidecar, service) = before(USUAL).await;
+    let caller = Caller::connect(&sidecar).await;
+    for (bytes, connections) in [(100, 1), (2_560, 2), (100, 2)] {
+        let request = call(caller.address)
+            .uri(format!("http://{}{POLITE}", caller.address))
+            .header("authorization", format!("Bearer {}", caller.token))
+            .header("x-large", "x".repeat(bytes));
+        let request = request.body(Empty::new().boxed_unsync()).expect("a request");
+        let answer = within("an answer", caller.sender.clone().send_request(request)).await;
+        assert_eq!(answer.expect("an answer").headers()["grpc-status"], "0");
+        assert_eq!(service.connections(), connections);
+    }
+}
+
+/// What comes for calls that their callers gave up ends nobody else's, though thousands of them went over the same connection; and no
+/// service is made to end one for so many.
 #[tokio::test]
 async fn callers_that_go_away_end_nobody_elses_calls() {
     let (sidecar, service) = before(USUAL).await;
@@ -281,19 +320,67 @@ async fn callers_that_go_away_end_nobody_elses_calls() {
         let other = Caller::connect(&sidecar).await;
         open.push(other.answer(ENDLESS, Empty::new().boxed_unsync()).await);
     }
+    assert_eq!(service.connections(), 8);
     let leaving = Caller::connect(&sidecar).await;
     for _ in 0..60 {
         let answers = (0..MANY).map(|_| leaving.answer(ENDLESS, Empty::new().boxed_unsync()));
         drop(futures_util::future::join_all(answers).await);
     }
-    for answer in open {
+    still_come(open).await;
+    let ended = 60 * MANY / 100;
+    let connections = service.connections();
+    assert!((ended / 2..2 * ended).contains(&connections), "{connections}");
+}
+
+/// Nor calls that they gave up before the service has looked at them, of which it suffers few.
+#[tokio::test]
+async fn callers_that_do_not_wait_end_nobody_elses_calls() {
+    let (sidecar, _service) = before(USUAL).await;
+    let mut open = Vec::new();
+    for _ in 0..8 {
+        let other = Caller::connect(&sidecar).await;
+        open.push(other.answer(ENDLESS, Empty::new().boxed_unsync()).await);
+    }
+    for _ in 0..8 {
+        let leaving = Caller::connect(&sidecar).await;
+        for _ in 0..10 {
+            let calls = (0..MANY).map(|_| leaving.send(DEAF, Empty::new().boxed_unsync()));
+            let calls: Vec<_> = calls.collect();
+            tokio::task::yield_now().await;
+            for call in calls {
+                call.abort();
+            }
+        }
+    }
+    still_come(open).await;
+}
+
+/// Calls that end as they should let their connection be.
+#[tokio::test]
+async fn calls_that_are_through_leave_the_connection() {
+    let (sidecar, service) = before(USUAL).await;
+    let caller = Caller::connect(&sidecar).await;
+    // As one piece or not: one connection for either.
+    for path in [POLITE, TRAILING, MUTE] {
+        for _ in 0..150 {
+            let body = Full::new(Bytes::from_static(b"small")).boxed_unsync();
+            let answer = caller.answer(path, body).await;
+            let body = within("a body", answer.into_body().collect()).await;
+            body.expect("a whole one");
+        }
+        assert!(service.connections() <= 2, "{path}");
+    }
+}
+
+/// Whether all of `answers` go on.
+async fn still_come(answers: Vec<Response<Incoming>>) {
+    for answer in answers {
         let mut body = answer.into_body();
         for _ in 0..100 {
             let frame = within("a frame", body.frame()).await;
             frame.expect("no end").expect("no error");
         }
     }
-    assert_eq!(service.connections(), 8);
 }
 
 /// The same in the other direction: callers that do not read stop what is sent to them, and nothing else.

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
+use http::header::{HeaderName, HeaderValue};
 use http::{HeaderMap, Request, Response};
 use http_body::Frame;
 use http_body_util::combinators::UnsyncBoxBody;
@@ -18,6 +19,9 @@ use tokio::net::TcpListener;
 
 /// Reads the request to its end and answers with the same.
 pub(crate) const POLITE: &str = "/countersign.demo.v1.DemoService/Echo";
+
+/// The same, with trailers.
+pub(crate) const TRAILING: &str = "/countersign.demo.v1.DemoService/Trail";
 
 /// Keeps the call open and reads nothing of it.
 pub(crate) const DEAF: &str = "/countersign.demo.v1.DemoService/Collect";
@@ -111,6 +115,7 @@ async fn answer(request: Request<Incoming>, keep: Arc<Kept>) -> Result<Response<
         _ => {}
     }
     let (parts, body) = request.into_parts();
+    let trails = parts.uri.path() == TRAILING;
     let collected = body.collect().await.expect("a body");
     let trailers = collected.trailers().cloned();
     let body = collected.to_bytes();
@@ -119,6 +124,15 @@ async fn answer(request: Request<Incoming>, keep: Arc<Kept>) -> Result<Response<
         body: body.clone(),
         trailers,
     });
+    if trails {
+        let status = HeaderMap::from_iter([(
+            HeaderName::from_static("grpc-status"),
+            HeaderValue::from_static("0"),
+        )]);
+        let frames = [Frame::data(body), Frame::trailers(status)].map(Ok);
+        let body = StreamBody::new(futures_util::stream::iter(frames)).boxed_unsync();
+        return Ok(response.body(body).expect("a response"));
+    }
     let response = response.header("grpc-status", "0");
     Ok(response.body(Full::new(body).boxed_unsync()).expect("a response"))
 }

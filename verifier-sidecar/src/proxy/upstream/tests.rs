@@ -1,0 +1,86 @@
+//! Where calls look for a connection, and what there is room for.
+
+use super::connection::{GIVEN_UP_FOR, Share, UNANSWERED, UNREAD};
+use super::*;
+
+fn upstream(connections: usize) -> Upstream {
+    let nowhere = UpstreamAddress::Tcp(Vec::new());
+    Upstream::dialling(Dial::Plaintext(nowhere), connections)
+}
+
+fn seats(upstream: &Upstream, lane: usize, small: Option<u32>) -> Vec<Seat> {
+    let places = upstream.places(Lane(lane), small);
+    places.map(|(_slot, seat)| seat).collect()
+}
+
+#[test]
+fn what_may_stop_a_connection_goes_over_none_for_small_requests() {
+    let upstream = upstream(20);
+    for lane in 0..40 {
+        let others: Vec<_> = upstream.places(Lane(lane), None).collect();
+        assert_eq!(others.len(), 24, "{lane}");
+        for (slot, _) in others {
+            assert!(!upstream.shared.iter().any(|shared| std::ptr::eq(shared, slot)));
+        }
+        let own = [[Seat::Granted; 12], [Seat::Waiting; 12]].concat();
+        assert_eq!(seats(&upstream, lane, None), own, "{lane}");
+        let small = [[Seat::Small(7); 8].as_slice(), &own].concat();
+        assert_eq!(seats(&upstream, lane, Some(7)), small, "{lane}");
+    }
+}
+
+#[test]
+fn callers_begin_at_one_after_the_other() {
+    let upstream = upstream(20);
+    let first = |lane: Lane| upstream.places(lane, None).next().map(|(slot, _)| slot);
+    for n in 0..40 {
+        let begins = first(upstream.lane());
+        let expected = upstream.slots.get(n % 12);
+        assert!(
+            begins.zip(expected).is_some_and(|(a, b)| std::ptr::eq(a, b)),
+            "{n}"
+        );
+    }
+}
+
+#[test]
+fn few_connections_are_for_all_requests() {
+    for connections in [1, 2, 15] {
+        let upstream = upstream(connections);
+        let own = [vec![Seat::Granted; connections], vec![Seat::Waiting; connections]].concat();
+        assert_eq!(seats(&upstream, 3, Some(7)), own);
+    }
+}
+
+/// A service that is busy may not have looked yet at what was given up meanwhile.
+#[tokio::test(start_paused = true)]
+async fn what_is_given_up_without_an_answer_keeps_its_seat_for_a_while() {
+    let (ours, _theirs) = tokio::io::duplex(65_536);
+    let connection = handshake(ours).await.expect("begun");
+    let small = || connection.reserve(Seat::Small(7));
+    let mut taken: Vec<_> = std::iter::from_fn(small).collect();
+    assert_eq!(Ok(taken.len()), usize::try_from(UNANSWERED));
+    assert!(connection.reserve(Seat::Granted).is_some());
+    // What is answered makes room at once.
+    taken.pop().expect("one").answered();
+    let mut again = small().expect("room");
+    again.answered();
+    drop((taken, again));
+    let mut only = small().expect("room for one");
+    assert!(small().is_none());
+    only.answered();
+    tokio::time::sleep(2 * GIVEN_UP_FOR).await;
+    assert_eq!(Ok(std::iter::from_fn(small).count()), usize::try_from(UNANSWERED));
+}
+
+#[test]
+fn no_more_goes_unread_than_every_service_lets_through() {
+    let unread = Arc::default();
+    let largest: Vec<_> = (0..10)
+        .map_while(|_| Share::take(&unread, SMALL, UNREAD))
+        .collect();
+    assert_eq!(largest.len(), 7);
+    assert!(Share::take(&unread, 0, UNREAD).is_some());
+    drop(largest);
+    assert_eq!(unread.load(Ordering::Relaxed), 0);
+}
