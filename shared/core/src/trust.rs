@@ -18,7 +18,7 @@ use crate::publishers::{FIRST_GENERATION, Generation};
 use crate::revocation::RevocationList;
 use crate::time::Timestamp;
 
-pub use ahead::{Ahead, Descent};
+pub use ahead::{Ahead, Descent, LINGERS};
 pub use heartbeat::Heartbeat;
 pub use refused::UpdateRefused;
 

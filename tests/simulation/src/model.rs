@@ -14,7 +14,7 @@ use countersign_core::key_set::KeyTimes;
 use countersign_core::names::{CertificateThumbprint, ClassName, KeyId};
 use countersign_core::publishers::Generation;
 use countersign_core::revocation::{EXPIRY_STEP, Revocation, RevokedSubject};
-use countersign_core::trust::{Epoch, StateDigest};
+use countersign_core::trust::{Epoch, LINGERS, StateDigest};
 use countersign_core::verifier::MAX_CLOCK_DIFFERENCE;
 
 /// A token that was issued, or made to look like one.
@@ -268,7 +268,8 @@ impl Model {
     /// entry that has ended beside what is in force heeds it no more.
     pub(crate) fn is_over_held(&self, token: usize, known: &Known, time: Timestamp) -> bool {
         let token = &self.tokens[token];
-        let is_kept = |fact: &Fact| fact.until >= time && fact.until >= token.claims.issued_at;
+        let is_kept =
+            |fact: &Fact| fact.until.saturating_add(LINGERS) >= time && fact.until >= token.claims.issued_at;
         let over = |fact: &Fact| {
             is_kept(fact) && matches!(&fact.scope, Scope::Tokens(subject, _) if token.is_over(subject))
         };

@@ -13,6 +13,7 @@
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{Epoch, MAX_EPOCH_STEP, StateDigest, TrustState, Update, UpdateContent, UpdateRules};
 use crate::key_set::{KeySet, PublishedKey};
@@ -76,9 +77,14 @@ impl Descent {
     }
 }
 
+/// How long what has expired may be held still, so that entries of which one ends after the other are gone through together. A token
+/// that is issued meanwhile is good: it is from after their end.
+pub const LINGERS: Duration = Duration::from_secs(60);
+
 /// What was taken back by updates that could not be taken over, and certificates that were revoked in a state before.
 ///
-/// INVARIANT (nothing heeded is forgotten): an entry stays until the state in force has it, or until it has expired.
+/// INVARIANT (nothing heeded is forgotten): an entry stays until the state in force has it, or until it has expired, and no longer than
+/// [`LINGERS`] after that.
 #[derive(Clone, Debug, Default)]
 pub struct Ahead {
     revocations: RevocationList,
@@ -124,9 +130,13 @@ impl Ahead {
         is_overlong
     }
 
-    /// Drops what has expired by `now`. Whether there was anything; looks at nothing as long as there cannot be.
+    /// Drops what has expired by `now`, once something has been over for [`LINGERS`]. Whether there was anything; looks at nothing as long as
+    /// there cannot be.
     pub fn expire(&mut self, now: Timestamp) -> bool {
-        if self.first_end.is_none_or(|end| end >= now) {
+        if self
+            .first_end
+            .is_none_or(|end| end.saturating_add(LINGERS) >= now)
+        {
             return false;
         }
         let held = self.revocations.len();
@@ -231,18 +241,19 @@ impl UpdateRules {
 
     /// Adds to `ahead` what `update`, which is not taken over, takes back beyond `current`. An entry that claims to
     /// matter for longer than any may is heeded for as long as one may. Nothing is heeded of another issuer's
-    /// update, of one that is no later than `current`, of an impossible epoch, or beyond `max_revocations`. What time it is is known as
-    /// well as `now` says.
+    /// update, of one that is no later than `current`, of an impossible epoch, or beyond `max_revocations`: how many of its entries that
+    /// leaves out is returned. What time it is is known as well as `now` says.
+    #[must_use]
     pub fn heed(
         &self,
         ahead: &mut Ahead,
         current: &TrustState,
         update: &Update,
         now: &RangeInclusive<Timestamp>,
-    ) {
+    ) -> usize {
         let later = update.epoch.saturating_sub(current.epoch);
         if update.issuer != self.issuer || later == 0 || later > MAX_EPOCH_STEP {
-            return;
+            return 0;
         }
         let told = update.revocations().capped(self.latest_expiry(*now.end()));
         let new = told
@@ -265,5 +276,6 @@ impl UpdateRules {
                 ahead.compromised.insert(key_id.clone(), at);
             }
         }
+        new.len().saturating_sub(room)
     }
 }

@@ -107,7 +107,7 @@ pub struct HeldTrust {
     floor: StateId,
     alarm: Option<TrustAlarm>,
     ahead: Ahead,
-    /// How many certificates there was no room for in that, and nobody was told of.
+    /// How many revocations there was no room for in that, and nobody was told of.
     dropped: usize,
     earlier: VecDeque<StateId>,
     changes: u64,
@@ -260,7 +260,8 @@ impl HeldTrust {
         let Some(trust) = self.in_force.as_ref().filter(|_| !planted(Bug::NotHeeded)) else {
             return;
         };
-        self.rules.heed(&mut self.ahead, &trust.state, update, &time);
+        let left_out = self.rules.heed(&mut self.ahead, &trust.state, update, &time);
+        self.count_dropped(left_out);
         self.tighten();
     }
 

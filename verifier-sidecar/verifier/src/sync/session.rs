@@ -283,7 +283,7 @@ impl Session {
                 if why == machine::SetAside::NoRoom {
                     tracing::error!(
                         count,
-                        "certificates that were revoked before a recovery are forgotten: trust.max_revocations leaves no room"
+                        "revocations beside the state in force are not heeded: trust.max_revocations leaves no room"
                     );
                 }
             }

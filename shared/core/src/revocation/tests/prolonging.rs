@@ -105,7 +105,7 @@ fn what_is_heard_ahead_prolongs_what_is_in_force() {
             },
         };
         let mut ahead = Ahead::default();
-        rules.heed(&mut ahead, &current, &missed, &(NOW..=NOW));
+        assert_eq!(rules.heed(&mut ahead, &current, &missed, &(NOW..=NOW)), 0);
         let pruned = Change {
             prune_before: Some(after(301)),
             ..Change::default()

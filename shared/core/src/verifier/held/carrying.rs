@@ -24,13 +24,15 @@ impl HeldTrust {
         }
         self.ahead.carry(revocations);
         self.cap(at);
+        self.expire(at);
         let in_force = self.in_force.as_ref();
         let held = in_force.map_or(0, |trust| trust.state.revocations().len());
         let dropped = self.ahead.bound(self.rules.max_revocations.saturating_sub(held));
         self.count_dropped(dropped);
+        self.tighten();
     }
 
-    /// How many certificates there was no room for that were to be carried, since this was asked last.
+    /// How many revocations there was no room for beside the state in force, since this was asked last.
     #[must_use]
     pub const fn take_dropped(&mut self) -> usize {
         std::mem::replace(&mut self.dropped, 0)
@@ -66,15 +68,16 @@ impl HeldTrust {
         (ahead, dropped)
     }
 
-    /// By when entries have expired for sure. A wall clock that nobody has confirmed may be far ahead, and what is dropped is not heard
-    /// of again: until the authority has said what time it is, it is no earlier than when the last update was published.
+    /// By when entries have expired for sure, for what is dropped is not heard of again. A wall clock that nobody has confirmed may be far
+    /// ahead, and so may that of an authority that was just recovered: until it has said what time it is, it is no later than either the
+    /// one or the other, by which the last update was published, says.
     pub(super) fn passed(&self, descent: &Descent, at: Moment) -> Timestamp {
         if planted(Bug::CarriedForGood) {
             Timestamp::default()
         } else if self.clock.is_heard() {
             self.clock.best(at.elapsed)
         } else {
-            descent.published_at()
+            self.clock.best(at.elapsed).min(descent.published_at())
         }
     }
 
