@@ -13,6 +13,7 @@
 //! all, so that a fleet does not ask at once. A cache that is over one of them says so with [`Saved::wants_snapshot`]; the stream is then opened anew with `Hello.epoch` 0, to which the authority answers
 //! with a snapshot, which replaces the log.
 
+mod carried;
 mod directory;
 mod disk;
 mod floor;

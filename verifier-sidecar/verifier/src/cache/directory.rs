@@ -3,6 +3,7 @@
 //! ```text
 //! <state_dir>/lock            held while the sidecar runs
 //! <state_dir>/floor           the highest durable epoch
+//! <state_dir>/carried         certificates that are revoked by more than what is in the database
 //! <state_dir>/verifier-id     which verifier of its identity this is
 //! <state_dir>/opening         there while the database is opened; as long as starts that did not survive it
 //! <state_dir>/cache/          the database

@@ -105,16 +105,23 @@ pub(super) fn write(
         }),
         pin: hex(&floor.pin),
     })?;
+    replace_file(directory, FILE, with_sum(&content, sha256).as_bytes())
+}
+
+/// `content`, which is one line, and its SHA-256 in another.
+pub(super) fn with_sum(content: &str, sha256: &dyn Sha256) -> String {
     let sum = hex(&sha256.sha256(&[content.as_bytes()]));
-    replace_file(directory, FILE, format!("{content}\n{sum}\n").as_bytes())
+    format!("{content}\n{sum}\n")
+}
+
+/// The content in `text`, if the sum in it is right.
+pub(super) fn check_sum<'a>(text: &'a str, sha256: &dyn Sha256) -> Option<&'a str> {
+    let (content, sum) = text.strip_suffix('\n')?.split_once('\n')?;
+    (sum == hex(&sha256.sha256(&[content.as_bytes()]))).then_some(content)
 }
 
 fn parse(text: &str, identity: &CacheIdentity, sha256: &dyn Sha256) -> Option<Floor> {
-    let (content, sum) = text.strip_suffix('\n')?.split_once('\n')?;
-    if sum != hex(&sha256.sha256(&[content.as_bytes()])) {
-        return None;
-    }
-    let content: Content = serde_json::from_str(content).ok()?;
+    let content: Content = serde_json::from_str(check_sum(text, sha256)?).ok()?;
     if content.format != FORMAT || content.identity != *identity {
         return None;
     }

@@ -8,8 +8,8 @@
 //! Links to other publisher sets go with the update after them. Those that drop a key go with a snapshot only: that key may have
 //! signed what is in the log.
 //!
-//! Beside a snapshot lies which certificates are revoked though it does not say so: a recovered authority may not know. Nobody signed
-//! that, and whoever can change it can also delete everything here; it makes decisions stricter and nothing else.
+//! Which certificates are revoked though the snapshot does not say so is in a file of its own (`carried`), which has them before the
+//! snapshot is on disk.
 //!
 //! A snapshot replaces the log. The log has a soft bound, from which on a snapshot is asked for, and a hard one, at which
 //! nothing more is written: the disk then keeps an older state, whose age its older heartbeat tells.
@@ -26,7 +26,7 @@ use super::directory::Directory;
 use super::disk::{Change, DiskError, RecordMap, Records};
 use super::floor::Floor;
 use super::replay::{self, OnDisk, Rejected, Replay, Replayed, delta_name};
-use super::{CacheIdentity, Unusable, floor};
+use super::{CacheIdentity, Unusable, carried, floor};
 use crate::sync::Publishers;
 use crate::trust::StateId;
 
@@ -101,6 +101,9 @@ pub(super) enum JournalError {
     /// The floor file could not be written.
     #[error("the floor file could not be written")]
     Floor(#[source] std::io::Error),
+    /// The file of what is carried could not be written.
+    #[error("the file of revoked certificates could not be written")]
+    Carried(#[source] std::io::Error),
     /// A record could not be serialized.
     #[error("a record could not be serialized")]
     Record(#[from] serde_json::Error),
@@ -179,20 +182,6 @@ impl Journal {
         Ok(on_disk)
     }
 
-    /// Keeps what was carried in records that could not be used, in the place of which this is.
-    pub(super) fn keep(&mut self, carried: &RevocationList) -> Result<(), JournalError> {
-        let identity = replay::write_identity(&self.identity)?;
-        let certificates = replay::write_carried(carried)?;
-        self.records.commit(&Change {
-            put: vec![
-                (replay::IDENTITY.to_owned(), identity.as_slice()),
-                (replay::CARRIED.to_owned(), certificates.as_slice()),
-            ],
-            remove: Vec::new(),
-        })?;
-        Ok(())
-    }
-
     /// Saves `entry`.
     pub(super) fn save(&mut self, entry: &Entry) -> Result<Saved, JournalError> {
         let durable = match entry {
@@ -235,12 +224,12 @@ impl Journal {
         carried: &RevocationList,
         links: Option<&Links>,
     ) -> Result<bool, JournalError> {
+        self.carry_also(carried)?;
         let identity = replay::write_identity(&self.identity)?;
-        let certificates = replay::write_carried(carried)?;
         let epochs: Vec<Epoch> = deltas.iter().map(|(epoch, _)| *epoch).collect();
         let gone = self.deltas.iter().filter(|epoch| !epochs.contains(epoch));
         let mut remove: Vec<String> = gone.copied().map(delta_name).collect();
-        remove.push(replay::LET_GO.to_owned());
+        remove.extend([replay::LET_GO, replay::CARRIED].map(str::to_owned));
         // A heartbeat for an epoch before the snapshot can no longer be checked against the chain, nor one that a key signed
         // which publishes no longer.
         let keeps_heartbeat = self.heartbeat_epoch == Some(leads_to.epoch) && links.is_none();
@@ -252,11 +241,6 @@ impl Journal {
             (replay::IDENTITY.to_owned(), identity.as_slice()),
             (replay::SNAPSHOT.to_owned(), signed),
         ];
-        if carried.is_empty() {
-            remove.push(replay::CARRIED.to_owned());
-        } else {
-            put.push((replay::CARRIED.to_owned(), certificates.as_slice()));
-        }
         put.extend(
             deltas
                 .iter()
@@ -269,6 +253,7 @@ impl Journal {
         self.bytes = deltas.iter().map(|(_, signed)| signed.len()).sum();
         self.led_to(links);
         self.reached(leads_to)?;
+        self.carry_only(carried)?;
         Ok(true)
     }
 
@@ -313,13 +298,14 @@ impl Journal {
 
     /// The floor stays: what was in force is not taken over again unless something else leads there.
     fn let_go(&mut self, carried: &RevocationList) -> Result<bool, JournalError> {
+        self.carry_also(carried)?;
         let identity = replay::write_identity(&self.identity)?;
-        let certificates = replay::write_carried(carried)?;
         let fixed = [
             replay::SNAPSHOT,
             replay::HEARTBEAT,
             replay::CLOCK,
             replay::PUBLISHERS,
+            replay::CARRIED,
         ]
         .map(str::to_owned);
         let deltas = self.deltas.iter().copied().map(delta_name);
@@ -327,14 +313,26 @@ impl Journal {
             put: vec![
                 (replay::IDENTITY.to_owned(), identity.as_slice()),
                 (replay::LET_GO.to_owned(), b"all"),
-                (replay::CARRIED.to_owned(), certificates.as_slice()),
             ],
             remove: fixed.into_iter().chain(deltas).collect(),
         })?;
         (self.tip, self.heartbeat_epoch, self.bytes) = (0, None, 0);
         (self.link, self.outdated) = (None, false);
         self.deltas.clear();
+        self.carry_only(carried)?;
         Ok(true)
+    }
+
+    /// Before what `carried` lies beside is on disk: until then, what is there needs what lies beside it.
+    fn carry_also(&self, carried: &RevocationList) -> Result<(), JournalError> {
+        let sha256 = self.publishers.reader().as_ref();
+        carried::add(self.directory.path(), &self.identity, carried, sha256).map_err(JournalError::Carried)
+    }
+
+    /// Once that is on disk.
+    fn carry_only(&self, carried: &RevocationList) -> Result<(), JournalError> {
+        let sha256 = self.publishers.reader().as_ref();
+        carried::write(self.directory.path(), &self.identity, carried, sha256).map_err(JournalError::Carried)
     }
 
     /// A crash between the records and the floor leaves the floor behind what is put in force now.

@@ -1,5 +1,6 @@
 //! How a cache is opened: once as it is, and once empty when what is there cannot be used.
 
+use std::io;
 use std::sync::Arc;
 
 use countersign_core::names::VerifierId;
@@ -10,6 +11,7 @@ use countersign_core::verifier::{BootId, MAX_LOGGED_BYTES, MAX_LOGGED_DELTAS, Mo
 use countersign_runtime::ErrorChain;
 use countersign_runtime::backoff::Jitter;
 
+use super::carried;
 use super::directory::{Directory, Unavailable};
 use super::disk::{Records, SledRecords};
 use super::floor::{self, Floor};
@@ -63,10 +65,10 @@ impl Opening {
     /// Opens. Blocks.
     pub(super) fn run(&self) -> Result<Outcome, CacheError> {
         let claimed = Directory::claim(&self.settings.directory);
-        // After the claim, so that no predecessor raises it any more.
-        let floor = self.floor();
+        // After the claim, so that no predecessor writes them any more.
+        let (floor, beside) = (self.floor(), self.carried());
         self.require(floor);
-        let mut outcome = self.read_disk(claimed, floor)?;
+        let mut outcome = self.read_disk(claimed, floor, beside)?;
         outcome.warm_start = self.warm_start(floor, &outcome);
         Ok(outcome)
     }
@@ -75,7 +77,10 @@ impl Opening {
         &self,
         claimed: Result<Directory, Unavailable>,
         floor: floor::Found,
+        beside: Result<RevocationList, Unusable>,
     ) -> Result<Outcome, CacheError> {
+        let unreadable = beside.as_ref().err().copied();
+        let mut carried = beside.unwrap_or_default();
         let directory = match claimed {
             Ok(directory) => Arc::new(directory),
             Err(Unavailable::InUse) => return Err(CacheError::InUse),
@@ -84,9 +89,9 @@ impl Opening {
                 tracing::warn!(%error, "the state directory cannot be written; trust is kept in memory only");
                 return Ok(Outcome {
                     cache: TrustCache::in_memory(NotDurable::Unwritable),
-                    found: Ok(None),
+                    found: unreadable.map_or(Ok(None), Err),
                     floor: known(floor),
-                    carried: RevocationList::default(),
+                    carried,
                     verifier_id: self.settings.fresh_id.clone(),
                     warm_start: (WarmStart::NotNamed, None),
                 });
@@ -94,22 +99,21 @@ impl Opening {
         };
         let verifier_id = self.verifier_id(&directory);
         let mut highest = known(floor);
-        let mut carried = RevocationList::default();
-        let (cache, found) = match self.existing(&directory, floor) {
+        let (cache, found) = match self.existing(&directory, floor, unreadable) {
             Ok(Some((worker, on_disk))) => {
                 let replayed = on_disk.replayed;
-                carried = on_disk.carried;
+                carried.merge(&on_disk.carried);
                 let state = replayed.as_ref().map(|replayed| StateId::of(&replayed.state));
                 highest = higher(highest, state);
                 let epoch = state.map_or(0, |state| state.epoch);
                 self.publishers.saved(self.publishers.generation());
                 (self.cache(worker, directory, epoch), Ok(replayed))
             }
-            Ok(None) => (self.fresh(directory, &carried), Ok(None)),
+            Ok(None) => (self.fresh(directory), Ok(None)),
             Err(rejected) => {
                 highest = higher(highest, rejected.highest);
-                carried.clone_from(&rejected.carried);
-                let cache = self.instead(directory, &rejected);
+                carried.merge(&rejected.carried);
+                let cache = self.instead(directory, rejected.reason, &carried);
                 (cache, Err(rejected.reason))
             }
         };
@@ -171,6 +175,14 @@ impl Opening {
         floor::read(directory, identity, self.publishers.reader().as_ref())
     }
 
+    /// Also read when nothing else can be.
+    fn carried(&self) -> Result<RevocationList, Unusable> {
+        let CacheSettings {
+            directory, identity, ..
+        } = &self.settings;
+        carried::read(directory, identity, self.publishers.reader().as_ref())
+    }
+
     /// With the same pinned keys there is no way back behind the links that were here.
     fn require(&self, floor: floor::Found) {
         if let floor::Found::Floor(floor) = floor
@@ -181,16 +193,19 @@ impl Opening {
         }
     }
 
-    /// The database that is there. Nothing when there is none, and none is missing.
+    /// The database that is there. Nothing when there is none, and none is missing. It is not used without what is carried beside it
+    /// where that is `unreadable`.
     fn existing(
         &self,
         directory: &Arc<Directory>,
         floor: floor::Found,
+        unreadable: Option<Unusable>,
     ) -> Result<Option<(Worker, OnDisk)>, Rejected> {
         if !directory.has_database() {
-            return match floor {
-                floor::Found::Nothing => Ok(None),
-                floor::Found::Unreadable | floor::Found::Floor(_) => Err(Unusable::Lost.into()),
+            return match (floor, unreadable) {
+                (floor::Found::Nothing, None) => Ok(None),
+                (floor::Found::Nothing, Some(why)) => Err(why.into()),
+                (floor::Found::Unreadable | floor::Found::Floor(_), _) => Err(Unusable::Lost.into()),
             };
         }
         match directory.begin_opening() {
@@ -200,38 +215,43 @@ impl Opening {
         }
         let opening = self.clone();
         let owned = Arc::clone(directory);
-        let attempt = self.attempt(move || opening.load(owned, floor));
+        let attempt = self.attempt(move || opening.load(owned, floor, unreadable));
         if let Err(error) = directory.end_opening() {
             tracing::warn!(%error, "the end of opening the cache cannot be noted");
         }
         attempt.map(Some)
     }
 
-    /// An empty database in place of one that cannot be used, but for what is carried.
-    fn instead(&self, directory: Arc<Directory>, rejected: &Rejected) -> TrustCache {
-        let why = rejected.reason;
+    /// An empty database in place of one that cannot be used, which goes out of the way only once what is carried in it lies beside it.
+    fn instead(&self, directory: Arc<Directory>, why: Unusable, carried: &RevocationList) -> TrustCache {
         tracing::warn!(
             reason = why.reason(),
             "the trust on disk is not used; nothing is decided until the authority answers"
         );
         if directory.has_database()
-            && let Err(error) = directory.set_aside(why)
+            && let Err(error) = self.keep(carried).and_then(|()| directory.set_aside(why))
         {
             tracing::warn!(%error, "the cache cannot be set aside; trust is kept in memory only");
             return TrustCache::in_memory(NotDurable::Unwritable);
         }
-        self.fresh(directory, &rejected.carried)
+        self.fresh(directory)
     }
 
-    fn fresh(&self, directory: Arc<Directory>, carried: &RevocationList) -> TrustCache {
+    fn keep(&self, carried: &RevocationList) -> io::Result<()> {
+        let CacheSettings {
+            directory, identity, ..
+        } = &self.settings;
+        carried::add(directory, identity, carried, self.publishers.reader().as_ref())
+    }
+
+    fn fresh(&self, directory: Arc<Directory>) -> TrustCache {
         if let Err(error) = directory.make_database() {
             tracing::warn!(%error, "the cache cannot be created; trust is kept in memory only");
             return TrustCache::in_memory(NotDurable::Unwritable);
         }
         let opening = self.clone();
         let owned = Arc::clone(&directory);
-        let carried = carried.clone();
-        match self.attempt(move || opening.begin(owned, &carried)) {
+        match self.attempt(move || Ok((opening.journal(owned)?, OnDisk::default()))) {
             Ok((worker, _nothing)) => self.cache(worker, directory, 0),
             Err(rejected) => {
                 tracing::warn!(
@@ -248,25 +268,17 @@ impl Opening {
     }
 
     /// In the worker's thread.
-    fn load(&self, directory: Arc<Directory>, floor: floor::Found) -> Loaded {
+    fn load(&self, directory: Arc<Directory>, floor: floor::Found, unreadable: Option<Unusable>) -> Loaded {
         let mut journal = self.journal(directory)?;
         let on_disk = journal.load(&self.replay(floor))?;
-        Ok((journal, on_disk))
-    }
-
-    /// In the worker's thread.
-    fn begin(&self, directory: Arc<Directory>, carried: &RevocationList) -> Loaded {
-        let mut journal = self.journal(directory)?;
-        if !carried.is_empty()
-            && let Err(error) = journal.keep(carried)
-        {
-            tracing::warn!(
-                error = %ErrorChain(&error),
-                count = carried.len(),
-                "revoked certificates that an earlier authority knew of are kept in memory only until the authority answers"
-            );
+        match unreadable {
+            None => Ok((journal, on_disk)),
+            Some(reason) => Err(Rejected {
+                reason,
+                highest: on_disk.replayed.map(|replayed| StateId::of(&replayed.state)),
+                carried: Box::new(on_disk.carried),
+            }),
         }
-        Ok((journal, OnDisk::default()))
     }
 
     fn journal(&self, directory: Arc<Directory>) -> Result<Journal, Rejected> {

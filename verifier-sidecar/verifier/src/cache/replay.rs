@@ -4,9 +4,8 @@
 use std::time::Duration;
 
 use countersign_core::Timestamp;
-use countersign_core::names::CertificateThumbprint;
 use countersign_core::publishers::LinkRefused;
-use countersign_core::revocation::{Revocation, RevocationList, RevokedSubject};
+use countersign_core::revocation::RevocationList;
 use countersign_core::trust::{Epoch, TrustState, Update, UpdateRefused, UpdateRules};
 use countersign_core::verifier::{self, BootId, ClockMark, Manifest, Moment, StateId, VerifierClock};
 use countersign_proto::trust::v1::Signed;
@@ -15,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::disk::RecordMap;
 use super::latest::Latest;
-use super::{CacheIdentity, Unusable, floor};
+use super::{CacheIdentity, Unusable, carried, floor};
 use crate::sync::Publishers;
 
 /// The version of the records. Raised when an older program could misread them.
@@ -26,7 +25,7 @@ pub(super) const SNAPSHOT: &str = "snapshot";
 pub(super) const HEARTBEAT: &str = "heartbeat";
 pub(super) const CLOCK: &str = "clock";
 pub(super) const PUBLISHERS: &str = "publishers";
-/// Which certificates are revoked by more than the state here.
+/// Which certificates are revoked by more than the state here, in a database that was written before that had a file of its own.
 pub(super) const CARRIED: &str = "carried";
 /// There when an earlier process has let go of everything that it held.
 pub(super) const LET_GO: &str = "let-go";
@@ -95,43 +94,6 @@ fn read_clock(record: &[u8]) -> Option<ClockMark> {
         boot: record.boot.map(Into::into),
         heard: record.heard,
     })
-}
-
-/// A certificate that is revoked.
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct CertificateRecord {
-    thumbprint: String,
-    issued_before: u64,
-    expires_at: u64,
-}
-
-/// The record of the certificates in `revocations`.
-pub(super) fn write_carried(revocations: &RevocationList) -> serde_json::Result<Vec<u8>> {
-    let record = |entry: Revocation| {
-        let RevokedSubject::Certificate(thumbprint) = entry.subject else {
-            return None;
-        };
-        Some(CertificateRecord {
-            thumbprint: thumbprint.to_string(),
-            issued_before: entry.issued_before.as_seconds(),
-            expires_at: entry.expires_at.as_seconds(),
-        })
-    };
-    serde_json::to_vec(&revocations.others().filter_map(record).collect::<Vec<_>>())
-}
-
-fn read_carried(record: &[u8]) -> Option<RevocationList> {
-    let certificates: Vec<CertificateRecord> = serde_json::from_slice(record).ok()?;
-    let revocation = |record: CertificateRecord| {
-        let thumbprint = CertificateThumbprint::parse(&record.thumbprint).ok()?;
-        Some(Revocation {
-            subject: RevokedSubject::Certificate(thumbprint),
-            issued_before: Timestamp::from_seconds(record.issued_before),
-            expires_at: Timestamp::from_seconds(record.expires_at),
-        })
-    };
-    certificates.into_iter().map(revocation).collect()
 }
 
 /// The record of `links`.
@@ -240,7 +202,7 @@ impl Replay<'_> {
         let Some(record) = records.get(CARRIED).filter(|_| self.is_of_authority(records)) else {
             return Ok(RevocationList::default());
         };
-        read_carried(record).ok_or(Unusable::Malformed)
+        carried::read_record(record).ok_or(Unusable::Malformed)
     }
 
     fn is_of_authority(&self, records: &RecordMap) -> bool {

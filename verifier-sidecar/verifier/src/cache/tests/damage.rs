@@ -209,15 +209,23 @@ fn a_pipe_in_place_of_a_file_is_not_waited_for() {
 }
 
 async fn pipes_everywhere() {
-    for name in ["floor", "floor.new", "opening", "cache", "lock"] {
+    for name in [
+        "floor",
+        "floor.new",
+        "opening",
+        "cache",
+        "carried",
+        "carried.new",
+        "lock",
+    ] {
         let desk = Desk::filled().await;
         put_pipe(&desk.path().join(name));
         let opened = desk.open().await;
         let durable = desk.save_snapshot(&opened.cache).await.durable;
         match (name, &opened.found) {
             ("floor", Found::Unusable(Unusable::FloorMissing))
-            | ("cache", Found::Unusable(Unusable::Unreadable))
-            | ("floor.new" | "opening", Found::Trust { .. }) => {}
+            | ("cache" | "carried", Found::Unusable(Unusable::Unreadable))
+            | ("floor.new" | "carried.new" | "opening", Found::Trust { .. }) => {}
             ("lock", Found::Nothing) => {
                 assert_eq!(opened.cache.problem(), Some(NotDurable::Unwritable));
                 assert_eq!(opened.floor, Some(desk.reached()));

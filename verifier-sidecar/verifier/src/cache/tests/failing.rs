@@ -8,7 +8,7 @@ use super::*;
 
 /// What the disk does at the next commit.
 #[derive(Clone, Copy, Debug)]
-enum Fault {
+pub(super) enum Fault {
     None,
     Fails,
     Panics,
@@ -45,7 +45,7 @@ impl Records for FaultyRecords {
 }
 
 /// A cache on such records, and what ends a stall.
-fn faulty(desk: &Desk, fault: Fault) -> (TrustCache, std::sync::mpsc::Sender<()>) {
+pub(super) fn faulty(desk: &Desk, fault: Fault) -> (TrustCache, std::sync::mpsc::Sender<()>) {
     let (resume, stalled) = std::sync::mpsc::channel();
     let directory = Arc::new(Directory::claim(&desk.path()).unwrap());
     let publishers = desk.authority.publishers();

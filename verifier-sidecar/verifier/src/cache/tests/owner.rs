@@ -54,8 +54,11 @@ fn the_directory_of_another_user_is_refused() {
 #[tokio::test]
 async fn nobody_else_may_look_into_the_directory() {
     let desk = Desk::filled().await;
+    let opened = desk.open().await;
+    assert!(opened.cache.let_go(&carried()).await);
     let mode = |path: PathBuf| fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(desk.path()), 0o700);
     assert_eq!(mode(desk.database()), 0o700);
     assert_eq!(mode(desk.path().join("floor")), 0o600);
+    assert_eq!(mode(desk.path().join("carried")), 0o600);
 }
