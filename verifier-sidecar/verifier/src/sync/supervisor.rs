@@ -61,6 +61,8 @@ pub struct Supervisor {
     cache: Arc<TrustCache>,
     backoff: Backoff,
     failures: Repeats,
+    /// What the last stream ended with, in its own words.
+    cause: Option<String>,
     /// Whether the stream that is open, or was last, lived long enough.
     healthy: bool,
     may_end_for_log_from: Duration,
@@ -108,6 +110,7 @@ impl Supervisor {
             cache,
             backoff,
             failures: Repeats::default(),
+            cause: None,
             healthy: false,
             may_end_for_log_from: Duration::ZERO,
             key_uses: Arc::default(),
@@ -150,6 +153,8 @@ impl Supervisor {
             self.parts.trust.disowned();
         }
         let reason = ended.reason();
+        let cause = self.cause.take();
+        let cause = cause.as_deref();
         if ended.is_orderly() {
             tracing::debug!(reason, "the trust stream ended");
             return Duration::ZERO;
@@ -158,15 +163,16 @@ impl Supervisor {
         let pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
         if self.healthy {
             // An authority renews streams, and restarts. That is news only when the next stream does not come about.
-            tracing::info!(reason, pause_ms, "the trust stream ended; opening another");
+            tracing::info!(reason, cause, pause_ms, "the trust stream ended; opening another");
         } else if self.failures.is_news(reason) {
             tracing::warn!(
                 reason,
+                cause,
                 pause_ms,
                 "no trust stream; decisions go on with the trust there is, if any"
             );
         } else {
-            tracing::debug!(reason, pause_ms, "no trust stream");
+            tracing::debug!(reason, cause, pause_ms, "no trust stream");
         }
         pause
     }
@@ -212,9 +218,21 @@ impl Supervisor {
         self.parts.settings.on_stop == OnStop::Forget && leaving::forget(&self.parts.trust, &self.cache).await
     }
 
-    async fn open(&self, requests: mpsc::Receiver<SyncRequest>) -> Result<Streaming<SyncResponse>, Ended> {
+    fn ended_by(&mut self, status: &Status) -> Ended {
+        let ended = ended_by(status);
+        self.cause = Some(match std::error::Error::source(status) {
+            Some(source) => in_words(source),
+            None => status.message().to_owned(),
+        });
+        ended
+    }
+
+    async fn open(
+        &mut self,
+        requests: mpsc::Receiver<SyncRequest>,
+    ) -> Result<Streaming<SyncResponse>, Ended> {
         let channel = (self.dial)().map_err(|error| {
-            tracing::debug!(%error, "the connection to the authority cannot be prepared");
+            self.cause = Some(in_words(error.as_ref()));
             Ended::Dial
         })?;
         let mut client = SyncServiceClient::new(channel).max_decoding_message_size(MAX_UPDATE_LENGTH);
@@ -224,7 +242,7 @@ impl Supervisor {
             .map_err(|_elapsed| Ended::OpenTimeout)?;
         opened
             .map(tonic::Response::into_inner)
-            .map_err(|status| ended_by(&status))
+            .map_err(|status| self.ended_by(&status))
     }
 
     async fn drive(
@@ -254,7 +272,7 @@ impl Supervisor {
                     effects
                 }
                 Some(Ok(None)) => return Ended::Closed,
-                Some(Err(status)) => return ended_by(&status),
+                Some(Err(status)) => return self.ended_by(&status),
             };
             if let Some(ended) = self.perform(&mut session, outgoing, effects).await {
                 return ended;
@@ -386,7 +404,6 @@ pub(super) fn send(outgoing: &mpsc::Sender<SyncRequest>, message: Message) -> Re
 }
 
 fn ended_by(status: &Status) -> Ended {
-    tracing::debug!(code = ?status.code(), message = status.message(), "the authority ended the trust stream");
     let code = status.code();
     if [Code::Unavailable, Code::DeadlineExceeded].contains(&code) {
         Ended::Unavailable
@@ -400,6 +417,20 @@ fn ended_by(status: &Status) -> Ended {
     } else {
         Ended::Failed
     }
+}
+
+/// `error` and what it comes from, each once.
+fn in_words(error: &dyn std::error::Error) -> String {
+    let mut words = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let more = error.to_string();
+        if !words.contains(&more) {
+            words = format!("{words}: {more}");
+        }
+        source = error.source();
+    }
+    words
 }
 
 #[cfg(test)]

@@ -541,3 +541,15 @@ async fn a_restored_authority_is_alarmed() {
     assert_eq!(epochs.collect::<Vec<_>>(), [0, 1]);
     sidecar.stop().await;
 }
+
+#[derive(Debug, thiserror::Error)]
+#[error("cannot connect")]
+struct NoConnection(#[source] std::io::Error);
+
+/// What is behind a failure is what helps; what repeats itself does not.
+#[test]
+fn a_failure_is_told_with_what_it_comes_from() {
+    let inner = std::io::Error::other(std::io::Error::other("not the one who should be there"));
+    let words = in_words(&NoConnection(inner));
+    assert_eq!(words, "cannot connect: not the one who should be there");
+}
