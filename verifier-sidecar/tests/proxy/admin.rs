@@ -64,6 +64,7 @@ async fn metrics_tell_decisions_trust_and_calls() {
     for line in [
         "countersign_decisions_total{decision=\"allowed\",reason=\"token_verified\"} 3",
         "countersign_decisions_total{decision=\"refused\",reason=\"token_malformed\"} 1",
+        "countersign_decisions_total{decision=\"refused\",reason=\"sig_invalid\"} 0",
         "countersign_token_cache_lookups_total{result=\"hit\"} 2",
         "countersign_token_cache_lookups_total{result=\"miss\"} 2",
         "countersign_requests_total{method=\"/countersign.demo.v1.DemoService/*\",decision=\"allowed\",reason=\"token_verified\",code=\"OK\"} 3",

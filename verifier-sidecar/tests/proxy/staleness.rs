@@ -198,5 +198,9 @@ async fn the_countdown_of_each_class_is_a_metric() {
             let line = format!("countersign_trust_refuses_in_seconds{{class=\"{class}\"}} {left}");
             assert!(metrics.lines().any(|has| has == line), "{line}: {metrics}");
         }
+        for (class, budget) in CLASSES.into_iter().zip(["0.0", "900.0", "86400.0"]) {
+            let line = format!("countersign_trust_budget_seconds{{class=\"{class}\"}} {budget}");
+            assert!(metrics.lines().any(|has| has == line), "{line}: {metrics}");
+        }
     }
 }

@@ -5,6 +5,7 @@
 
 mod trust;
 
+use countersign_core::Rejection;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -64,6 +65,8 @@ impl DecisionMetrics {
             waits.clone(),
         );
         let decided = |decision, reason| decisions.get_or_create_owned(&DecisionLabels { decision, reason });
+        // An alert is on the first that comes, and a series that begins with it would not seem to grow.
+        let _at_zero = decided("refused", Rejection::SigInvalid.reason());
         let looked_up = |result| lookups.get_or_create_owned(&LookupLabels { result });
         Self {
             allowed: decided("allowed", "token_verified"),

@@ -81,6 +81,12 @@ impl TrustGauges {
                 gauge.encode(family.encode_family(&[("class", class.class.as_str())])?)?;
             }
         }
+        let help = "For how long calls of the class are decided without a lease: the shorter of its budgets";
+        let mut family = encoder.encode_descriptor("trust_budget_seconds", help, None, MetricType::Gauge)?;
+        for class in &self.0.staleness().classes {
+            let gauge = ConstGauge::new(class.budget.shortest().as_secs_f64());
+            gauge.encode(family.encode_family(&[("class", class.class.as_str())])?)?;
+        }
         Ok(())
     }
 }
