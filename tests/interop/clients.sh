@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The Verify API asked by the clients that docs/verify-api.md shows, in Python, Go and Rust: over the unix socket and over loopback,
-# call by call, in batches and in a stream; about good tokens and bad ones, and with nobody there to answer.
+# call by call, in batches and in a stream; about good tokens and bad ones, and with nobody there to answer. And the token agent asked
+# with the lines of Python that docs/agent.md shows.
 #
 # Started by run.sh, which builds the tools. The stubs are generated from proto/ here, and the clients are the files that the page
 # shows. Installs nothing outside target/.
@@ -23,6 +24,7 @@ fi
   --plugin="protoc-gen-go=$tools/protoc-gen-go" --go_out="$stubs" --go_opt="module=$import,M$proto=$import" \
   --plugin="protoc-gen-go-grpc=$tools/protoc-gen-go-grpc" --go-grpc_out="$stubs" --go-grpc_opt="module=$import,M$proto=$import" \
   "$proto"
+"$venv/bin/python" -m grpc_tools.protoc -I proto --python_out="$stubs" --grpc_python_out="$stubs" countersign/agent/v1/agent.proto
 # The stubs appear to Go as a package of the module here, whose go.mod pins what they need.
 printf '{"Replace":{"%s":"%s","%s":"%s"}}' "$PWD/tests/interop/verifyv1/verify.pb.go" "$stubs/verify.pb.go" \
   "$PWD/tests/interop/verifyv1/verify_grpc.pb.go" "$stubs/verify_grpc.pb.go" >"$work/overlay.json"
@@ -180,5 +182,28 @@ for client in "${clients[@]}"; do
     fi
   done
 done
+
+# ---- The token agent, as the page shows it.
+
+printf '\n== the sidecar is started again, with an agent\n'
+agent=$environment/sidecar/agent.sock
+printf '[agent]\nunix = "%s"\n' "$agent" >>"$(dev .processes.sidecar.config)"
+"$countersign" client create beside --dir "$environment" --spiffe-id spiffe://dev.countersign.test/countersign/sidecar/demo \
+  --grant stock=stock.read --default stock=stock.read >"$work/registered"
+"$countersign" run sidecar --config "$(dev .processes.sidecar.config)" >"$work/sidecar.log" 2>&1 &
+children+=($!)
+deadline=$((SECONDS + 20))
+until [[ -S "$agent" ]] || ((SECONDS >= deadline)); do sleep 0.1; done
+{
+  printf 'import grpc\nfrom countersign.agent.v1 import agent_pb2, agent_pb2_grpc\n'
+  sed -n '/^```python$/,/^```$/p' docs/agent.md | sed -e '1d' -e '/^stock\.Get/,$d' -e "s|/run/countersign-sidecar/agent.sock|$agent|"
+  printf 'print(token)\n'
+} >"$work/agent.py"
+token=$(PYTHONPATH=$stubs "$venv/bin/python" -B "$work/agent.py" 2>"$work/said" || true)
+if [[ "$token" == *.*.* ]]; then
+  ok "python, socket: the agent gives a token: $(token_id "$token")"
+else
+  not_ok 'python, socket: the agent gives a token' "$(tail -n 3 "$work/said")" "$(tail -n 3 "$work/sidecar.log")"
+fi
 
 tally dev foreign
