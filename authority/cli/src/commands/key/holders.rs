@@ -75,7 +75,7 @@ pub(super) fn next(reach: &Reach, command: &str) -> String {
     if reach.lacks_files_only() {
         return format!(
             "repeat `{command}` when the exported trust file has expired, which neither `countersign fleet forget` nor \
-             `countersign fleet quarantine` puts forward; or go on without whoever starts from it: `--force REASON`"
+             `countersign fleet quarantine` hastens; or go on without whoever starts from it: `--force REASON`"
         );
     }
     format!(
