@@ -31,18 +31,13 @@ fn another_sidecar(dev: &Dev, name: &str) -> PathBuf {
     path
 }
 
-/// Three sidecars of one identity, and the authority, which lets in so many.
+/// Three sidecars of one identity.
 async fn fleet_of_three() -> Dev {
     let mut dev = start().await;
     for name in ["second", "third"] {
         let config = another_sidecar(&dev, name);
         dev.restart(&["run", "sidecar", "--config", text(&config)]);
     }
-    let config = fs::read_to_string(&dev.environment.processes.authority.config).expect("a configuration");
-    let roomy = dev.path("authority.toml");
-    fs::write(&roomy, format!("{config}\nstreams_per_verifier = 3\n")).expect("is written");
-    dev.kill(dev.environment.processes.authority.pid).await;
-    dev.restart(&["run", "authority", "serve", "--config", text(&roomy)]);
     dev
 }
 
