@@ -327,9 +327,9 @@ async fn callers_that_go_away_end_nobody_elses_calls() {
         drop(futures_util::future::join_all(answers).await);
     }
     still_come(open).await;
-    let ended = 60 * MANY / 100;
+    // Each place was given another once, and that waits for the first one's call to end.
     let connections = service.connections();
-    assert!((ended / 2..2 * ended).contains(&connections), "{connections}");
+    assert!((9..=16).contains(&connections), "{connections}");
 }
 
 /// Nor calls that they gave up before the service has looked at them, of which it suffers few.

@@ -39,7 +39,7 @@ pub(super) const GIVEN_UP_FOR: Duration = Duration::from_secs(1);
 
 /// After so many calls that were ended by us a connection takes no further ones: some servers end it for twice as many within half a
 /// minute.
-const MOST_ENDED: u32 = 100;
+pub(super) const MOST_ENDED: u32 = 100;
 
 /// How long a failure to connect is taken for the answer, so that a service that is down is not asked by every call.
 const FAILURE_HOLDS: Duration = Duration::from_millis(50);
@@ -73,7 +73,7 @@ pub(super) enum Seat {
 /// Room for one connection.
 #[derive(Debug, Default)]
 pub(super) struct Slot {
-    connection: ArcSwapOption<Connection>,
+    pub(super) connection: ArcSwapOption<Connection>,
     /// Held while connecting; when the last attempt failed.
     failed_at: Mutex<Option<Instant>>,
 }
@@ -85,20 +85,35 @@ impl Slot {
             .filter(|connection| connection.takes_calls())
     }
 
+    /// A connection in place of none, or of one that takes no further calls, which goes on where no other comes about.
     pub(super) async fn connect(&self, dial: &Dial) -> Result<Arc<Connection>, UpstreamError> {
         let mut failed_at = self.failed_at.lock().await;
         // Whoever held the lock before may have done the work.
         if let Some(connection) = self.open_connection() {
             return Ok(connection);
         }
+        let before = self.connection.load_full();
+        let before = before.filter(|connection| !connection.sender.is_closed());
+        match self.dial(dial, &mut failed_at).await {
+            Ok(connection) => {
+                let connection = Arc::new(Connection {
+                    before: before.map(|before| Arc::clone(&before.calls)),
+                    ..connection
+                });
+                self.connection.store(Some(Arc::clone(&connection)));
+                Ok(connection)
+            }
+            Err(error) => before.ok_or(error),
+        }
+    }
+
+    async fn dial(&self, dial: &Dial, failed_at: &mut Option<Instant>) -> Result<Connection, UpstreamError> {
         if failed_at.is_some_and(|at| at.elapsed() < FAILURE_HOLDS) {
             return Err(UpstreamError::JustFailed);
         }
         let attempt = timeout(dial.patience(), dial.connect()).await;
         match attempt.unwrap_or_else(|_elapsed| Err(io::ErrorKind::TimedOut.into())) {
             Ok(connection) => {
-                let connection = Arc::new(connection);
-                self.connection.store(Some(Arc::clone(&connection)));
                 *failed_at = None;
                 Ok(connection)
             }
@@ -125,11 +140,23 @@ pub(super) struct Connection {
     unanswered: Arc<AtomicU32>,
     /// Calls that were ended by us.
     ended: Arc<AtomicU32>,
+    /// The calls that are still under way over the connection in the place of which this is.
+    before: Option<Arc<AtomicU32>>,
 }
 
 impl Connection {
+    /// Whether it is there, and not to be replaced: which waits for the one before it, so that there are never more than two for one place.
     fn takes_calls(&self) -> bool {
-        !self.sender.is_closed() && self.ended.load(Ordering::Relaxed) < MOST_ENDED
+        let is_alone = || {
+            self.before
+                .as_ref()
+                .is_none_or(|calls| calls.load(Ordering::Relaxed) == 0)
+        };
+        !self.sender.is_closed() && !(self.is_tired() && is_alone())
+    }
+
+    fn is_tired(&self) -> bool {
+        self.ended.load(Ordering::Relaxed) >= MOST_ENDED
     }
 
     /// A seat for one more call, if there is one.
@@ -137,6 +164,8 @@ impl Connection {
         let granted = u32::try_from(self.granted.load(Ordering::Relaxed)).unwrap_or(u32::MAX);
         let most = match seat {
             Seat::Small(_) | Seat::Granted => granted.min(STREAMS),
+            // What is given up while it waits stays in memory until the service grants it.
+            Seat::Waiting if self.is_tired() => 0,
             Seat::Waiting => STREAMS,
         };
         let call = Share::take(&self.calls, 1, most)?;
@@ -271,5 +300,6 @@ where
         unread: Arc::default(),
         unanswered: Arc::default(),
         ended: Arc::default(),
+        before: None,
     })
 }

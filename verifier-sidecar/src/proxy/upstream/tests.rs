@@ -1,6 +1,8 @@
 //! Where calls look for a connection, and what there is room for.
 
-use super::connection::{GIVEN_UP_FOR, Share, UNANSWERED, UNREAD};
+use std::sync::atomic::Ordering;
+
+use super::connection::{GIVEN_UP_FOR, MOST_ENDED, Share, UNANSWERED, UNREAD};
 use super::*;
 
 fn upstream(connections: usize) -> Upstream {
@@ -71,6 +73,26 @@ async fn what_is_given_up_without_an_answer_keeps_its_seat_for_a_while() {
     only.answered();
     tokio::time::sleep(2 * GIVEN_UP_FOR).await;
     assert_eq!(Ok(std::iter::from_fn(small).count()), usize::try_from(UNANSWERED));
+}
+
+/// A service may be there for those who have a connection, and for no others.
+#[tokio::test]
+async fn a_connection_that_is_to_be_replaced_goes_on_where_no_other_comes_about() {
+    let (ours, _theirs) = tokio::io::duplex(65_536);
+    let slot = Slot::default();
+    let connection = Arc::new(handshake(ours).await.expect("begun"));
+    slot.connection.store(Some(Arc::clone(&connection)));
+    for _ in 0..MOST_ENDED {
+        assert!(slot.open_connection().is_some());
+        drop(connection.reserve(Seat::Granted).expect("a seat"));
+    }
+    assert!(slot.open_connection().is_none());
+    let nowhere = Dial::Plaintext(UpstreamAddress::Tcp(Vec::new()));
+    for _ in 0..3 {
+        let found = slot.connect(&nowhere).await.expect("the same");
+        assert!(Arc::ptr_eq(&found, &connection));
+        assert!(found.reserve(Seat::Granted).is_some() && found.reserve(Seat::Waiting).is_none());
+    }
 }
 
 #[test]
