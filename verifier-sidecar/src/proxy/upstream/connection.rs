@@ -147,12 +147,11 @@ pub(super) struct Connection {
 impl Connection {
     /// Whether it is there, and not to be replaced: which waits for the one before it, so that there are never more than two for one place.
     fn takes_calls(&self) -> bool {
-        let is_alone = || {
-            self.before
-                .as_ref()
-                .is_none_or(|calls| calls.load(Ordering::Relaxed) == 0)
+        let has_before = || {
+            let calls = self.before.as_ref();
+            calls.is_some_and(|calls| calls.load(Ordering::Relaxed) > 0)
         };
-        !self.sender.is_closed() && !(self.is_tired() && is_alone())
+        !self.sender.is_closed() && (!self.is_tired() || has_before())
     }
 
     fn is_tired(&self) -> bool {
