@@ -104,7 +104,9 @@ async fn a_connection_belongs_to_its_workers_runtime() {
     for listener in &mut listeners {
         held.push(connect(listener).await);
     }
-    several.others.remove(0).shutdown_background();
+    let gone = several.others.remove(0);
+    let ending = tokio::task::spawn_blocking(move || gone.shutdown_timeout(PATIENCE));
+    ending.await.expect("no panic");
     let mut read = Vec::new();
     for (theirs, ours) in &mut held {
         theirs.write_all(b"x").await.expect("sent");
