@@ -1,16 +1,17 @@
 //! One connection to a service, what calls take of it, and the room for it.
 
 use std::fmt;
-use std::future::{Future as _, poll_fn};
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use hyper::client::conn::http2;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper::rt::Executor;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::runtime::Handle;
 use tokio::sync::Mutex;
@@ -97,7 +98,7 @@ impl Slot {
         match self.dial(dial, &mut failed_at).await {
             Ok(connection) => {
                 let connection = Arc::new(Connection {
-                    before: before.map(|before| Arc::clone(&before.calls)),
+                    before: before.map(|before| Weak::clone(&before.life)).unwrap_or_default(),
                     ..connection
                 });
                 self.connection.store(Some(Arc::clone(&connection)));
@@ -140,18 +141,17 @@ pub(super) struct Connection {
     unanswered: Arc<AtomicU32>,
     /// Calls that were ended by us.
     ended: Arc<AtomicU32>,
-    /// The calls that are still under way over the connection in the place of which this is.
-    before: Option<Arc<AtomicU32>>,
+    /// There as long as anything works on it.
+    life: Weak<()>,
+    /// The life of the connection in the place of which this is.
+    before: Weak<()>,
 }
 
 impl Connection {
     /// Whether it is there, and not to be replaced: which waits for the one before it, so that there are never more than two for one place.
     fn takes_calls(&self) -> bool {
-        let has_before = || {
-            let calls = self.before.as_ref();
-            calls.is_some_and(|calls| calls.load(Ordering::Relaxed) > 0)
-        };
-        !self.sender.is_closed() && (!self.is_tired() || has_before())
+        let has_before = self.before.strong_count() > 0;
+        !self.sender.is_closed() && (!self.is_tired() || has_before)
     }
 
     fn is_tired(&self) -> bool {
@@ -268,7 +268,8 @@ pub(super) async fn handshake<T>(stream: T) -> io::Result<Connection>
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let (sender, mut connection) = http2::Builder::new(TokioExecutor::new())
+    let life = Arc::new(());
+    let (sender, mut connection) = http2::Builder::new(Working(Arc::clone(&life)))
         .timer(TokioTimer::new())
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
@@ -299,6 +300,21 @@ where
         unread: Arc::default(),
         unanswered: Arc::default(),
         ended: Arc::default(),
-        before: None,
+        life: Arc::downgrade(&life),
+        before: Weak::new(),
     })
+}
+
+/// Spawns what works on one connection, which lives as long as any of that: also while it waits for a service that reads nothing.
+#[derive(Clone)]
+struct Working(Arc<()>);
+
+impl<F: Future<Output: Send> + Send + 'static> Executor<F> for Working {
+    fn execute(&self, work: F) {
+        let life = Arc::clone(&self.0);
+        tokio::spawn(async move {
+            let _ended = work.await;
+            drop(life);
+        });
+    }
 }

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::Ordering;
 
+use tokio::time::timeout;
+
 use super::connection::{GIVEN_UP_FOR, MOST_ENDED, Share, UNANSWERED, UNREAD};
 use super::*;
 
@@ -93,6 +95,34 @@ async fn a_connection_that_is_to_be_replaced_goes_on_where_no_other_comes_about(
         assert!(Arc::ptr_eq(&found, &connection));
         assert!(found.reserve(Seat::Granted).is_some() && found.reserve(Seat::Waiting).is_none());
     }
+}
+
+/// There are never more than two in one place, whatever keeps the older one: a stream that goes on, or a service that reads nothing.
+#[tokio::test]
+async fn a_connection_is_replaced_once_the_one_before_it_is_gone() {
+    let service = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bound");
+    let address = service.local_addr().expect("an address");
+    let dial = Dial::Plaintext(UpstreamAddress::Tcp(vec![address]));
+    let slot = Slot::default();
+    let mut two = Vec::new();
+    for _ in 0..2 {
+        let connection = slot.connect(&dial).await.expect("connected");
+        assert!(!two.iter().any(|other| Arc::ptr_eq(other, &connection)));
+        for _ in 0..MOST_ENDED {
+            drop(connection.reserve(Seat::Granted).expect("a seat"));
+        }
+        two.push(connection);
+    }
+    let stays = slot.open_connection().expect("the second one");
+    assert!(Arc::ptr_eq(&stays, &two[1]));
+    two.remove(0);
+    let gone = async {
+        while slot.open_connection().is_some() {
+            tokio::task::yield_now().await;
+        }
+    };
+    let waited = timeout(Duration::from_secs(20), gone).await;
+    waited.expect("the first one is gone");
 }
 
 #[test]
